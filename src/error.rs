@@ -1,0 +1,94 @@
+//! One typed error for the whole crate. Every variant carries what a person needs to mend the cause: which file,
+//! which field, what was found, what was expected.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The caller asked for something impossible; `field` is the argument or option, `message` says what would be right.
+    InvalidArgument { field: String, message: String },
+    /// A file or folder that is needed is not there; `message` says what needs it and where it comes from.
+    NotFound { path: PathBuf, message: String },
+    /// The system refused to read or write.
+    Io { path: PathBuf, source: std::io::Error },
+    /// A file is not what its name says: truncated, malformed, or lacking something it must have.
+    BadFormat { file: PathBuf, message: String },
+    /// A tensor is missing from a file, or has another shape or dtype than the configuration implies.
+    Tensor { file: PathBuf, tensor: String, expected: String, found: String },
+    /// The file is well formed but its numbers are not (NaN or infinite weights).
+    Corrupt { file: PathBuf, message: String },
+    /// The model is of a family, or uses a feature, that this library does not know.
+    UnsupportedModel { file: PathBuf, message: String },
+    /// A subject was made for another model.
+    WrongModel { subject: String, model: String },
+    /// This build or this machine cannot do it.
+    NotSupported { message: String },
+    /// The device failed or does not exist.
+    Device { message: String },
+    /// The run was cancelled by its owner.
+    Cancelled,
+    /// A defect of this library, or an error of the tensor library below it.
+    Internal { message: String },
+}
+
+impl Error {
+    pub fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Error::InvalidArgument { field: field.into(), message: message.into() }
+    }
+
+    pub fn bad_format(file: impl AsRef<Path>, message: impl Into<String>) -> Self {
+        Error::BadFormat { file: file.as_ref().to_owned(), message: message.into() }
+    }
+
+    /// An I/O error, told apart: a missing file is [`Error::NotFound`].
+    pub fn io(path: impl AsRef<Path>, source: std::io::Error) -> Self {
+        let path = path.as_ref().to_owned();
+        match source.kind() {
+            std::io::ErrorKind::NotFound => Error::NotFound { path, message: "no such file or folder".into() },
+            _ => Error::Io { path, source },
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::InvalidArgument { field, message } => write!(f, "{field}: {message}"),
+            Error::NotFound { path, message } => write!(f, "{}: {message}", path.display()),
+            Error::Io { path, source } => write!(f, "{}: {source}", path.display()),
+            Error::BadFormat { file, message } => write!(f, "{}: {message}", file.display()),
+            Error::Tensor { file, tensor, expected, found } => {
+                write!(f, "{}: tensor {tensor}: expected {expected}, found {found}", file.display())
+            }
+            Error::Corrupt { file, message } => write!(f, "{}: {message}", file.display()),
+            Error::UnsupportedModel { file, message } => write!(f, "{}: {message}", file.display()),
+            Error::WrongModel { subject, model } => write!(
+                f,
+                "the subject was trained on model {subject} and cannot be used with model {model}; open the model it belongs to"
+            ),
+            Error::NotSupported { message } => f.write_str(message),
+            Error::Device { message } => f.write_str(message),
+            Error::Cancelled => f.write_str("cancelled"),
+            Error::Internal { message } => write!(f, "internal error: {message}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(e: candle_core::Error) -> Self {
+        Error::Internal { message: e.to_string() }
+    }
+}

@@ -1,0 +1,6 @@
+//! The Lumina-mGPT family: a Chameleon transformer over text and image tokens in one vocabulary.
+
+pub mod config;
+pub mod layout;
+pub mod loss;
+pub mod transformer;

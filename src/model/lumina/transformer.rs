@@ -1,0 +1,332 @@
+//! The Chameleon transformer as Lumina-mGPT uses it (fact sheet, section 1.2).
+
+use super::config::Config;
+use crate::model::checkpoint::Checkpoint;
+use crate::model::ops;
+use crate::random::Dropout;
+use crate::{Error, Result};
+use candle_core::{DType, Device, Tensor};
+
+/// Epsilon of the norm on queries and keys; fixed, whatever the configuration says.
+const QK_NORM_EPS: f64 = 1e-5;
+
+/// Weights of one layer; names as in the checkpoint. A clone shares the tensors.
+#[derive(Clone)]
+pub struct Layer {
+    pub input_layernorm: Tensor,
+    pub q_proj: Tensor,
+    pub k_proj: Tensor,
+    pub v_proj: Tensor,
+    pub o_proj: Tensor,
+    /// Weight and bias, [rows, head_dim] each; a row serves heads / rows consecutive heads.
+    pub q_norm: (Tensor, Tensor),
+    /// As `q_norm`, for the kv_heads.
+    pub k_norm: (Tensor, Tensor),
+    pub post_attention_layernorm: Tensor,
+    pub gate_proj: Tensor,
+    pub up_proj: Tensor,
+    pub down_proj: Tensor,
+}
+
+/// The transformer. A clone shares the tensors, so a changed copy costs only what changed.
+#[derive(Clone)]
+pub struct Transformer {
+    pub config: Config,
+    pub embed_tokens: Tensor,
+    pub layers: Vec<Layer>,
+    pub norm: Tensor,
+    pub lm_head: Tensor,
+}
+
+/// What a forward pass needs besides its input.
+pub struct Context<'a> {
+    /// [B or 1, T, 1, head_dim / 2]
+    cos: Tensor,
+    sin: Tensor,
+    /// Added to the attention scores, [B or 1, 1, T, S]; None if all may be seen.
+    mask: Option<Tensor>,
+    dropout: Option<&'a Dropout>,
+}
+
+/// Keys and values of one layer, [B, kv_heads, capacity, head_dim], filled from the front.
+pub struct LayerCache {
+    keys: Tensor,
+    values: Tensor,
+    filled: usize,
+}
+
+/// Keys and values of all layers.
+pub struct Cache {
+    layers: Vec<LayerCache>,
+}
+
+impl Cache {
+    /// Slots filled so far.
+    pub fn filled(&self) -> usize {
+        self.layers.first().map_or(0, |l| l.filled)
+    }
+
+    /// A cache whose batch repeats each row of this one `times` times: a b -> a a b b.
+    pub fn repeat_rows(self, times: usize) -> Result<Cache> {
+        if times == 1 {
+            return Ok(self);
+        }
+        let repeat = |t: &Tensor| -> Result<Tensor> {
+            let (b, h, s, d) = t.dims4()?;
+            Ok(t.unsqueeze(1)?.expand((b, times, h, s, d))?.reshape((b * times, h, s, d))?)
+        };
+        let layers = self.layers.iter().map(|l| {
+            Ok(LayerCache { keys: repeat(&l.keys)?, values: repeat(&l.values)?, filled: l.filled })
+        });
+        Ok(Cache { layers: layers.collect::<Result<_>>()? })
+    }
+}
+
+impl LayerCache {
+    /// Puts the new keys and values behind the old ones and returns all of them.
+    fn append(&mut self, k: &Tensor, v: &Tensor) -> Result<(Tensor, Tensor)> {
+        let new = k.dim(2)?;
+        self.keys.slice_set(&k.contiguous()?, 2, self.filled)?;
+        self.values.slice_set(&v.contiguous()?, 2, self.filled)?;
+        self.filled += new;
+        Ok((self.keys.narrow(2, 0, self.filled)?, self.values.narrow(2, 0, self.filled)?))
+    }
+}
+
+impl Transformer {
+    /// Loads and checks every weight. `progress` is called with (done, total) after each layer.
+    pub fn load(
+        checkpoint: &Checkpoint,
+        config: &Config,
+        dtype: DType,
+        device: &Device,
+        mut progress: impl FnMut(u64, u64) -> Result<()>,
+    ) -> Result<Self> {
+        let get = |name: &str, shape: &[usize]| checkpoint.get(name, shape, dtype, device);
+        let (h, i, d) = (config.hidden_size, config.intermediate_size, config.head_dim);
+        let kv = config.kv_heads * d;
+        let total = config.layers as u64 + 2;
+        let embed_tokens = get("model.embed_tokens.weight", &[config.vocab_size, h])?;
+        progress(1, total)?;
+        let mut layers = Vec::new();
+        for index in 0..config.layers {
+            let prefix = format!("model.layers.{index}");
+            let weight = |name: &str, shape: &[usize]| get(&format!("{prefix}.{name}.weight"), shape);
+            let qk_norm = |name: &str, heads: usize| -> Result<(Tensor, Tensor)> {
+                let part = |p: &str| {
+                    let name = format!("{prefix}.self_attn.{name}.{p}");
+                    let rows = checkpoint.get_any(&name, dtype, device)?;
+                    match rows.dims() {
+                        [n, width] if *width == d && *n > 0 && heads.is_multiple_of(*n) => Ok(rows),
+                        found => Err(Error::Tensor {
+                            file: checkpoint.file_of(&name),
+                            expected: format!("shape [1, {d}], [model_parallel_size, {d}] or [{heads}, {d}]"),
+                            found: format!("shape {found:?}"),
+                            tensor: name,
+                        }),
+                    }
+                };
+                Ok((part("weight")?, part("bias")?))
+            };
+            layers.push(Layer {
+                input_layernorm: weight("input_layernorm", &[h])?,
+                q_proj: weight("self_attn.q_proj", &[h, h])?,
+                k_proj: weight("self_attn.k_proj", &[kv, h])?,
+                v_proj: weight("self_attn.v_proj", &[kv, h])?,
+                o_proj: weight("self_attn.o_proj", &[h, h])?,
+                q_norm: qk_norm("q_norm", config.heads)?,
+                k_norm: qk_norm("k_norm", config.kv_heads)?,
+                post_attention_layernorm: weight("post_attention_layernorm", &[h])?,
+                gate_proj: weight("mlp.gate_proj", &[i, h])?,
+                up_proj: weight("mlp.up_proj", &[i, h])?,
+                down_proj: weight("mlp.down_proj", &[h, i])?,
+            });
+            progress(index as u64 + 2, total)?;
+        }
+        let lm_head = match config.tie_word_embeddings {
+            true => embed_tokens.clone(),
+            false => get("lm_head.weight", &[config.vocab_size, h])?,
+        };
+        let norm = get("model.norm.weight", &[h])?;
+        progress(total, total)?;
+        Ok(Transformer { config: config.clone(), embed_tokens, layers, norm, lm_head })
+    }
+
+    pub fn device(&self) -> &Device {
+        self.embed_tokens.device()
+    }
+
+    pub fn dtype(&self) -> DType {
+        self.embed_tokens.dtype()
+    }
+
+    /// Rotary tables for the positions of each row, and the attention mask.
+    ///
+    /// `positions` has one row per batch row, or a single one for all; `mask`, if given, is f32 [B or 1, 1, T, S].
+    pub fn context<'a>(
+        &self,
+        positions: &[Vec<u32>],
+        mask: Option<Tensor>,
+        dropout: Option<&'a Dropout>,
+    ) -> Result<Context<'a>> {
+        let half = self.config.head_dim / 2;
+        let theta = self.config.rope_theta;
+        let tokens = positions[0].len();
+        let mut angles = Vec::with_capacity(positions.len() * tokens * half);
+        for &p in positions.iter().flatten() {
+            // PyTorch computes the inverse frequency and the angle in f32.
+            angles.extend((0..half).map(|j| p as f32 * (1.0 / theta.powf(j as f64 / half as f64)) as f32));
+        }
+        let angles = Tensor::from_vec(angles, (positions.len(), tokens, 1, half), &Device::Cpu)?;
+        let table = |t: Tensor| -> Result<Tensor> { Ok(t.to_dtype(self.dtype())?.to_device(self.device())?) };
+        Ok(Context {
+            cos: table(angles.cos()?)?,
+            sin: table(angles.sin()?)?,
+            mask: mask.map(|m| m.to_dtype(self.dtype())).transpose()?,
+            dropout,
+        })
+    }
+
+    /// The context of whole sequences of `tokens` tokens: positions from 0, each token sees itself and those before.
+    pub fn causal_context<'a>(&self, tokens: usize, dropout: Option<&'a Dropout>) -> Result<Context<'a>> {
+        let positions = vec![(0..tokens as u32).collect()];
+        let mask = causal_mask(tokens, tokens, self.device())?;
+        self.context(&positions, Some(mask), dropout)
+    }
+
+    pub fn new_cache(&self, rows: usize, capacity: usize) -> Result<Cache> {
+        let shape = (rows, self.config.kv_heads, capacity, self.config.head_dim);
+        let zeros = || Tensor::zeros(shape, self.dtype(), self.device());
+        let layers = (0..self.config.layers).map(|_| Ok(LayerCache { keys: zeros()?, values: zeros()?, filled: 0 }));
+        Ok(Cache { layers: layers.collect::<Result<_>>()? })
+    }
+
+    /// Hidden states behind the final norm, [B, T, hidden], of input embeddings [B, T, hidden].
+    pub fn forward(&self, x: &Tensor, context: &Context, mut cache: Option<&mut Cache>) -> Result<Tensor> {
+        let mut x = x.clone();
+        for (index, layer) in self.layers.iter().enumerate() {
+            let cache = cache.as_deref_mut().map(|c| &mut c.layers[index]);
+            x = layer.forward(&x, index, &self.config, context, cache)?;
+        }
+        Ok(ops::rms_norm(&x, &self.norm, self.config.rms_norm_eps)?)
+    }
+
+    /// Embedding rows of token ids [B, T]: [B, T, hidden].
+    pub fn embed(&self, ids: &Tensor) -> Result<Tensor> {
+        let (b, t) = ids.dims2()?;
+        let rows = self.embed_tokens.index_select(&ids.flatten_all()?, 0)?;
+        Ok(rows.reshape((b, t, self.config.hidden_size))?)
+    }
+}
+
+impl Layer {
+    /// The weight matrices and vectors under their names in the checkpoint, without the layer's prefix.
+    pub fn weights_mut(&mut self) -> [(&'static str, &mut Tensor); 13] {
+        [
+            ("input_layernorm.weight", &mut self.input_layernorm),
+            ("self_attn.q_proj.weight", &mut self.q_proj),
+            ("self_attn.k_proj.weight", &mut self.k_proj),
+            ("self_attn.v_proj.weight", &mut self.v_proj),
+            ("self_attn.o_proj.weight", &mut self.o_proj),
+            ("self_attn.q_norm.weight", &mut self.q_norm.0),
+            ("self_attn.q_norm.bias", &mut self.q_norm.1),
+            ("self_attn.k_norm.weight", &mut self.k_norm.0),
+            ("self_attn.k_norm.bias", &mut self.k_norm.1),
+            ("post_attention_layernorm.weight", &mut self.post_attention_layernorm),
+            ("mlp.gate_proj.weight", &mut self.gate_proj),
+            ("mlp.up_proj.weight", &mut self.up_proj),
+            ("mlp.down_proj.weight", &mut self.down_proj),
+        ]
+    }
+
+    fn forward(
+        &self,
+        x: &Tensor,
+        index: usize,
+        config: &Config,
+        context: &Context,
+        cache: Option<&mut LayerCache>,
+    ) -> Result<Tensor> {
+        let eps = config.rms_norm_eps;
+        let dropped = |y: Tensor, site: u32| match context.dropout {
+            Some(dropout) => dropout.apply(&y, 2 * index as u32 + site),
+            None => Ok(y),
+        };
+        // Post-norm models normalise what a sub-layer gives, the others what it gets.
+        let sub_layer = |x: &Tensor, norm: &Tensor, y: &mut dyn FnMut(&Tensor) -> Result<Tensor>| match config.swin_norm {
+            true => Ok(ops::rms_norm(&y(x)?, norm, eps)?),
+            false => y(&ops::rms_norm(x, norm, eps)?),
+        };
+        let mut cache = cache;
+        let y = sub_layer(x, &self.input_layernorm, &mut |h| self.attention(h, config, context, cache.as_deref_mut()))?;
+        let x = (x + dropped(y, 0)?)?;
+        let y = sub_layer(&x, &self.post_attention_layernorm, &mut |h| self.mlp(h))?;
+        Ok((&x + dropped(y, 1)?)?)
+    }
+
+    fn attention(
+        &self,
+        h: &Tensor,
+        config: &Config,
+        context: &Context,
+        cache: Option<&mut LayerCache>,
+    ) -> Result<Tensor> {
+        let (b, t, _) = h.dims3()?;
+        let (heads, kv_heads, d) = (config.heads, config.kv_heads, config.head_dim);
+        let q = ops::linear(h, &self.q_proj)?.reshape((b, t, heads, d))?;
+        let k = ops::linear(h, &self.k_proj)?.reshape((b, t, kv_heads, d))?;
+        let v = ops::linear(h, &self.v_proj)?.reshape((b, t, kv_heads, d))?;
+        let q = qk_norm(&q, &self.q_norm)?;
+        let k = qk_norm(&k, &self.k_norm)?;
+        let q = ops::rope(&q, &context.cos, &context.sin)?.transpose(1, 2)?.contiguous()?; // [B, heads, T, d]
+        let k = ops::rope(&k, &context.cos, &context.sin)?.transpose(1, 2)?.contiguous()?;
+        let v = v.transpose(1, 2)?.contiguous()?;
+        let (k, v) = match cache {
+            Some(cache) => cache.append(&k, &v)?,
+            None => (k, v),
+        };
+        let (k, v) = match heads / kv_heads {
+            1 => (k, v),
+            n => (repeat_kv(&k, n)?, repeat_kv(&v, n)?),
+        };
+        let scores = (q.matmul(&k.t()?)? * (d as f64).powf(-0.5))?; // [B, heads, T, S]
+        let scores = match &context.mask {
+            Some(mask) => scores.broadcast_add(mask)?,
+            None => scores,
+        };
+        let mixed = ops::softmax(&scores)?.matmul(&v)?; // [B, heads, T, d]
+        Ok(ops::linear(&mixed.transpose(1, 2)?.reshape((b, t, heads * d))?, &self.o_proj)?)
+    }
+
+    fn mlp(&self, h: &Tensor) -> Result<Tensor> {
+        let gate = ops::linear(h, &self.gate_proj)?.silu()?;
+        let up = ops::linear(h, &self.up_proj)?;
+        Ok(ops::linear(&(gate * up)?, &self.down_proj)?)
+    }
+}
+
+/// Mask for `new` tokens at the end of `all` slots: 0 where a token may look, minus infinity where not. [1, 1, new, all]
+pub fn causal_mask(new: usize, all: usize, device: &Device) -> Result<Tensor> {
+    let seen = |i: usize, j: usize| if j + new <= i + all { 0f32 } else { f32::NEG_INFINITY };
+    let values: Vec<f32> = (0..new).flat_map(|i| (0..all).map(move |j| seen(i, j))).collect();
+    Ok(Tensor::from_vec(values, (1, 1, new, all), device)?)
+}
+
+/// The layer norm on queries or keys [B, T, heads, d].
+fn qk_norm(x: &Tensor, (weight, bias): &(Tensor, Tensor)) -> Result<Tensor> {
+    let heads = x.dim(2)?;
+    let per_head = |rows: &Tensor| -> Result<Tensor> {
+        let (n, d) = rows.dims2()?;
+        match n == 1 || n == heads {
+            true => Ok(rows.clone()),
+            false => Ok(rows.unsqueeze(1)?.expand((n, heads / n, d))?.reshape((heads, d))?),
+        }
+    };
+    Ok(ops::layer_norm(x, &per_head(weight)?, &per_head(bias)?, QK_NORM_EPS)?)
+}
+
+/// Each key/value head serves n query heads: [B, kv, S, d] -> [B, kv n, S, d].
+fn repeat_kv(x: &Tensor, n: usize) -> Result<Tensor> {
+    let (b, kv, s, d) = x.dims4()?;
+    Ok(x.unsqueeze(2)?.expand((b, kv, n, s, d))?.reshape((b, kv * n, s, d))?)
+}

@@ -1,0 +1,191 @@
+//! Randomness without state: a counter-based generator (Philox4x32-10; Salmon et al., "Parallel Random Numbers: As Easy
+//! as 1, 2, 3", SC 2011). A number depends only on the seed and on what it is for, never on the order of evaluation, so
+//! the same seed gives the same result however the work is batched, resumed or sped up.
+
+use crate::Result;
+use candle_core::{Device, Tensor};
+
+/// Ten rounds of Philox4x32.
+pub fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
+    for round in 0..10 {
+        if round > 0 {
+            key = [key[0].wrapping_add(0x9E37_79B9), key[1].wrapping_add(0xBB67_AE85)];
+        }
+        let a = 0xD251_1F53_u64 * counter[0] as u64;
+        let b = 0xCD9E_8D57_u64 * counter[2] as u64;
+        counter = [(b >> 32) as u32 ^ counter[1] ^ key[0], b as u32, (a >> 32) as u32 ^ counter[3] ^ key[1], a as u32];
+    }
+    counter
+}
+
+fn key(seed: u64) -> [u32; 2] {
+    [seed as u32, (seed >> 32) as u32]
+}
+
+/// What a number is for; keeps the draws of different purposes independent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Purpose {
+    Gumbel = 0,
+    PictureSeed = 1,
+    Initial = 2,
+    Prompts = 3,
+    Pictures = 4,
+    Dropout = 5,
+    Guidance = 6,
+    Augment = 7,
+}
+
+/// The seed of picture `index` of a call: drawn alone with it, the picture is the same. Picture 0 has the call's seed.
+pub fn picture_seed(seed: u64, index: u32) -> u64 {
+    if index == 0 {
+        return seed;
+    }
+    let bits = philox([index, 0, Purpose::PictureSeed as u32, 0], key(seed));
+    bits[0] as u64 | (bits[1] as u64) << 32
+}
+
+/// Uniform in (0, 1), never 0 or 1.
+fn unit(bits: u32) -> f64 {
+    (bits as f64 + 0.5) / 4294967296.0
+}
+
+/// Adds the Gumbel noise of one position to the scores of codes 0, 1, ...: the largest sum is then a draw from
+/// softmax(scores).
+pub fn add_gumbel(scores: &mut [f32], seed: u64, position: u32) {
+    for (block, scores) in scores.chunks_mut(4).enumerate() {
+        let bits = philox([block as u32, position, Purpose::Gumbel as u32, 0], key(seed));
+        for (score, bits) in scores.iter_mut().zip(bits) {
+            if *score > f32::NEG_INFINITY {
+                *score += -(-unit(bits).ln()).ln() as f32;
+            }
+        }
+    }
+}
+
+/// A short sequence of numbers for one purpose at one step.
+pub struct Stream {
+    seed: u64,
+    purpose: Purpose,
+    step: u64,
+    drawn: u32,
+}
+
+impl Stream {
+    pub fn new(seed: u64, purpose: Purpose, step: u64) -> Self {
+        Stream { seed, purpose, step, drawn: 0 }
+    }
+
+    fn bits(&mut self) -> [u32; 4] {
+        // The high half of the step cannot exceed 16 bits in practice; the purpose takes the rest of that word.
+        let purpose = self.purpose as u32 | ((self.step >> 32) as u32) << 8;
+        let bits = philox([self.drawn, self.step as u32, purpose, 1], key(self.seed));
+        self.drawn += 1;
+        bits
+    }
+
+    /// Uniform in (0, 1).
+    pub fn uniform(&mut self) -> f32 {
+        // 24 bits, so that the rounding to f32 can't reach 1.
+        ((self.bits()[0] >> 8) as f32 + 0.5) / 16777216.0
+    }
+
+    /// Uniform in 0..n; n must be positive.
+    pub fn below(&mut self, n: usize) -> usize {
+        let bits = self.bits();
+        let wide = bits[0] as u64 | (bits[1] as u64) << 32;
+        ((wide as u128 * n as u128) >> 64) as usize
+    }
+
+    /// True with probability p.
+    pub fn chance(&mut self, p: f32) -> bool {
+        self.uniform() < p
+    }
+
+    /// Standard normal (Box-Muller).
+    pub fn normal(&mut self) -> f32 {
+        let bits = self.bits();
+        let (radius, angle) = ((-2.0 * unit(bits[0]).ln()).sqrt(), std::f64::consts::TAU * unit(bits[1]));
+        (radius * angle.cos()) as f32
+    }
+}
+
+/// Residual dropout of one training step: the same seed and step give the same masks.
+pub struct Dropout {
+    pub probability: f32,
+    pub seed: u64,
+    pub step: u64,
+}
+
+impl Dropout {
+    /// Zeroes elements with the given probability and scales up the rest; `site` tells the places in a pass apart.
+    pub fn apply(&self, x: &Tensor, site: u32) -> Result<Tensor> {
+        if self.probability <= 0.0 {
+            return Ok(x.clone());
+        }
+        let keep = 1.0 - self.probability;
+        let threshold = (keep as f64 * 4294967296.0) as u64;
+        let purpose = Purpose::Dropout as u32 | (self.step as u32) << 8;
+        let n = x.elem_count();
+        let mut mask = Vec::with_capacity(n + 3);
+        for block in 0..n.div_ceil(4) as u32 {
+            let bits = philox([block, site, purpose, (self.step >> 24) as u32 | 1 << 31], key(self.seed));
+            mask.extend(bits.map(|b| if (b as u64) < threshold { 1.0 / keep } else { 0.0 }));
+        }
+        mask.truncate(n);
+        let mask = Tensor::from_vec(mask, x.shape(), &Device::Cpu)?.to_device(x.device())?.to_dtype(x.dtype())?;
+        Ok((x * mask)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn philox_gives_the_published_known_answers() {
+        // Random123's kat_vectors.
+        assert_eq!(philox([0; 4], [0; 2]), [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8]);
+        assert_eq!(philox([u32::MAX; 4], [u32::MAX; 2]), [0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd]);
+        let counter = [0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344];
+        assert_eq!(philox(counter, [0xa4093822, 0x299f31d0]), [0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1]);
+    }
+
+    #[test]
+    fn gumbel_noise_depends_on_seed_and_position_and_not_on_the_number_of_codes() {
+        let draw = |n: usize, seed, position| {
+            let mut scores = vec![0f32; n];
+            add_gumbel(&mut scores, seed, position);
+            scores
+        };
+        assert_eq!(draw(5, 1, 2)[..], draw(64, 1, 2)[..5]);
+        assert_ne!(draw(5, 1, 2), draw(5, 1, 3));
+        assert_ne!(draw(5, 1, 2), draw(5, 1 << 32 | 1, 2));
+        // Mean 0.5772 and variance pi^2/6 of the standard Gumbel distribution; 4 standard errors.
+        let all: Vec<f32> = (0..500).flat_map(|p| draw(64, 7, p)).collect();
+        let mean = all.iter().sum::<f32>() / all.len() as f32;
+        let variance = all.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / all.len() as f32;
+        assert!((mean - 0.5772).abs() < 0.03, "{mean}");
+        assert!((variance - 1.6449).abs() < 0.08, "{variance}");
+    }
+
+    #[test]
+    fn draws_below_n_are_uniform() {
+        let mut counts = [0; 5];
+        let mut stream = Stream::new(3, Purpose::Prompts, 9);
+        (0..5000).for_each(|_| counts[stream.below(5)] += 1);
+        assert!(counts.iter().all(|&c| (c as i32 - 1000).abs() < 120), "{counts:?}");
+    }
+
+    #[test]
+    fn dropout_keeps_the_mean_and_repeats() {
+        let x = Tensor::ones((100, 100), candle_core::DType::F32, &Device::Cpu).unwrap();
+        let dropout = Dropout { probability: 0.25, seed: 1, step: 2 };
+        let a = dropout.apply(&x, 0).unwrap();
+        let mean = a.mean_all().unwrap().to_scalar::<f32>().unwrap();
+        assert!((mean - 1.0).abs() < 0.03, "{mean}");
+        let same = |b: &Tensor| (&a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap() == 0.0;
+        assert!(same(&dropout.apply(&x, 0).unwrap()));
+        assert!(!same(&dropout.apply(&x, 1).unwrap()));
+    }
+}
