@@ -69,7 +69,7 @@ fn every_kind_of_file_is_read_as_pillow_reads_it() {
         assert_eq!((picture.width(), picture.height()), pair(&case["size"]), "{name}");
         let wanted = unhex(case["rgb"].as_str().unwrap());
         let worst = picture.rgb().iter().zip(&wanted).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
-        // Lossy formats are decoded by other libraries than Pillow's, with other roundings.
+        // JPEG is decoded by another library than Pillow's, with other roundings.
         let allowed = if case["exact"].as_bool().unwrap() { 0 } else { 3 };
         println!("{name}: largest difference {worst}");
         assert!(worst <= allowed, "{name}: differs by {worst}");

@@ -66,7 +66,8 @@ impl Files {
         match std::str::from_utf8(&bytes) {
             Ok(text) => Ok(text.to_owned()),
             Err(e) => {
-                let message = format!("is not UTF-8 text (first wrong byte at {}); get the file again", e.valid_up_to());
+                let message =
+                    format!("is not UTF-8 text (first wrong byte at {}); get the file again", e.valid_up_to());
                 Err(Error::bad_format(path, message))
             }
         }
@@ -138,7 +139,10 @@ fn map(path: &Path) -> Result<Bytes> {
 
 fn missing(path: PathBuf) -> Error {
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    Error::NotFound { path, message: format!("the model needs the file {name}, which is not there; copy the whole model") }
+    Error::NotFound {
+        path,
+        message: format!("the model needs the file {name}, which is not there; copy the whole model"),
+    }
 }
 
 /// Whether `name` stays inside the folder it is joined to. Names come from index files, too.

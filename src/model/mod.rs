@@ -1,45 +1,249 @@
-//! What a pretrained model is: text tokenizer, image tokenizer, transformer.
+//! What a pretrained model is: text tokenizer, image tokenizer, transformer. Immutable once opened.
 
 pub mod checkpoint;
+pub mod embedded;
 pub mod files;
 pub mod lumina;
 pub mod ops;
 pub mod personalized;
 mod pickle;
 pub mod subject;
+pub(crate) mod tensor_file;
 pub mod text;
 pub mod tokens;
 pub mod vqgan;
 
+use crate::device::{open_device, parse_dtype};
+use crate::picture::Picture;
+use crate::run::{Run, Stage};
+use crate::{Error, Result};
+use candle_core::{DType, Device};
+use checkpoint::Checkpoint;
+use files::Files;
+use lumina::config::Config;
 use lumina::layout::Layout;
 use lumina::transformer::Transformer;
+use serde::de::DeserializeOwned;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use std::path::Path;
 use text::Text;
+use tokens::Tokens;
+use vqgan::Vqgan;
 
+/// The name under which the small model inside the library is opened.
+pub const EMBEDDED: &str = "embedded:";
+
+/// Where and in which number format a model runs.
+#[derive(Clone, Debug)]
+pub struct OpenOptions {
+    /// `auto`, `cpu`, `cuda` or `cuda:N`.
+    pub device: String,
+    /// `auto`, `f32` or `bf16`. The image tokenizer always runs in f32.
+    pub dtype: String,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        OpenOptions { device: "auto".into(), dtype: "auto".into() }
+    }
+}
+
+/// A pretrained model.
 pub struct Model {
+    name: String,
     transformer: Transformer,
     layout: Layout,
     text: Text,
-    name: String,
+    vqgan: Vqgan,
     fingerprint: String,
+    /// The content of `sitter.json`, an object; empty if there is none.
+    recommended: serde_json::Value,
+    recommended_file: std::path::PathBuf,
+}
+
+/// Facts about an opened model.
+#[derive(Clone, Debug, Serialize)]
+pub struct Info {
+    /// Model family.
+    pub family: &'static str,
+    /// Folder it was opened from, or `embedded:`.
+    pub name: String,
+    /// Identifies the weights; a subject belongs to one fingerprint.
+    pub fingerprint: String,
+    /// Transformer parameters, the image tokenizer not counted.
+    pub parameters: u64,
+    /// Rows of the vocabulary.
+    pub vocabulary: usize,
+    /// Codes of the image tokenizer.
+    pub codebook: usize,
+    /// Picture sides are multiples of this many pixels.
+    pub grid_unit_px: u32,
+    /// `cpu` or `cuda`.
+    pub device: &'static str,
+    pub dtype: &'static str,
+    /// False if the checkpoint came without the image tokenizer's decoder.
+    pub can_decode: bool,
 }
 
 impl Model {
+    /// Opens a model folder in Hugging Face layout, or `embedded:`.
+    ///
+    /// The folder holds `config.json`, `model.safetensors` (or shards and an index), `tokenizer.json`, and the image
+    /// tokenizer as `vqgan.safetensors` or `vqgan.ckpt` beside `vqgan.yaml` (a subfolder `tokenizer` will do), or inside
+    /// the model's safetensors. Every weight is checked for name, shape, dtype and finite values.
+    pub fn open(path: impl AsRef<Path>, options: &OpenOptions, run: &mut Run) -> Result<Self> {
+        let path = path.as_ref();
+        let files = match path.to_str() {
+            Some(EMBEDDED) => Files::Embedded(embedded::FILES),
+            _ => Files::Folder(path.to_owned()),
+        };
+        if matches!(files, Files::Folder(_)) && !path.is_dir() {
+            let message = "is not a model folder; expected one with config.json, model.safetensors and tokenizer.json";
+            return Err(Error::NotFound { path: path.to_owned(), message: message.into() });
+        }
+        let device = open_device(&options.device)?;
+        let dtype = parse_dtype(&options.dtype, &device)?;
+        run.check()?;
+
+        let config_text = files.text("config.json")?;
+        let config = Config::from_json(&config_text, &files.path("config.json"))?;
+        let tokenizer = files.bytes("tokenizer.json")?;
+        let text = Text::from_bytes(&tokenizer, &files.path("tokenizer.json"))?;
+        let checkpoint = Checkpoint::open(&files, "model")?;
+        let (vqgan, vq_fingerprint) = open_vqgan(&files, &checkpoint, &config_text, &device)?;
+        let vq = vqgan.config();
+        let layout = Layout::new(&text, vq.n_embed, vq.downsampling(), config.vocab_size)?;
+        let transformer = Transformer::load(&checkpoint, &config, dtype, &device, |done, total| {
+            run.report(Stage::Open, done, total, None).map(|_| ())
+        })?;
+
+        let mut hash = Sha256::new();
+        for part in [config_text.as_bytes(), &tokenizer, &checkpoint.fingerprint(), &vq_fingerprint] {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        let fingerprint = hash.finalize()[..16].iter().map(|b| format!("{b:02x}")).collect();
+        let recommended_file = files.path("sitter.json");
+        let recommended = match files.exists("sitter.json") {
+            false => serde_json::json!({}),
+            true => serde_json::from_str(&files.text("sitter.json")?)
+                .map_err(|e| Error::bad_format(&recommended_file, format!("not JSON: {e}")))?,
+        };
+        let name = match &files {
+            Files::Embedded(_) => EMBEDDED.to_string(),
+            Files::Folder(folder) => folder.display().to_string(),
+        };
+        Ok(Model { name, transformer, layout, text, vqgan, fingerprint, recommended, recommended_file })
+    }
+
+    pub fn info(&self) -> Info {
+        Info {
+            family: "lumina-mgpt",
+            name: self.name.clone(),
+            fingerprint: self.fingerprint.clone(),
+            parameters: self.transformer.config.parameters(),
+            vocabulary: self.transformer.config.vocab_size,
+            codebook: self.layout.code_tokens().len(),
+            grid_unit_px: self.layout.unit(),
+            device: if self.device().is_cuda() { "cuda" } else { "cpu" },
+            dtype: if self.transformer.dtype() == DType::BF16 { "bf16" } else { "f32" },
+            can_decode: self.vqgan.can_decode(),
+        }
+    }
+
+    /// The tokens of a picture, whose sides must be multiples of the grid unit; see [`Picture::fit`].
+    pub fn encode(&self, picture: &Picture) -> Result<Tokens> {
+        self.layout.grid(picture.width(), picture.height())?;
+        let mut tokens = self.vqgan.encode(&picture.to_tensor(self.device())?)?;
+        tokens.pop().ok_or_else(|| Error::Internal { message: "the image tokenizer gave nothing".into() })
+    }
+
+    /// The picture of a grid of tokens.
+    pub fn decode(&self, tokens: &Tokens) -> Result<Picture> {
+        let pixels = self.vqgan.decode(std::slice::from_ref(tokens))?;
+        Picture::from_tensor(&pixels.squeeze(0)?)
+    }
+
+    /// `defaults` with the values that the model's `sitter.json` gives under `section`.
+    pub fn recommended<T: Serialize + DeserializeOwned>(&self, section: &str, defaults: &T) -> Result<T> {
+        let wrong = |e: String| Error::bad_format(&self.recommended_file, format!("section {section}: {e}"));
+        let mut value = serde_json::to_value(defaults).map_err(|e| wrong(e.to_string()))?;
+        match (self.recommended.get(section), value.as_object_mut()) {
+            (Some(serde_json::Value::Object(given)), Some(all)) => all.extend(given.clone()),
+            (Some(_), _) => return Err(wrong("expected an object".into())),
+            _ => {}
+        }
+        serde_json::from_value(value).map_err(|e| wrong(e.to_string()))
+    }
+
     pub fn transformer(&self) -> &Transformer {
         &self.transformer
     }
+
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
+
     pub fn text(&self) -> &Text {
         &self.text
     }
-    pub fn device(&self) -> &candle_core::Device {
+
+    pub fn device(&self) -> &Device {
         self.transformer.device()
     }
+
+    /// The folder it was opened from, or `embedded:`.
     pub fn name(&self) -> &str {
         &self.name
     }
+
+    /// 32 hexadecimal digits that identify configuration, vocabulary and weights, however they are sharded.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
+}
+
+/// Finds the image tokenizer and its fingerprint: a file of its own first, then the model's safetensors.
+fn open_vqgan(files: &Files, model: &Checkpoint, config: &str, device: &Device) -> Result<(Vqgan, [u8; 32])> {
+    let find = |name: &str| {
+        let names = [name.to_string(), format!("tokenizer/{name}")];
+        names.into_iter().find(|n| files.exists(n))
+    };
+    let own = match (find("vqgan.safetensors"), find("vqgan.ckpt")) {
+        (Some(name), _) => Some(Checkpoint::open_file(files, &name)?),
+        (None, Some(name)) => Some(Checkpoint::open_pickle(files, &name, Some("state_dict"))?),
+        (None, None) => None,
+    };
+    let inside = "model.vqmodel.";
+    let (checkpoint, prefix) = match &own {
+        Some(own) => (own, ""),
+        None if model.contains(&format!("{inside}quantize.embedding.weight")) => (model, inside),
+        None => {
+            return Err(Error::NotFound {
+                path: files.path("vqgan.ckpt"),
+                message: "no image tokenizer: the folder needs vqgan.yaml with vqgan.ckpt or vqgan.safetensors (Meta's \
+                          Chameleon release has the first two in its tokenizer folder), and the model's safetensors hold \
+                          no model.vqmodel.* tensors"
+                    .into(),
+            })
+        }
+    };
+    let vq_config = match find("vqgan.yaml") {
+        Some(name) => vqgan::Config::from_yaml(&files.text(&name)?, &files.path(&name))?,
+        None => {
+            let file = files.path("config.json");
+            let json: serde_json::Value =
+                serde_json::from_str(config).map_err(|e| Error::bad_format(&file, format!("not JSON: {e}")))?;
+            match json.get("vq_config") {
+                Some(vq) => vqgan::Config::from_vq_config(vq, &file)?,
+                None => vqgan::Config::default(),
+            }
+        }
+    };
+    let get = |name: &str, shape: &[usize]| checkpoint.get(&format!("{prefix}{name}"), shape, DType::F32, device);
+    let has_decoder = checkpoint.contains(&format!("{prefix}decoder.conv_in.weight"));
+    let vqgan = Vqgan::load(&vq_config, has_decoder, get)?;
+    // A tokenizer inside the model's safetensors is part of the model's own fingerprint.
+    Ok((vqgan, own.map_or([0; 32], |own| own.fingerprint())))
 }

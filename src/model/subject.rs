@@ -1,10 +1,15 @@
 //! What training learned about one subject, and the small file it is kept in.
 
 use super::lumina::transformer::Transformer;
+use super::tensor_file::{self, Kind};
 use super::Model;
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::path::Path;
+
+const FILE: Kind = Kind { key: "sitter_subject", name: "a subject", version: 1 };
 
 /// How one weight differs from the model's own.
 #[derive(Clone, Debug)]
@@ -16,7 +21,7 @@ pub enum Change {
 }
 
 /// One recorded training loss: computed at `step` of `stage` before its update.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LossRecord {
     /// `embedding` or `layers`.
     pub stage: String,
@@ -45,7 +50,134 @@ pub struct Subject {
     pub losses: Vec<LossRecord>,
 }
 
+/// What a subject file says about itself besides its tensors.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Description {
+    identifier: String,
+    class_word: String,
+    model: String,
+    method: String,
+    options: serde_json::Value,
+    losses: Vec<LossRecord>,
+}
+
+/// Facts about a subject.
+#[derive(Clone, Debug, Serialize)]
+pub struct Info {
+    pub identifier: String,
+    pub class_word: String,
+    /// Fingerprint of the model that it belongs to.
+    pub model: String,
+    pub method: String,
+    /// Vectors that stand for the identifier.
+    pub vectors: usize,
+    /// Weights of the model that it changes, and the numbers stored for them.
+    pub changed_weights: usize,
+    pub stored_numbers: usize,
+    /// Training steps done, and the loss of the last one.
+    pub steps: usize,
+    pub last_loss: Option<f32>,
+}
+
+impl Change {
+    /// Shape of the weight that it changes.
+    fn shape(&self) -> Result<Vec<usize>> {
+        Ok(match self {
+            Change::Delta(delta) => delta.dims().to_vec(),
+            Change::LowRank { down, up } => vec![up.dim(0)?, down.dim(1)?],
+        })
+    }
+
+    fn numbers(&self) -> usize {
+        match self {
+            Change::Delta(delta) => delta.elem_count(),
+            Change::LowRank { down, up } => down.elem_count() + up.elem_count(),
+        }
+    }
+}
+
 impl Subject {
+    pub fn info(&self) -> Info {
+        Info {
+            identifier: self.identifier.clone(),
+            class_word: self.class_word.clone(),
+            model: self.model.clone(),
+            method: self.method.clone(),
+            vectors: self.vectors.dims()[0],
+            changed_weights: self.changes.len(),
+            stored_numbers: self.changes.values().map(Change::numbers).sum(),
+            steps: self.losses.len(),
+            last_loss: self.losses.last().map(|l| l.loss),
+        }
+    }
+
+    /// Writes the subject file: one safetensors that holds only what training changed. It appears whole or not at all,
+    /// and replaces an older one of that name.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let mut tensors = BTreeMap::from([("vectors".to_string(), self.vectors.contiguous()?)]);
+        for (name, change) in &self.changes {
+            match change {
+                Change::Delta(delta) => {
+                    tensors.insert(format!("delta.{name}"), delta.contiguous()?);
+                }
+                Change::LowRank { down, up } => {
+                    tensors.insert(format!("down.{name}"), down.contiguous()?);
+                    tensors.insert(format!("up.{name}"), up.contiguous()?);
+                }
+            }
+        }
+        let description = Description {
+            identifier: self.identifier.clone(),
+            class_word: self.class_word.clone(),
+            model: self.model.clone(),
+            method: self.method.clone(),
+            options: self.options.clone(),
+            losses: self.losses.clone(),
+        };
+        tensor_file::save(path.as_ref(), &FILE, &description, &tensors)
+    }
+
+    /// Reads a subject file. Which model it belongs to is checked where it meets one.
+    pub fn load(path: impl AsRef<Path>) -> Result<Subject> {
+        let file = tensor_file::open::<Description>(path.as_ref(), &FILE)?;
+        let vectors = match file.names().any(|n| n == "vectors") {
+            true => file.get("vectors")?.to_dtype(DType::F32)?,
+            false => return Err(file.bad("the tensor vectors is missing")),
+        };
+        if vectors.rank() != 2 || vectors.elem_count() == 0 {
+            return Err(file.bad(format!("the tensor vectors has shape {:?}; expected [vectors, hidden]", vectors.dims())));
+        }
+        if file.content.identifier.is_empty() {
+            return Err(file.bad("its identifier is empty"));
+        }
+        let mut changes = BTreeMap::new();
+        for name in file.names() {
+            if let Some(weight) = name.strip_prefix("delta.") {
+                changes.insert(weight.to_string(), Change::Delta(file.get(name)?));
+            } else if let Some(weight) = name.strip_prefix("down.") {
+                let other = format!("up.{weight}");
+                if !file.names().any(|n| n == other) {
+                    return Err(file.bad(format!("the tensor {other} is missing, though {name} is there")));
+                }
+                let (down, up) = (file.get(name)?, file.get(&other)?);
+                match (down.dims(), up.dims()) {
+                    ([a, _], [_, b]) if a == b => {}
+                    (d, u) => return Err(file.bad(format!("{name} of shape {d:?} does not fit {other} of shape {u:?}"))),
+                }
+                changes.insert(weight.to_string(), Change::LowRank { down, up });
+            } else if let Some(weight) = name.strip_prefix("up.") {
+                if !file.names().any(|n| n.strip_prefix("down.") == Some(weight)) {
+                    return Err(file.bad(format!("the tensor down.{weight} is missing, though {name} is there")));
+                }
+            } else if name != "vectors" {
+                return Err(file.bad(format!("the tensor {name} has no place in a subject")));
+            }
+        }
+        let d = file.content;
+        let (model, method, options, losses) = (d.model, d.method, d.options, d.losses);
+        Ok(Subject { identifier: d.identifier, class_word: d.class_word, vectors, changes, model, method, options, losses })
+    }
+
     /// Errors if the subject was trained on another model.
     pub fn check_model(&self, model: &Model) -> Result<()> {
         if self.model == model.fingerprint() {
@@ -66,6 +198,11 @@ impl Subject {
             for (name, weight) in layer.weights_mut() {
                 let Some(change) = self.changes.get(&format!("model.layers.{index}.{name}")) else { continue };
                 let (dtype, device) = (weight.dtype(), weight.device().clone());
+                if change.shape()? != weight.dims() {
+                    let (found, expected) = (change.shape()?, weight.dims());
+                    let message = format!("changes model.layers.{index}.{name} by shape {found:?}; the model has {expected:?}");
+                    return Err(Error::invalid("subject", message));
+                }
                 let delta = match change {
                     Change::Delta(delta) => delta.to_device(&device)?.to_dtype(DType::F32)?,
                     Change::LowRank { down, up } => {

@@ -38,9 +38,7 @@ pub(super) fn decode(bytes: &[u8], name: &Path) -> Result<Picture> {
             }
             Box::new(image::codecs::jpeg::JpegDecoder::new(Cursor::new(bytes)).map_err(bad)?)
         }
-        Some(ImageFormat::WebP) => {
-            Box::new(image::codecs::webp::WebPDecoder::new(Cursor::new(bytes)).map_err(bad)?)
-        }
+        Some(ImageFormat::WebP) => Box::new(image::codecs::webp::WebPDecoder::new(Cursor::new(bytes)).map_err(bad)?),
         other => {
             let found = match other {
                 Some(format) => format!("a {format:?} file"),
@@ -53,7 +51,8 @@ pub(super) fn decode(bytes: &[u8], name: &Path) -> Result<Picture> {
     let (width, height) = decoder.dimensions();
     check_size(width, height).map_err(|m| Error::bad_format(name, m))?;
     if decoder.total_bytes() > MAX_MEMORY {
-        let m = format!("{width}x{height} pixels of {:?} need more than {} MiB", decoder.color_type(), MAX_MEMORY >> 20);
+        let m =
+            format!("{width}x{height} pixels of {:?} need more than {} MiB", decoder.color_type(), MAX_MEMORY >> 20);
         return Err(Error::bad_format(name, m));
     }
     decoder.set_limits(limits()).map_err(bad)?;
@@ -113,9 +112,7 @@ fn on_white(rgba: &[u8], ignore_alpha: bool) -> Vec<u8> {
         let alpha = f64::from(a) / 255.0;
         ((1.0 - alpha) * 255.0 + alpha * f64::from(v)) as u8
     };
-    rgba.chunks_exact(4)
-        .flat_map(|p| [p[0], p[1], p[2]].map(|v| if opaque { v } else { blend(v, p[3]) }))
-        .collect()
+    rgba.chunks_exact(4).flat_map(|p| [p[0], p[1], p[2]].map(|v| if opaque { v } else { blend(v, p[3]) })).collect()
 }
 
 /// The colour type byte of a PNG header: 2 is RGB.

@@ -57,8 +57,7 @@ impl Taps {
             // `as` truncates towards zero, as the casts of the C code do, and stops at zero.
             let low = (centre - support + 0.5) as u64;
             let high = ((centre + support + 0.5) as u64).min(u64::from(len));
-            let weights: Vec<f64> =
-                (low..high).map(|x| filter.weight((x as f64 - centre + 0.5) * inverse)).collect();
+            let weights: Vec<f64> = (low..high).map(|x| filter.weight((x as f64 - centre + 0.5) * inverse)).collect();
             (low as usize, fixed_point(weights))
         });
         Taps(taps.collect())

@@ -23,7 +23,11 @@ pub(super) fn save_png(picture: &Picture, path: &Path, text: &[(&str, &str)]) ->
     })
 }
 
-fn encode(picture: &Picture, out: &mut impl Write, text: &[(&str, &str)]) -> std::result::Result<(), png::EncodingError> {
+fn encode(
+    picture: &Picture,
+    out: &mut impl Write,
+    text: &[(&str, &str)],
+) -> std::result::Result<(), png::EncodingError> {
     let mut encoder = png::Encoder::new(out, picture.width(), picture.height());
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
@@ -46,7 +50,7 @@ fn check_key(key: &str) -> Result<()> {
     Ok(())
 }
 
-/// Writes a file beside `path` and renames it, so that nobody ever sees half a file and a failure leaves what was there.
+/// Writes a file beside `path` and renames it: nobody ever sees half a file, and a failure leaves what was there.
 fn write_whole(path: &Path, write: impl FnOnce(&std::fs::File) -> Result<()>) -> Result<()> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let Some(name) = path.file_name() else {
@@ -57,12 +61,13 @@ fn write_whole(path: &Path, write: impl FnOnce(&std::fs::File) -> Result<()>) ->
     temporary_name.push(format!(".{}.{}.tmp", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed)));
     let temporary: PathBuf = path.with_file_name(temporary_name);
 
-    let file = std::fs::OpenOptions::new().write(true).create_new(true).open(&temporary).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => {
-            Error::NotFound { path: path.to_owned(), message: "its folder does not exist".into() }
-        }
-        _ => Error::io(path, e),
-    })?;
+    let file =
+        std::fs::OpenOptions::new().write(true).create_new(true).open(&temporary).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => {
+                Error::NotFound { path: path.to_owned(), message: "its folder does not exist".into() }
+            }
+            _ => Error::io(path, e),
+        })?;
     let result = write(&file)
         .and_then(|()| file.sync_all().map_err(|e| Error::io(path, e)))
         .and_then(|()| std::fs::rename(&temporary, path).map_err(|e| Error::io(path, e)));

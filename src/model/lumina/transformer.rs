@@ -26,6 +26,8 @@ pub struct Layer {
     pub gate_proj: Tensor,
     pub up_proj: Tensor,
     pub down_proj: Tensor,
+    /// Low-rank changes (down [rank, in], up [out, rank]) to q_proj, k_proj and v_proj while they are being learned.
+    pub low_rank: [Option<(Tensor, Tensor)>; 3],
 }
 
 /// The transformer. A clone shares the tensors, so a changed copy costs only what changed.
@@ -119,7 +121,7 @@ impl Transformer {
                     match rows.dims() {
                         [n, width] if *width == d && *n > 0 && heads.is_multiple_of(*n) => Ok(rows),
                         found => Err(Error::Tensor {
-                            file: checkpoint.file_of(&name),
+                            file: checkpoint.path().to_owned(),
                             expected: format!("shape [1, {d}], [model_parallel_size, {d}] or [{heads}, {d}]"),
                             found: format!("shape {found:?}"),
                             tensor: name,
@@ -140,6 +142,7 @@ impl Transformer {
                 gate_proj: weight("mlp.gate_proj", &[i, h])?,
                 up_proj: weight("mlp.up_proj", &[i, h])?,
                 down_proj: weight("mlp.down_proj", &[h, i])?,
+                low_rank: Default::default(),
             });
             progress(index as u64 + 2, total)?;
         }
@@ -211,6 +214,15 @@ impl Transformer {
         Ok(ops::rms_norm(&x, &self.norm, self.config.rms_norm_eps)?)
     }
 
+    /// The head's rows for these tokens, [tokens, hidden]; shared with the head where the ids run on.
+    pub fn head_rows(&self, ids: &[u32]) -> Result<Tensor> {
+        let first = *ids.first().unwrap_or(&0);
+        if ids.iter().zip(first..).all(|(&id, expected)| id == expected) {
+            return Ok(self.lm_head.narrow(0, first as usize, ids.len())?);
+        }
+        Ok(self.lm_head.index_select(&Tensor::new(ids, self.device())?, 0)?)
+    }
+
     /// Embedding rows of token ids [B, T]: [B, T, hidden].
     pub fn embed(&self, ids: &Tensor) -> Result<Tensor> {
         let (b, t) = ids.dims2()?;
@@ -273,9 +285,9 @@ impl Layer {
     ) -> Result<Tensor> {
         let (b, t, _) = h.dims3()?;
         let (heads, kv_heads, d) = (config.heads, config.kv_heads, config.head_dim);
-        let q = ops::linear(h, &self.q_proj)?.reshape((b, t, heads, d))?;
-        let k = ops::linear(h, &self.k_proj)?.reshape((b, t, kv_heads, d))?;
-        let v = ops::linear(h, &self.v_proj)?.reshape((b, t, kv_heads, d))?;
+        let q = project(h, &self.q_proj, &self.low_rank[0])?.reshape((b, t, heads, d))?;
+        let k = project(h, &self.k_proj, &self.low_rank[1])?.reshape((b, t, kv_heads, d))?;
+        let v = project(h, &self.v_proj, &self.low_rank[2])?.reshape((b, t, kv_heads, d))?;
         let q = qk_norm(&q, &self.q_norm)?;
         let k = qk_norm(&k, &self.k_norm)?;
         let q = ops::rope(&q, &context.cos, &context.sin)?.transpose(1, 2)?.contiguous()?; // [B, heads, T, d]
@@ -302,6 +314,15 @@ impl Layer {
         let gate = ops::linear(h, &self.gate_proj)?.silu()?;
         let up = ops::linear(h, &self.up_proj)?;
         Ok(ops::linear(&(gate * up)?, &self.down_proj)?)
+    }
+}
+
+/// `x W^T` with a low-rank change to W; cheaper than making the changed W.
+fn project(x: &Tensor, weight: &Tensor, low_rank: &Option<(Tensor, Tensor)>) -> Result<Tensor> {
+    let y = ops::linear(x, weight)?;
+    match low_rank {
+        Some((down, up)) => Ok((y + ops::linear(&ops::linear(x, down)?, up)?)?),
+        None => Ok(y),
     }
 }
 

@@ -39,7 +39,9 @@ pub fn members(bytes: &[u8]) -> Result<HashMap<&str, Member>, String> {
             return Err(format!("'{name}' is encrypted"));
         }
         if method != 0 || size != packed_size {
-            return Err(format!("'{name}' is compressed; torch.save does not do that: unpack and save it again with torch.save"));
+            return Err(format!(
+                "'{name}' is compressed; torch.save does not do that: unpack and save it again with torch.save"
+            ));
         }
         let range = content(bytes, offset, size, raw_name, range.start)
             .ok_or_else(|| format!("'{name}' does not lie where the list of contents says: damaged or truncated"))?;
@@ -64,11 +66,13 @@ fn directory(bytes: &[u8]) -> Result<Directory, String> {
     let end = (last.saturating_sub(u16::MAX as usize)..=last)
         .rev()
         .find(|&at| {
-            bytes[at..].starts_with(b"PK\x05\x06") && u16_at(bytes, at + 20).map(usize::from) == Some(bytes.len() - at - END)
+            bytes[at..].starts_with(b"PK\x05\x06")
+                && u16_at(bytes, at + 20).map(usize::from) == Some(bytes.len() - at - END)
         })
         .ok_or_else(truncated)?;
     let field = |at| u32_at(bytes, end + at).map(u64::from).ok_or_else(truncated);
-    let (mut count, mut size, mut start) = (u16_at(bytes, end + 10).ok_or_else(truncated)? as u64, field(12)?, field(16)?);
+    let (mut count, mut size, mut start) =
+        (u16_at(bytes, end + 10).ok_or_else(truncated)? as u64, field(12)?, field(16)?);
     let mut stop = end;
     if let Some(locator) = end.checked_sub(20).filter(|&at| bytes[at..].starts_with(b"PK\x06\x07")) {
         let broken = || "the 64-bit record at the end of the zip archive is broken".to_string();

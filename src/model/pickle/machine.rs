@@ -1,104 +1,10 @@
 //! The machine that pickle programs run on, made harmless: it builds plain values and calls nothing.
-//!
-//! Values live in one flat arena and refer to each other by number, so that neither sharing nor depth nor a list inside
-//! itself costs anything: there is no recursion here, nor when values are dropped. Text stays in the pickle.
 
+use super::value::{Id, Span, Value, Values};
 use std::collections::HashMap;
 
 /// More than any checkpoint of a few thousand tensors with optimizer states has; a bound for hostile ones.
 const MAX_STEPS: usize = 2_000_000;
-
-/// The number of a value in its [`Values`].
-pub type Id = u32;
-
-/// A value that a pickle describes.
-#[derive(Debug)]
-pub enum Value {
-    None,
-    Bool(bool),
-    Int(i64),
-    /// Text, as the place of its bytes in the pickle.
-    Text(Span),
-    /// A Python class or function, by name.
-    Global {
-        module: Span,
-        name: Span,
-    },
-    Tuple(Vec<Id>),
-    List(Vec<Id>),
-    Dict(Vec<(Id, Id)>),
-    /// A reference to something outside the pickle.
-    Persistent(Id),
-    /// What Python would get by calling `function`; we do not.
-    Call {
-        function: Id,
-        arguments: Id,
-    },
-    /// Something we have no use for.
-    Opaque,
-}
-
-/// A part of the pickle's bytes.
-#[derive(Clone, Copy, Debug)]
-pub struct Span {
-    start: u32,
-    len: u32,
-}
-
-/// All values of one pickle.
-pub struct Values<'a> {
-    pickle: &'a [u8],
-    all: Vec<Value>,
-    root: Id,
-}
-
-impl<'a> Values<'a> {
-    /// The value that the whole pickle stands for.
-    pub fn root(&self) -> Id {
-        self.root
-    }
-
-    pub fn get(&self, id: Id) -> &Value {
-        self.all.get(id as usize).unwrap_or(&Value::Opaque)
-    }
-
-    /// The value as text.
-    pub fn text(&self, id: Id) -> Option<&'a str> {
-        match self.get(id) {
-            Value::Text(span) => self.span(*span),
-            _ => None,
-        }
-    }
-
-    /// The value as a number that counts something.
-    pub fn count(&self, id: Id) -> Option<usize> {
-        match self.get(id) {
-            Value::Int(i) => usize::try_from(*i).ok(),
-            _ => None,
-        }
-    }
-
-    /// The value as a tuple of such numbers.
-    pub fn counts(&self, id: Id) -> Option<Vec<usize>> {
-        match self.get(id) {
-            Value::Tuple(items) if items.len() <= 16 => items.iter().map(|&i| self.count(i)).collect(),
-            _ => None,
-        }
-    }
-
-    /// The module and name of a class or function.
-    pub fn global(&self, id: Id) -> Option<(&'a str, &'a str)> {
-        match self.get(id) {
-            Value::Global { module, name } => Some((self.span(*module)?, self.span(*name)?)),
-            _ => None,
-        }
-    }
-
-    fn span(&self, span: Span) -> Option<&'a str> {
-        let start = span.start as usize;
-        std::str::from_utf8(self.pickle.get(start..start + span.len as usize)?).ok()
-    }
-}
 
 /// Runs the program. `pickle` must be shorter than 4 GiB; the caller's bound is far below.
 pub fn run(pickle: &[u8]) -> Result<Values<'_>, String> {
@@ -108,7 +14,8 @@ pub fn run(pickle: &[u8]) -> Result<Values<'_>, String> {
         stack: Vec::new(),
         marks: Vec::new(),
         memo: HashMap::new(),
-        all: vec![Value::Opaque, Value::None, Value::Bool(false), Value::Bool(true)],
+        all: vec![Value::Opaque, Value::None],
+        copied: 0,
     };
     for _ in 0..MAX_STEPS {
         let at = machine.at;
@@ -124,8 +31,6 @@ pub fn run(pickle: &[u8]) -> Result<Values<'_>, String> {
 // The values that need no new place in the arena.
 const OPAQUE: Id = 0;
 const NONE: Id = 1;
-const FALSE: Id = 2;
-const TRUE: Id = 3;
 
 const CUT: &str = "it breaks off";
 const EMPTY: &str = "a value is missing";
@@ -138,6 +43,8 @@ struct Machine<'a> {
     marks: Vec<usize>,
     memo: HashMap<u32, Id>,
     all: Vec<Value>,
+    /// How many items were copied out of lists.
+    copied: usize,
 }
 
 type Step<T> = Result<T, &'static str>;
@@ -155,8 +62,7 @@ impl Machine<'_> {
             b'.' => return self.pop().map(Some),
 
             b'N' => self.stack.push(NONE),
-            0x88 => self.stack.push(TRUE),
-            0x89 => self.stack.push(FALSE),
+            0x88 | 0x89 => self.stack.push(OPAQUE), // True, False
             b'J' => {
                 let number = i32::from_le_bytes(self.array()?);
                 self.push(Value::Int(number.into()));
@@ -339,12 +245,12 @@ impl Machine<'_> {
             }
             b'R' | 0x81 => {
                 let (arguments, function) = (self.pop()?, self.pop()?);
-                self.call(function, arguments);
+                self.call(function, arguments)?;
             }
             0x92 => {
                 self.pop()?; // NEWOBJ_EX: named arguments
                 let (arguments, function) = (self.pop()?, self.pop()?);
-                self.call(function, arguments);
+                self.call(function, arguments)?;
             }
             b'o' => {
                 self.pop_to_mark()?;
@@ -419,7 +325,7 @@ impl Machine<'_> {
     }
 
     fn set_items(&mut self, items: &[Id]) -> Step<()> {
-        if items.len() % 2 != 0 {
+        if !items.len().is_multiple_of(2) {
             return Err("a key without a value");
         }
         let top = self.top()?;
@@ -429,7 +335,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn call(&mut self, function: Id, arguments: Id) {
+    fn call(&mut self, function: Id, arguments: Id) -> Step<()> {
         let is_dict = match self.get(function) {
             Value::Global { module, name } => {
                 self.bytes(*module) == b"collections" && matches!(self.bytes(*name), b"OrderedDict" | b"defaultdict")
@@ -437,12 +343,17 @@ impl Machine<'_> {
             _ => false,
         };
         if !is_dict {
-            return self.push(Value::Call { function, arguments });
+            self.push(Value::Call { function, arguments });
+            return Ok(());
         }
-        // Python 2 passed the items here, as a list of pairs.
-        let mut items = Vec::new();
+        // Python 2 passed the items here, as a list of pairs. The same long list may be passed again and again.
+        let (mut items, mut copied) = (Vec::new(), self.copied);
         if let Value::Tuple(arguments) = self.get(arguments) {
             if let Some(Value::List(pairs)) = arguments.first().map(|&list| self.get(list)) {
+                copied = self.copied + pairs.len();
+                if copied > MAX_STEPS {
+                    return Err("it copies the same list too often");
+                }
                 for &pair in pairs {
                     if let Value::Tuple(pair) | Value::List(pair) = self.get(pair) {
                         if let [key, value] = pair[..] {
@@ -452,7 +363,9 @@ impl Machine<'_> {
                 }
             }
         }
+        self.copied = copied;
         self.push(Value::Dict(items));
+        Ok(())
     }
 
     fn put(&mut self, key: u32) -> Step<()> {

@@ -1,0 +1,134 @@
+//! The command line.
+
+use lexopt::prelude::*;
+use sitter::model::{Model, EMBEDDED};
+use sitter::personalize::{Method, Options};
+use sitter::{Error, Result};
+use std::path::{Path, PathBuf};
+
+const HELP: &str = "\
+Teaches a model a subject from a few pictures and draws it in new scenes.
+
+Usage: cargo run --release --example personalize -- [OPTIONS]
+
+Without options: the small model inside the library, a bundled subject, both training stages, a contact sheet.
+
+  --pictures PATH...     your own pictures (files or a folder; 3 to 5 are best), PNG, JPEG or WebP
+  --class WORD           what the pictures show, in a word the model knows         [default: fox]
+  --identifier WORD      the new word for the subject                              [default: [V]]
+  --prompt TEXT          a prompt with the identifier in it, e.g. \"a photo of a [V] fox in the snow\"; repeatable
+  --count N              pictures for each such prompt                             [default: 1]
+  --model FOLDER         a model folder                                            [default: embedded:]
+  --method NAME          two_stage, textual_inversion, dreambooth or lora          [default: two_stage]
+  --embedding-steps N    steps of the first stage                                  [default: the model's]
+  --layer-steps N        steps of the second stage                                 [default: the model's]
+  --seed N               another seed, other pictures                              [default: 0]
+  --subject FILE         draw with a saved subject instead of training
+  --out FOLDER           where everything goes                                     [default: sitter-out]
+  --help                 this text
+";
+
+/// The bundled subject, found from wherever the example is run.
+const BUNDLED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/subjects/fox");
+
+pub struct Arguments {
+    pub pictures: Vec<PathBuf>,
+    pub class: String,
+    pub identifier: String,
+    pub prompts: Vec<String>,
+    pub count: u32,
+    pub model: String,
+    pub method: Method,
+    pub embedding_steps: Option<u32>,
+    pub layer_steps: Option<u32>,
+    pub seed: u64,
+    pub subject: Option<PathBuf>,
+    pub out: PathBuf,
+}
+
+impl Arguments {
+    /// None if only the help was wanted.
+    pub fn from_command_line() -> Result<Option<Self>> {
+        let mut found = Arguments {
+            pictures: vec![],
+            class: "fox".into(),
+            identifier: "[V]".into(),
+            prompts: vec![],
+            count: 1,
+            model: EMBEDDED.into(),
+            method: Method::TwoStage,
+            embedding_steps: None,
+            layer_steps: None,
+            seed: 0,
+            subject: None,
+            out: "sitter-out".into(),
+        };
+        match found.read(lexopt::Parser::from_env()) {
+            Ok(true) => {}
+            Ok(false) => return Ok(None),
+            Err(e) => return Err(Error::invalid("command line", format!("{e} (see --help)"))),
+        }
+        if found.pictures.is_empty() {
+            found.pictures.push(BUNDLED.into());
+        }
+        found.pictures = expand_folders(&found.pictures)?;
+        Ok(Some(found))
+    }
+
+    fn read(&mut self, mut parser: lexopt::Parser) -> std::result::Result<bool, lexopt::Error> {
+        while let Some(argument) = parser.next()? {
+            match argument {
+                Long("pictures") => self.pictures.extend(parser.values()?.map(PathBuf::from)),
+                Long("class") => self.class = parser.value()?.string()?,
+                Long("identifier") => self.identifier = parser.value()?.string()?,
+                Long("prompt") => self.prompts.push(parser.value()?.string()?),
+                Long("count") => self.count = parser.value()?.parse()?,
+                Long("model") => self.model = parser.value()?.string()?,
+                Long("method") => self.method = parser.value()?.parse()?,
+                Long("embedding-steps") => self.embedding_steps = Some(parser.value()?.parse()?),
+                Long("layer-steps") => self.layer_steps = Some(parser.value()?.parse()?),
+                Long("seed") => self.seed = parser.value()?.parse()?,
+                Long("subject") => self.subject = Some(parser.value()?.into()),
+                Long("out") => self.out = parser.value()?.into(),
+                Long("help") | Short('h') => {
+                    print!("{HELP}");
+                    return Ok(false);
+                }
+                other => return Err(other.unexpected()),
+            }
+        }
+        Ok(true)
+    }
+
+    /// The method's options, as the model recommends them, with what the command line says.
+    pub fn options(&self, model: &Model) -> Result<Options> {
+        let mut options = Options::for_model(self.method, model)?;
+        options.class_word = self.class.clone();
+        options.identifier = self.identifier.clone();
+        options.seed = self.seed;
+        options.embedding_steps = self.embedding_steps.unwrap_or(options.embedding_steps);
+        options.layer_steps = self.layer_steps.unwrap_or(options.layer_steps);
+        Ok(options)
+    }
+}
+
+/// Folders stand for the pictures in them, by name.
+fn expand_folders(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let entries = std::fs::read_dir(path).map_err(|e| Error::io(path, e))?;
+        let mut inside: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).filter(|p| is_picture(p)).collect();
+        inside.sort();
+        files.extend(inside);
+    }
+    Ok(files)
+}
+
+fn is_picture(path: &Path) -> bool {
+    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_lowercase();
+    ["png", "jpg", "jpeg", "webp"].contains(&extension.as_str())
+}

@@ -1,0 +1,480 @@
+//! The weights of a model: tensors by name, from safetensors files or PyTorch checkpoints.
+//!
+//! Opening reads and checks only the headers. [`Checkpoint::get`] then goes from the memory map to the device, and gives a
+//! tensor only if it has the expected shape and all its numbers are finite: a model whose weights were loaded has no
+//! surprise left in its files. The bytes of all files count as hostile.
+
+mod header;
+mod shards;
+mod values;
+
+use self::header::{clip, header, Index};
+use self::shards::shards_without_index;
+use self::values::{limit, offenders};
+use super::files::{is_inside, Bytes, Files};
+use super::pickle;
+use crate::{Error, Result};
+use candle_core::{DType, Device, Tensor};
+use safetensors::tensor::Dtype;
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+#[cfg(target_endian = "big")]
+compile_error!("checkpoints are little-endian and are used in place; big-endian machines are not supported");
+
+/// How much of a tensor goes into the fingerprint, at each of three places.
+const SAMPLE: usize = 4096;
+
+/// The tensors of one or several files, by name.
+pub struct Checkpoint {
+    /// What messages name when no single file is to blame.
+    path: PathBuf,
+    sources: Vec<Source>,
+    storages: Vec<Storage>,
+    entries: BTreeMap<String, Entry>,
+}
+
+struct Source {
+    path: PathBuf,
+    bytes: Bytes,
+}
+
+/// Where a tensor lies and what it is.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// Which of the checkpoint's files.
+    pub file: usize,
+    pub stored: Stored,
+    pub shape: Vec<usize>,
+    /// Its bytes in the file; with a `view`, those of the whole storage that it is a view of.
+    pub range: Range<usize>,
+    pub view: Option<View>,
+    /// The storage whose check sum covers it.
+    pub storage: Option<usize>,
+}
+
+/// How a tensor that is not contiguous lies in its storage, in elements.
+#[derive(Debug)]
+pub(super) struct View {
+    pub offset: usize,
+    pub strides: Vec<usize>,
+}
+
+impl View {
+    /// Whether the elements stand one after the other in their own order.
+    pub fn is_contiguous(&self, shape: &[usize]) -> bool {
+        let mut expected = 1;
+        shape.iter().zip(&self.strides).rev().all(|(&size, &stride)| {
+            let fits = size == 1 || stride == expected;
+            expected *= size;
+            fits
+        })
+    }
+}
+
+/// A storage of a PyTorch checkpoint, with its check sum.
+#[derive(Debug)]
+pub(super) struct Storage {
+    pub range: Range<usize>,
+    /// CRC-32; 0 if the writer left it out.
+    crc: u32,
+    verified: AtomicBool,
+}
+
+impl Storage {
+    pub fn new(range: Range<usize>, crc: u32) -> Self {
+        Storage { range, crc, verified: AtomicBool::new(crc == 0) }
+    }
+}
+
+/// The kind of numbers that a file has for a tensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Stored {
+    F16,
+    BF16,
+    F32,
+    F64,
+    /// None that weights come in; its name for messages.
+    Other(String),
+}
+
+impl Stored {
+    fn from_safetensors(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F16 => Stored::F16,
+            Dtype::BF16 => Stored::BF16,
+            Dtype::F32 => Stored::F32,
+            Dtype::F64 => Stored::F64,
+            other => Stored::Other(other.to_string()),
+        }
+    }
+
+    /// From the name of a storage class, as in `torch.HalfStorage`, or of a dtype, as in `torch.float16`.
+    pub fn from_torch(name: &str) -> Self {
+        match name {
+            "HalfStorage" | "float16" | "half" => Stored::F16,
+            "BFloat16Storage" | "bfloat16" => Stored::BF16,
+            "FloatStorage" | "float32" | "float" => Stored::F32,
+            "DoubleStorage" | "float64" | "double" => Stored::F64,
+            other => Stored::Other(other.to_owned()),
+        }
+    }
+
+    /// Bytes per number, if it is one of the kinds that are read.
+    pub fn size(&self) -> Option<usize> {
+        self.dtype().map(|dtype| dtype.size_in_bytes())
+    }
+
+    fn dtype(&self) -> Option<DType> {
+        match self {
+            Stored::F16 => Some(DType::F16),
+            Stored::BF16 => Some(DType::BF16),
+            Stored::F32 => Some(DType::F32),
+            Stored::F64 => Some(DType::F64),
+            Stored::Other(_) => None,
+        }
+    }
+
+    fn name(&self) -> &str {
+        match self {
+            Stored::F16 => "F16",
+            Stored::BF16 => "BF16",
+            Stored::F32 => "F32",
+            Stored::F64 => "F64",
+            Stored::Other(name) => name,
+        }
+    }
+}
+
+impl Checkpoint {
+    /// Opens the weights called `stem` (of a model: `model`): `STEM.safetensors`, or else the shards that
+    /// `STEM.safetensors.index.json` names, or else the complete set of shards `STEM-00001-of-000NN.safetensors`.
+    ///
+    /// The files must not be changed while the checkpoint is open.
+    pub fn open(files: &Files, stem: &str) -> Result<Checkpoint> {
+        let single = format!("{stem}.safetensors");
+        if files.exists(&single) {
+            return Self::open_file(files, &single);
+        }
+        let index = format!("{stem}.safetensors.index.json");
+        if files.exists(&index) {
+            return Self::open_index(files, &index);
+        }
+        let shards = shards_without_index(files, stem)?;
+        let mut checkpoint = Self::empty(files.path(&shards[0]));
+        for shard in &shards {
+            checkpoint.add_safetensors(files, shard)?;
+        }
+        Ok(checkpoint)
+    }
+
+    /// Opens one safetensors file.
+    pub fn open_file(files: &Files, name: &str) -> Result<Checkpoint> {
+        let mut checkpoint = Self::empty(files.path(name));
+        checkpoint.add_safetensors(files, name)?;
+        Ok(checkpoint)
+    }
+
+    /// Opens a file made by `torch.save`: the tensors of the dict `key` in it, or of the file itself if that is the dict.
+    /// Nothing in the file is executed; what is not a tensor is ignored.
+    pub fn open_pickle(files: &Files, name: &str, key: Option<&str>) -> Result<Checkpoint> {
+        let mut checkpoint = Self::empty(files.path(name));
+        let bytes = files.bytes(name)?;
+        let pickle::Contents { entries, storages } = pickle::read(&checkpoint.path, &bytes, key)?;
+        if entries.is_empty() {
+            return Err(Error::bad_format(&checkpoint.path, "has no tensors where they are expected"));
+        }
+        checkpoint.sources.push(Source { path: checkpoint.path.clone(), bytes });
+        checkpoint.entries = entries;
+        checkpoint.storages = storages;
+        Ok(checkpoint)
+    }
+
+    /// The names of all tensors, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    /// Whether there is a tensor `name`.
+    pub fn contains(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
+    }
+
+    /// The shape of the tensor `name`, if it is there.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.entries.get(name).map(|entry| &entry.shape[..])
+    }
+
+    /// The dtype that the tensor `name` is stored in, if it is there and of one of those that [`get`](Self::get) reads.
+    pub fn dtype(&self, name: &str) -> Option<DType> {
+        self.entries.get(name).and_then(|entry| entry.stored.dtype())
+    }
+
+    /// The file that messages name: the only file, the index, or the first shard.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The tensor `name` as `dtype` on `device`. Fails unless it is there, has exactly this shape, is stored as F16, BF16,
+    /// F32 or F64, and all its values are finite and stay so in `dtype`.
+    pub fn get(&self, name: &str, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
+        let entry = self.find(name, || format!("a tensor of shape {shape:?}"))?;
+        if entry.shape != shape {
+            let found = format!("shape {:?}; the weights and the configuration are not of the same model", entry.shape);
+            return Err(self.wrong(entry, name, format!("shape {shape:?}"), found));
+        }
+        self.load(name, entry, dtype, device)
+    }
+
+    /// As [`get`](Self::get), in whatever shape it has.
+    pub fn get_any(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
+        let entry = self.find(name, || "a tensor of any shape".into())?;
+        self.load(name, entry, dtype, device)
+    }
+
+    /// A SHA-256 that tells checkpoints apart: over name, dtype, shape and up to 3 x 4 KiB of the bytes (start, middle and
+    /// end) of each tensor, in the order of names. It is the same however the tensors are spread over files, and takes
+    /// milliseconds for any size; it does not see every change of a single number.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        for (name, entry) in &self.entries {
+            let mut text = |text: &str| {
+                hash.update((text.len() as u64).to_le_bytes());
+                hash.update(text);
+            };
+            text(name);
+            text(entry.stored.name());
+            hash.update((entry.shape.len() as u64).to_le_bytes());
+            for &size in &entry.shape {
+                hash.update((size as u64).to_le_bytes());
+            }
+            let gathered;
+            let bytes = match &entry.view {
+                None => self.bytes(entry),
+                Some(view) => {
+                    gathered = gather(self.bytes(entry), entry, view);
+                    &gathered
+                }
+            };
+            if bytes.len() <= 3 * SAMPLE {
+                hash.update(bytes);
+            } else {
+                let middle = (bytes.len() - SAMPLE) / 2;
+                hash.update(&bytes[..SAMPLE]);
+                hash.update(&bytes[middle..middle + SAMPLE]);
+                hash.update(&bytes[bytes.len() - SAMPLE..]);
+            }
+        }
+        hash.finalize().into()
+    }
+
+    fn empty(path: PathBuf) -> Self {
+        Checkpoint { path, sources: Vec::new(), storages: Vec::new(), entries: BTreeMap::new() }
+    }
+
+    fn open_index(files: &Files, name: &str) -> Result<Checkpoint> {
+        let mut checkpoint = Self::empty(files.path(name));
+        let path = checkpoint.path.clone();
+        let Index { weight_map } = serde_json::from_str(&files.text(name)?).map_err(|e| {
+            Error::bad_format(
+                &path,
+                format!("is not an index of safetensors shards ({}); get the file again", clip(&e)),
+            )
+        })?;
+        let shards: BTreeSet<&str> = weight_map.values().map(String::as_str).collect();
+        if shards.is_empty() {
+            return Err(Error::bad_format(&path, "names no tensors in its weight_map; get the file again"));
+        }
+        for shard in shards {
+            if !is_inside(shard) || !shard.ends_with(".safetensors") {
+                let message =
+                    format!("names '{shard}', which is not a safetensors file of this model; get the file again");
+                return Err(Error::bad_format(&path, message));
+            }
+            if !files.exists(shard) {
+                let count = weight_map.values().filter(|s| *s == shard).count();
+                let message =
+                    format!("{name} says that it holds {count} tensors, but it is not there; copy this file, too");
+                return Err(Error::NotFound { path: files.path(shard), message });
+            }
+            checkpoint.add_safetensors(files, shard)?;
+        }
+        for (tensor, shard) in &weight_map {
+            let found = match checkpoint.entries.get(tensor) {
+                Some(entry) if checkpoint.sources[entry.file].path == files.path(shard) => continue,
+                Some(entry) => format!("it in {}", checkpoint.sources[entry.file].path.display()),
+                None => "no such tensor".into(),
+            };
+            return Err(Error::Tensor {
+                file: files.path(shard),
+                tensor: tensor.clone(),
+                expected: format!("it in this shard, as {name} says"),
+                found: format!("{found}; shards and index are not of the same download, get all of them again"),
+            });
+        }
+        Ok(checkpoint)
+    }
+
+    fn add_safetensors(&mut self, files: &Files, name: &str) -> Result<()> {
+        let path = files.path(name);
+        let bytes = files.bytes(name)?;
+        let (start, metadata) = header(&bytes).map_err(|message| Error::bad_format(&path, message))?;
+        let file = self.sources.len();
+        for (tensor, info) in metadata.tensors().into_iter().collect::<BTreeMap<_, _>>() {
+            if let Some(other) = self.entries.get(&tensor) {
+                let found =
+                    format!("it also in {}; remove one of the two files", self.sources[other.file].path.display());
+                return Err(Error::Tensor { file: path, tensor, expected: "it in one shard only".into(), found });
+            }
+            let entry = Entry {
+                file,
+                stored: Stored::from_safetensors(info.dtype),
+                shape: info.shape.clone(),
+                range: start + info.data_offsets.0..start + info.data_offsets.1,
+                view: None,
+                storage: None,
+            };
+            self.entries.insert(tensor, entry);
+        }
+        self.sources.push(Source { path, bytes });
+        Ok(())
+    }
+
+    fn find(&self, name: &str, expected: impl Fn() -> String) -> Result<&Entry> {
+        self.entries.get(name).ok_or_else(|| {
+            let similar = self.similar(name);
+            let found = match similar.len() {
+                0 => "no such tensor".to_string(),
+                _ => format!("no such tensor; similar names: {}", similar.join(", ")),
+            };
+            Error::Tensor { file: self.path.clone(), tensor: name.to_owned(), expected: expected(), found }
+        })
+    }
+
+    /// Names that `name` may have been meant for: those that differ in a prefix, or else in a few letters.
+    fn similar(&self, name: &str) -> Vec<&str> {
+        const SHOWN: usize = 3;
+        let dotted = format!(".{name}");
+        let is_prefixed = |other: &&str| other.ends_with(&dotted) || name.ends_with(&format!(".{other}"));
+        let prefixed: Vec<_> = self.names().filter(is_prefixed).take(SHOWN).collect();
+        if !prefixed.is_empty() {
+            return prefixed;
+        }
+        let near = self.names().take(10_000).filter(|other| other.len().abs_diff(name.len()) <= 8 && other.len() < 256);
+        let mut near: Vec<_> = near.map(|other| (distance(name, other), other)).collect();
+        near.retain(|(distance, _)| *distance <= 3.max(name.len() / 8));
+        near.sort_unstable();
+        near.into_iter().map(|(_, other)| other).take(SHOWN).collect()
+    }
+
+    fn wrong(&self, entry: &Entry, name: &str, expected: impl Into<String>, found: impl Into<String>) -> Error {
+        Error::Tensor {
+            file: self.sources[entry.file].path.clone(),
+            tensor: name.to_owned(),
+            expected: expected.into(),
+            found: found.into(),
+        }
+    }
+
+    fn bytes(&self, entry: &Entry) -> &[u8] {
+        &self.sources[entry.file].bytes[entry.range.clone()]
+    }
+
+    fn load(&self, name: &str, entry: &Entry, dtype: DType, device: &Device) -> Result<Tensor> {
+        let Some(stored) = entry.stored.dtype() else {
+            return Err(self.wrong(entry, name, "one of F16, BF16, F32, F64", entry.stored.name()));
+        };
+        let file = &self.sources[entry.file].path;
+        if let Some(storage) = entry.storage.map(|s| &self.storages[s]) {
+            if !storage.verified.load(Ordering::Relaxed) {
+                if crc32fast::hash(&self.sources[entry.file].bytes[storage.range.clone()]) != storage.crc {
+                    let message = format!("tensor {name}: the check sum is wrong: the file is damaged, get it again");
+                    return Err(Error::Corrupt { file: file.clone(), message });
+                }
+                storage.verified.store(true, Ordering::Relaxed);
+            }
+        }
+        let gathered;
+        let bytes = match &entry.view {
+            None => self.bytes(entry),
+            Some(view) => {
+                gathered = gather(self.bytes(entry), entry, view);
+                &gathered
+            }
+        };
+        self.check_values(name, entry, stored, bytes, dtype)?;
+        let load = || Tensor::from_raw_buffer(bytes, stored, &entry.shape, device)?.to_dtype(dtype);
+        load().map_err(|e| match device {
+            Device::Cpu => e.into(),
+            _ => Error::Device { message: format!("tensor {name} ({} bytes) could not be loaded: {e}", bytes.len()) },
+        })
+    }
+
+    fn check_values(&self, name: &str, entry: &Entry, stored: DType, bytes: &[u8], dtype: DType) -> Result<()> {
+        let limit = limit(stored, dtype)?;
+        if offenders(stored, bytes, limit).is_none() {
+            return Ok(());
+        }
+        let total = bytes.len() / stored.size_in_bytes();
+        // `limit` of a dtype in itself is its largest finite number.
+        if let Some((first, count)) = offenders(stored, bytes, self::values::limit(stored, stored)?) {
+            let message = format!(
+                "tensor {name}: {count} of {total} values are NaN or infinite, the first at index {first}; \
+                 the file is damaged, or its training diverged"
+            );
+            return Err(Error::Corrupt { file: self.sources[entry.file].path.clone(), message });
+        }
+        let (first, count) = offenders(stored, bytes, limit).unwrap_or_default();
+        let expected = format!("values that {} can hold", dtype.as_str());
+        let found = format!("{count} of {total} too large, the first at index {first}; use bf16 or f32");
+        Err(self.wrong(entry, name, expected, found))
+    }
+}
+
+impl fmt::Debug for Checkpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Checkpoint({}, {} tensors)", self.path.display(), self.entries.len())
+    }
+}
+
+/// The elements of a view, one after the other. Its bounds were checked when the checkpoint was opened.
+fn gather(storage: &[u8], entry: &Entry, view: &View) -> Vec<u8> {
+    let size = entry.stored.size().unwrap_or(1);
+    let count: usize = entry.shape.iter().product();
+    let mut bytes = Vec::with_capacity(count * size);
+    let mut index = vec![0; entry.shape.len()];
+    let mut at = view.offset;
+    for _ in 0..count {
+        bytes.extend_from_slice(&storage[at * size..(at + 1) * size]);
+        for axis in (0..index.len()).rev() {
+            index[axis] += 1;
+            at += view.strides[axis];
+            if index[axis] < entry.shape[axis] {
+                break;
+            }
+            at -= view.strides[axis] * entry.shape[axis];
+            index[axis] = 0;
+        }
+    }
+    bytes
+}
+
+/// How many letters one must change, add or remove to get from one name to the other.
+fn distance(a: &str, b: &str) -> usize {
+    let b = b.as_bytes();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, &y) in b.iter().enumerate() {
+            let above = row[j + 1];
+            row[j + 1] = (diagonal + usize::from(x != y)).min(above + 1).min(row[j] + 1);
+            diagonal = above;
+        }
+    }
+    row[b.len()]
+}

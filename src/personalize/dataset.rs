@@ -1,0 +1,159 @@
+//! The reference pictures of a subject: read, varied and encoded once, before training begins.
+
+use super::options::Options;
+use crate::model::tokens::Tokens;
+use crate::model::Model;
+use crate::picture::{Crop, Picture};
+use crate::random::{Purpose, Stream};
+use crate::run::{Run, Stage};
+use crate::{Error, Result};
+use std::path::Path;
+
+/// The most pictures of one subject.
+pub const MAX_PICTURES: usize = 1000;
+/// Range of the zoom of varied copies.
+pub const ZOOM: (f32, f32) = (0.8, 1.12);
+/// Varied copies are shifted by up to this share of each side.
+pub const SHIFT: f32 = 0.125;
+/// Copies that `random_crop` makes where `augment` does not say how many.
+const RANDOM_CROPS: u32 = 8;
+
+/// Reference pictures of one subject, three to five as a rule, with a caption for each or for none.
+#[derive(Clone, Debug)]
+pub struct Dataset {
+    pictures: Vec<Picture>,
+    captions: Option<Vec<String>>,
+}
+
+impl Dataset {
+    pub fn new(pictures: Vec<Picture>) -> Result<Self> {
+        match pictures.len() {
+            1..=MAX_PICTURES => Ok(Dataset { pictures, captions: None }),
+            n => Err(Error::invalid("pictures", format!("{n} were given; allowed are 1 to {MAX_PICTURES}"))),
+        }
+    }
+
+    /// Reads picture files.
+    pub fn load(paths: &[impl AsRef<Path>]) -> Result<Self> {
+        Dataset::new(paths.iter().map(Picture::load).collect::<Result<_>>()?)
+    }
+
+    /// Captions, one for each picture, to be learned as they are instead of the templates. Each must contain the identifier.
+    pub fn with_captions(self, captions: Vec<String>) -> Result<Self> {
+        if captions.len() != self.pictures.len() {
+            let message = format!("{} were given for {} pictures; give one for each", captions.len(), self.pictures.len());
+            return Err(Error::invalid("captions", message));
+        }
+        Ok(Dataset { captions: Some(captions), ..self })
+    }
+
+    /// Pictures in it.
+    pub fn len(&self) -> usize {
+        self.pictures.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.pictures.is_empty()
+    }
+
+    pub fn pictures(&self) -> &[Picture] {
+        &self.pictures
+    }
+
+    pub fn captions(&self) -> Option<&[String]> {
+        self.captions.as_deref()
+    }
+
+    /// The tokens of every picture and of its varied copies.
+    pub(super) fn encode(&self, model: &Model, options: &Options, run: &mut Run) -> Result<Vec<Vec<Tokens>>> {
+        let copies = self.pictures.iter().enumerate().map(|(index, p)| varied(p, index, model.layout().unit(), options));
+        let copies = copies.collect::<Result<Vec<_>>>()?;
+        let total = copies.iter().map(Vec::len).sum::<usize>() as u64;
+        let mut done = 0;
+        let mut encode = |picture: &Picture| {
+            let tokens = model.encode(picture)?;
+            done += 1;
+            // Finishing early here still teaches one step, so that there is something to return.
+            run.report(Stage::Encode, done, total, None)?;
+            Ok(tokens)
+        };
+        copies.iter().map(|copies| copies.iter().map(&mut encode).collect()).collect()
+    }
+}
+
+/// A picture brought to the model's size, and its varied copies.
+fn varied(picture: &Picture, index: usize, unit: u32, options: &Options) -> Result<Vec<Picture>> {
+    let crops = match (options.random_crop, options.augment) {
+        (true, 0) => RANDOM_CROPS,
+        (_, n) => n,
+    };
+    let plain = picture.fit(options.image_size, unit, Crop::Centre)?;
+    let mut copies = Vec::new();
+    for copy in 0..crops {
+        let mut random = Stream::new(options.seed, Purpose::Augment, (index as u64) << 16 | copy as u64);
+        // Every number is drawn whether it is used or not, so that one option does not change what another draws.
+        let at = Crop::At(random.uniform().into(), random.uniform().into());
+        let zoom = ZOOM.0 + (ZOOM.1 - ZOOM.0) * random.uniform();
+        let mut shift = || SHIFT * (2.0 * random.uniform() - 1.0);
+        let (dx, dy) = (shift(), shift());
+        let mirrored = random.chance(0.5);
+        let mut copy = match options.random_crop {
+            true => picture.fit(options.image_size, unit, at)?,
+            false => plain.clone(),
+        };
+        if options.augment > 0 {
+            copy = copy.zoom_shift(zoom, dx, dy)?;
+        }
+        copies.push(if options.flip && mirrored { copy.flip_horizontal() } else { copy });
+    }
+    if options.flip {
+        copies.push(plain.flip_horizontal());
+    }
+    // With random crops alone, the middle is just one more place.
+    if !options.random_crop || options.augment > 0 {
+        copies.insert(0, plain);
+    }
+    Ok(copies)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn picture() -> Picture {
+        Picture::new(24, 16, (0..24 * 16 * 3).map(|i| (i * 37 % 251) as u8).collect()).unwrap()
+    }
+
+    fn count(options: Options) -> usize {
+        varied(&picture(), 0, 8, &Options { image_size: 16, ..options }).unwrap().len()
+    }
+
+    #[test]
+    fn copies_are_as_many_as_the_options_say() {
+        assert_eq!(count(Options::default()), 1);
+        assert_eq!(count(Options { flip: true, ..Options::default() }), 2);
+        assert_eq!(count(Options { augment: 5, ..Options::default() }), 6);
+        assert_eq!(count(Options { augment: 5, flip: true, ..Options::default() }), 7);
+        assert_eq!(count(Options { random_crop: true, ..Options::default() }), 8);
+    }
+
+    #[test]
+    fn copies_are_varied_have_one_size_and_come_again_with_the_seed() {
+        let options = Options { augment: 6, flip: true, image_size: 16, seed: 3, ..Options::default() };
+        let copies = varied(&picture(), 1, 8, &options).unwrap();
+        for (i, a) in copies.iter().enumerate() {
+            assert_eq!((a.width(), a.height()), (copies[0].width(), copies[0].height()));
+            assert!(copies[..i].iter().all(|b| a != b), "copy {i}");
+        }
+        assert!(copies == varied(&picture(), 1, 8, &options).unwrap());
+        assert!(copies[1] != varied(&picture(), 1, 8, &Options { seed: 4, ..options }).unwrap()[1]);
+    }
+
+    #[test]
+    fn captions_must_be_as_many_as_pictures() {
+        let dataset = Dataset::new(vec![picture(), picture()]).unwrap();
+        let error = dataset.with_captions(vec!["a [V]".into()]).unwrap_err().to_string();
+        assert!(error.contains("1 were given for 2 pictures"), "{error}");
+        assert!(Dataset::new(vec![]).is_err());
+    }
+}

@@ -1,0 +1,127 @@
+//! Stage 1: only the vectors learn, until they carry what they can.
+
+use super::learner::Learner;
+use super::options::Options;
+use super::prompts;
+use super::Training;
+use crate::model::subject::LossRecord;
+use crate::model::Model;
+use crate::random::{Purpose, Stream};
+use crate::run::{Run, Stage};
+use crate::{Error, Result};
+use candle_core::{DType, Tensor, D};
+
+/// How much the mean loss must fall from one window to the next for training to go on.
+const PLATEAU: f64 = 0.002;
+
+/// Teaches the vectors and returns them.
+pub(super) fn train(model: &Model, training: &mut Training, vectors: Tensor, run: &mut Run) -> Result<Tensor> {
+    let options = training.lesson.options;
+    if let Some(vectors) = training.checkpoints.finished_embedding(vectors.dims())? {
+        return Ok(vectors);
+    }
+    let total = u64::from(options.embedding_steps);
+    let mut learner = Learner::embedding(model, options, &vectors)?;
+    training.checkpoints.restore(&mut learner)?;
+    while learner.steps() < total && !training.finished && !plateau(&training.losses, options.early_stop as usize) {
+        training.step(&mut learner, total, run)?;
+    }
+    learner.vectors()
+}
+
+/// The vectors that training begins with, [N, hidden] f32: the identifier's, and one for each of `pictures` if they have
+/// their own.
+pub(super) fn first_vectors(model: &Model, options: &Options, pictures: usize) -> Result<Tensor> {
+    let hidden = model.transformer().config.hidden_size;
+    let (own, device) = (options.embedding_vectors as usize, model.device());
+    let pictures = if options.per_image_tokens { pictures } else { 0 };
+    let size = usual_size(model, options)?;
+    let noise = |rows: usize, step: u64| -> Result<Tensor> {
+        let mut random = Stream::new(options.seed, Purpose::Initial, step << 32);
+        let values: Vec<f32> = (0..rows * hidden).map(|_| size * random.normal()).collect();
+        Ok(Tensor::from_vec(values, (rows, hidden), device)?)
+    };
+    let first = match (&options.initial_embedding, &options.initial_word) {
+        (Some(values), _) => {
+            let given = Tensor::from_vec(values.clone(), (values.len() / hidden, hidden), device)?;
+            match given.dim(0)? {
+                1 => given.repeat((own, 1))?,
+                _ => given,
+            }
+        }
+        (None, Some(word)) => {
+            let rows = word_rows(model, word)?;
+            match own {
+                1 => rows.mean_keepdim(0)?,
+                _ => {
+                    let turns: Vec<u32> = (0..own as u32).map(|i| i % rows.dims()[0] as u32).collect();
+                    rows.index_select(&Tensor::new(turns, device)?, 0)?
+                }
+            }
+        }
+        (None, None) => noise(own, 1)?,
+    };
+    match pictures {
+        0 => Ok(first),
+        n => Ok(Tensor::cat(&[first, noise(n, 2)?], 0)?),
+    }
+}
+
+/// The rows of the vocabulary that stand for a word.
+fn word_rows(model: &Model, word: &str) -> Result<Tensor> {
+    let ids = model.text().encode(word.trim())?;
+    if ids.is_empty() || ids.iter().any(|&id| Some(id) == model.text().id("<unk>")) {
+        return Err(Error::invalid("initial_word", format!("the model's vocabulary does not know \"{word}\"")));
+    }
+    embeddings(model, ids)
+}
+
+fn embeddings(model: &Model, ids: Vec<u32>) -> Result<Tensor> {
+    let n = ids.len();
+    let ids = Tensor::from_vec(ids, (1, n), model.device())?;
+    Ok(model.transformer().embed(&ids)?.squeeze(0)?.to_dtype(DType::F32)?)
+}
+
+/// Root mean square of the numbers in the rows of ordinary words, those of the prompts.
+fn usual_size(model: &Model, options: &Options) -> Result<f32> {
+    let mut ids = Vec::new();
+    for index in 0..prompts::TEMPLATES.len() {
+        ids.extend(model.text().encode(&prompts::prior(options, index))?);
+    }
+    ids.sort();
+    ids.dedup();
+    if ids.is_empty() {
+        return Err(Error::Internal { message: "the tokenizer makes nothing of the prompts".into() });
+    }
+    let rows = embeddings(model, ids)?;
+    Ok(rows.sqr()?.mean(D::Minus1)?.mean_all()?.sqrt()?.to_scalar::<f32>()?)
+}
+
+/// Whether the mean loss of the last `window` steps is hardly below that of the `window` steps before.
+fn plateau(losses: &[LossRecord], window: usize) -> bool {
+    let losses: Vec<f64> =
+        losses.iter().filter(|l| l.stage == Stage::Embedding.name()).map(|l| f64::from(l.loss)).collect();
+    if window == 0 || losses.len() < 2 * window {
+        return false;
+    }
+    let (before, last) = losses[losses.len() - 2 * window..].split_at(window);
+    last.iter().sum::<f64>() > (1.0 - PLATEAU) * before.iter().sum::<f64>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plateau_is_two_windows_without_progress() {
+        let records = |losses: &[f32]| {
+            let record = |(step, &loss): (usize, &f32)| LossRecord { stage: "embedding".into(), step: step as u64, loss };
+            losses.iter().enumerate().map(record).collect::<Vec<_>>()
+        };
+        assert!(!plateau(&records(&[2.0, 2.0, 2.0]), 2));
+        assert!(plateau(&records(&[2.0, 2.0, 2.0, 2.0]), 2));
+        assert!(!plateau(&records(&[2.0, 2.0, 1.9, 1.9]), 2));
+        assert!(plateau(&records(&[9.0, 2.0, 1.0, 1.5, 1.5]), 2));
+        assert!(!plateau(&records(&[2.0; 9]), 0));
+    }
+}

@@ -1,0 +1,142 @@
+//! What is learned from: encoded pictures and their prompts, dealt out in batches.
+//!
+//! A batch depends only on seed, stage and step, so that a training that was interrupted sees what it would have seen.
+
+use super::learner::{step_key, Batch};
+use super::options::Options;
+use super::prompts;
+use crate::model::personalized::{Personalized, Piece, Sequence};
+use crate::model::tokens::Tokens;
+use crate::random::{Purpose, Stream};
+use crate::run::{Run, Stage};
+use crate::{Error, Result};
+
+/// Class pictures drawn with one prompt.
+const PRIOR_PER_PROMPT: u32 = 4;
+
+/// A request for class pictures for prior preservation, to be drawn by the untouched model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PriorRequest {
+    pub prompt: String,
+    /// Pixels.
+    pub width: u32,
+    pub height: u32,
+    pub count: u32,
+    pub seed: u64,
+}
+
+/// Draws class pictures; see [`train`](super::train).
+pub type DrawPrior<'a> = dyn FnMut(&PriorRequest, &mut Run) -> Result<Vec<Tokens>> + 'a;
+
+/// Everything that batches are made from.
+pub(super) struct Lesson<'a> {
+    pub options: &'a Options,
+    /// Of each reference picture the tokens of its copies.
+    pub references: Vec<Vec<Tokens>>,
+    pub captions: Option<&'a [String]>,
+    /// Class pictures with their prompts.
+    pub prior: Vec<(String, Tokens)>,
+}
+
+impl Lesson<'_> {
+    /// The batch of a step.
+    pub fn batch(&self, view: &Personalized, stage: Stage, step: u64) -> Result<Batch> {
+        let options = self.options;
+        let key = step_key(stage, step);
+        let stream = |purpose| Stream::new(options.seed, purpose, key);
+        let (mut copies, mut words, mut guidance) =
+            (stream(Purpose::Pictures), stream(Purpose::Prompts), stream(Purpose::Guidance));
+        let mut subject = Vec::new();
+        for i in 0..options.batch_size as u64 {
+            let picture = deal(self.references.len(), step * options.batch_size as u64 + i, options.seed, stage);
+            let pool = &self.references[picture];
+            let tokens = &pool[copies.below(pool.len())];
+            let caption = self.captions.map(|c| c[picture].as_str());
+            let prompt = prompts::draw(options, caption, picture, &mut words);
+            let unprompted = guidance.chance(options.guidance_dropout) && stage == Stage::Layers;
+            subject.push(self.sequence(view, (!unprompted).then_some(&prompt), tokens)?);
+        }
+        let mut prior = Vec::new();
+        if options.prior_weight > 0.0 && stage == Stage::Layers {
+            for _ in 0..options.batch_size {
+                let (prompt, tokens) = &self.prior[copies.below(self.prior.len())];
+                let unprompted = guidance.chance(options.guidance_dropout);
+                prior.push(self.sequence(view, (!unprompted).then_some(prompt), tokens)?);
+            }
+        }
+        Ok(Batch { subject, prior })
+    }
+
+    fn sequence(&self, view: &Personalized, prompt: Option<&String>, tokens: &Tokens) -> Result<Sequence> {
+        let (width, height) = view.model.layout().pixels(tokens);
+        let prompt = prompt.map(|p| view.prompt(p, width, height)).transpose()?;
+        view.sequence(prompt.as_deref(), tokens)
+    }
+
+    /// Errors if a prompt cannot be used, before any time is spent on it.
+    pub fn check_prompts(&self, view: &Personalized) -> Result<()> {
+        let options = self.options;
+        for (picture, caption) in self.captions.unwrap_or_default().iter().enumerate() {
+            let pieces = view.prompt(caption, view.model.layout().unit(), view.model.layout().unit());
+            let pieces = pieces.map_err(|e| Error::invalid("captions", format!("caption {picture}: {e}")))?;
+            if !pieces.iter().any(|p| matches!(p, Piece::Vector(row) if *row < options.embedding_vectors)) {
+                let message = format!("caption {picture}, {caption:?}, does not contain the identifier {} as a word", options.identifier);
+                return Err(Error::invalid("captions", message));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Which of `n` pictures is number `position` in an endless row of shuffled packs, so that all are seen equally often.
+fn deal(n: usize, position: u64, seed: u64, stage: Stage) -> usize {
+    let (pack, place) = (position / n as u64, (position % n as u64) as usize);
+    let mut random = Stream::new(seed, Purpose::Pictures, 1 << 48 | step_key(stage, pack));
+    let mut order: Vec<usize> = (0..n).collect();
+    for i in (1..n).rev() {
+        order.swap(i, random.below(i + 1));
+    }
+    order[place]
+}
+
+/// Has the class pictures drawn: a few with each of several prompts.
+pub(super) fn draw_prior(
+    options: &Options,
+    (width, height): (u32, u32),
+    draw: &mut DrawPrior,
+    run: &mut Run,
+) -> Result<Vec<(String, Tokens)>> {
+    let mut prior = Vec::new();
+    let total = options.prior_count;
+    for (group, first) in (0..total).step_by(PRIOR_PER_PROMPT as usize).enumerate() {
+        let count = PRIOR_PER_PROMPT.min(total - first);
+        let prompt = prompts::prior(options, group);
+        // Pictures of different groups must differ in their noise.
+        let seed = options.seed ^ (group as u64 + 1) << 32;
+        let drawn = draw(&PriorRequest { prompt: prompt.clone(), width, height, count, seed }, run)?;
+        prior.extend(drawn.into_iter().map(|tokens| (prompt.clone(), tokens)));
+        run.report(Stage::Prior, u64::from(first + count), total.into(), None)?;
+    }
+    match prior.is_empty() {
+        true => Err(Error::Internal { message: "no class pictures were drawn for prior preservation".into() }),
+        false => Ok(prior),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pictures_are_dealt_equally_often_in_changing_order() {
+        let row: Vec<usize> = (0..40).map(|p| deal(4, p, 9, Stage::Layers)).collect();
+        for pack in row.chunks(4) {
+            let mut sorted = pack.to_vec();
+            sorted.sort();
+            assert_eq!(sorted, [0, 1, 2, 3]);
+        }
+        assert!(row.chunks(4).any(|pack| pack != &row[..4]));
+        assert_ne!(row, (0..40).map(|p| deal(4, p, 9, Stage::Embedding)).collect::<Vec<_>>());
+        assert_ne!(row, (0..40).map(|p| deal(4, p, 10, Stage::Layers)).collect::<Vec<_>>());
+    }
+}

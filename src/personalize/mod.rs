@@ -1,0 +1,104 @@
+//! How a subject is taught: first the vectors that stand for it, then the transformer's weights (arXiv 2504.13162).
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | `options` | everything that can be set, and the presets called methods |
+//! | `dataset` | reference pictures, varied and encoded |
+//! | `prompts` | what they are learned under |
+//! | `lesson` | batches of both, dealt out by seed and step |
+//! | `learner` | what learns, and one step of it |
+//! | `optimizer` | AdamW |
+//! | `embedding_stage`, `layer_stage` | the two stages |
+//! | `checkpoint` | interrupted and taken up again |
+
+mod checkpoint;
+mod dataset;
+mod embedding_stage;
+mod layer_stage;
+mod learner;
+mod lesson;
+pub mod optimizer;
+mod options;
+mod prompts;
+
+pub use dataset::{Dataset, MAX_PICTURES, SHIFT, ZOOM};
+pub use learner::{Batch, Learner, Outcome};
+pub use lesson::{DrawPrior, PriorRequest};
+pub use options::{Method, Options, Trainable};
+pub use prompts::TEMPLATES;
+
+use crate::model::subject::{LossRecord, Subject};
+use crate::model::Model;
+use crate::run::Run;
+use crate::{Error, Result};
+use candle_core::{DType, Device};
+use checkpoint::{Checkpointing, Identity};
+use lesson::Lesson;
+
+/// Teaches a model a subject. The model itself stays as it is; the subject holds what was learned.
+///
+/// Reports stages `encode`, `prior`, `embedding` and `layers`. Finishing early keeps what was learned so far; finishing
+/// in the embedding stage leaves the other one out. `draw_prior` is asked for class pictures if `prior_weight` is not 0,
+/// and must draw them with the untouched model.
+pub fn train(
+    model: &Model,
+    dataset: &Dataset,
+    options: &Options,
+    draw_prior: &mut DrawPrior,
+    run: &mut Run,
+) -> Result<Subject> {
+    run.check()?;
+    options.check(model)?;
+    let vectors = embedding_stage::first_vectors(model, options, dataset.len())?;
+    let mut lesson = Lesson { options, references: vec![], captions: dataset.captions(), prior: vec![] };
+    lesson.check_prompts(Learner::embedding(model, options, &vectors)?.view())?;
+
+    lesson.references = dataset.encode(model, options, run)?;
+    let checkpoints = Checkpointing::begin(options, Identity::new(model, options, &lesson.references, dataset.captions()))?;
+    if options.prior_weight > 0.0 {
+        lesson.prior = match checkpoints.prior()? {
+            Some(prior) => prior,
+            None => lesson::draw_prior(options, model.layout().pixels(&lesson.references[0][0]), draw_prior, run)?,
+        };
+    }
+
+    let losses = checkpoints.losses();
+    let mut training = Training { lesson, checkpoints, losses, finished: false };
+    let vectors = embedding_stage::train(model, &mut training, vectors, run)?;
+    let (vectors, changes) = layer_stage::train(model, &mut training, vectors, run)?;
+    let subject = Subject {
+        identifier: options.identifier.clone(),
+        class_word: options.class_word.trim().to_string(),
+        // Those of the reference pictures have done their service.
+        vectors: vectors.narrow(0, 0, options.embedding_vectors as usize)?.to_dtype(DType::F32)?.to_device(&Device::Cpu)?,
+        changes,
+        model: model.fingerprint().to_string(),
+        method: options.method.name().to_string(),
+        options: serde_json::to_value(options).map_err(|e| Error::Internal { message: format!("options: {e}") })?,
+        losses: training.losses,
+    };
+    training.checkpoints.remove()?;
+    Ok(subject)
+}
+
+/// A training in progress, whatever its stage.
+struct Training<'a> {
+    lesson: Lesson<'a>,
+    checkpoints: Checkpointing,
+    losses: Vec<LossRecord>,
+    /// The run was asked to finish early.
+    finished: bool,
+}
+
+impl Training<'_> {
+    /// One step of a stage of `total` steps: learn, record, save if it is time to, report.
+    fn step(&mut self, learner: &mut Learner, total: u64, run: &mut Run) -> Result<()> {
+        let (stage, step) = (learner.stage(), learner.steps());
+        let batch = self.lesson.batch(learner.view(), stage, step)?;
+        let loss = learner.step(&batch, run)?.loss;
+        self.losses.push(LossRecord { stage: stage.name().to_string(), step, loss });
+        self.checkpoints.save(learner, &self.losses, &self.lesson.prior)?;
+        self.finished = !run.report(stage, step + 1, total, Some(loss))?;
+        Ok(())
+    }
+}

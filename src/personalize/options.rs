@@ -1,0 +1,368 @@
+//! Everything that can be set about a training, with defaults for the 7B model.
+//!
+//! "Paper" is arXiv 2504.13162, "Lumina" the fine-tuning recipe of Lumina-mGPT; what neither says is our choice and
+//! marked so.
+
+use super::prompts;
+use crate::model::Model;
+use crate::picture::crop_sizes;
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// How a subject is taught: presets of the same machinery, see [`Options::new`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// First the identifier's vectors, then transformer weights (the paper's method).
+    #[default]
+    TwoStage,
+    /// The vectors alone.
+    TextualInversion,
+    /// Vectors and transformer weights together from the start.
+    Dreambooth,
+    /// As `TwoStage`, the second stage with low-rank changes.
+    Lora,
+}
+
+impl Method {
+    pub const ALL: [Method; 4] = [Method::TwoStage, Method::TextualInversion, Method::Dreambooth, Method::Lora];
+
+    /// As it is written in options and files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::TwoStage => "two_stage",
+            Method::TextualInversion => "textual_inversion",
+            Method::Dreambooth => "dreambooth",
+            Method::Lora => "lora",
+        }
+    }
+
+    /// By the name that [`Method::name`] gives.
+    pub fn parse(name: &str) -> Result<Self> {
+        Method::ALL.into_iter().find(|m| m.name() == name).ok_or_else(|| {
+            let known = Method::ALL.map(Method::name).join(", ");
+            Error::invalid("method", format!("\"{name}\" is not one of {known}"))
+        })
+    }
+}
+
+/// Which weights of a transformer layer learn in the layers stage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trainable {
+    /// The projections to queries, keys and values: the paper's 1610.6 M weights of the 7B model.
+    #[default]
+    Qkv,
+    /// As `Qkv`, and the attention's output projection.
+    Attention,
+    /// The three matrices of the MLP.
+    Mlp,
+    /// Every weight of the layer, norms included.
+    All,
+    /// Low-rank changes to the projections to queries, keys and values.
+    Lora,
+}
+
+impl Trainable {
+    pub const ALL: [Trainable; 5] = [Trainable::Qkv, Trainable::Attention, Trainable::Mlp, Trainable::All, Trainable::Lora];
+
+    /// As it is written in options and files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Trainable::Qkv => "qkv",
+            Trainable::Attention => "attention",
+            Trainable::Mlp => "mlp",
+            Trainable::All => "all",
+            Trainable::Lora => "lora",
+        }
+    }
+
+    /// By the name that [`Trainable::name`] gives.
+    pub fn parse(name: &str) -> Result<Self> {
+        Trainable::ALL.into_iter().find(|t| t.name() == name).ok_or_else(|| {
+            let known = Trainable::ALL.map(Trainable::name).join(", ");
+            Error::invalid("trainable", format!("\"{name}\" is not one of {known}"))
+        })
+    }
+
+    /// Whether the weight `name` (without its layer's prefix) learns.
+    pub fn includes(self, name: &str) -> bool {
+        let qkv = ["self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"].contains(&name);
+        match self {
+            Trainable::Qkv | Trainable::Lora => qkv,
+            Trainable::Attention => qkv || name == "self_attn.o_proj.weight",
+            Trainable::Mlp => name.starts_with("mlp."),
+            Trainable::All => true,
+        }
+    }
+}
+
+/// All options of a training. Get them from [`Options::for_model`] and change what you want to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// The preset that the other values came from. Changing it here changes nothing but the subject's record.
+    pub method: Method,
+    /// The word that stands for the subject in prompts. No blanks, at most 64 bytes. Default `[V]`.
+    pub identifier: String,
+    /// What the subject is, in a word or a few: `dog`. Needed unless `use_class_word` is false.
+    pub class_word: String,
+    /// Whether the class word follows the identifier in the templates. Default true (paper).
+    pub use_class_word: bool,
+
+    /// Steps of the embedding stage; 0 leaves it out. 0 to 1 000 000, default 1500 (paper).
+    pub embedding_steps: u32,
+    /// Learning rate of the vectors, in both stages. 0 to 10, default 0.01 (paper).
+    pub embedding_learning_rate: f64,
+    /// Vectors that stand for the identifier. 1 to 64, default 1 (paper).
+    pub embedding_vectors: u32,
+    /// The first values of the vectors: `hidden` numbers for all of them, or `embedding_vectors x hidden`. Default none.
+    pub initial_embedding: Option<Vec<f32>>,
+    /// A word whose rows of the vocabulary the vectors start from: a single vector from their mean, several each from a
+    /// row, in turn. Without this and `initial_embedding` (not both) they start as normal noise of the size that rows of
+    /// the vocabulary have (paper: random, its size not said). Default none.
+    pub initial_word: Option<String>,
+
+    /// Steps of the layers stage; 0 leaves it out. 0 to 1 000 000, default 70 (paper), `lora` 150 (paper: 100 to 170).
+    pub layer_steps: u32,
+    /// Learning rate of the transformer's weights. 0 to 10, default 5e-6 (paper), `lora` 1e-4 (ours).
+    pub layer_learning_rate: f64,
+    /// Which weights learn in the layers stage. Default `qkv` (the paper's count of weights fits no other set).
+    pub trainable: Trainable,
+    /// Rank of `lora`. 1 to 1024, default 64 (paper: 16 to 256).
+    pub lora_rank: u32,
+    /// Of the layers that may learn only every n-th does, the first among them. 1 to 1000, default 1 (paper: 1, 2, 4).
+    pub layer_stride: u32,
+    /// The layers that may learn, by their number from 0. Default empty: all.
+    pub layers: Vec<u32>,
+    /// Whether the vectors go on learning in the layers stage. Default false (ours), `dreambooth` true.
+    pub train_embedding_in_layer_stage: bool,
+
+    /// Pictures with their prompts in one step. 1 to 256, default 1 (paper).
+    pub batch_size: u32,
+    /// Passes that a step is split into; each holds only its share of the pictures in memory, and the result is the same
+    /// but for rounding. 1 to `batch_size`, default 1.
+    pub accumulation: u32,
+    /// AdamW's decay per step, times the learning rate, of the transformer's weights; the vectors have none. 0 to 10,
+    /// default 0.1 (Lumina).
+    pub weight_decay: f64,
+    /// 0 to below 1, default 0.9 (Lumina).
+    pub beta1: f64,
+    /// 0 to below 1, default 0.95 (Lumina).
+    pub beta2: f64,
+    /// Gradients are scaled down to this norm, taken over all that learns. 0 switches it off. Default 4.0 (Lumina).
+    pub clip_norm: f64,
+    /// Weight of the squared log-normaliser in the loss. 0 to 1, default 1e-5 (Lumina).
+    pub z_loss: f64,
+    /// Probability of zeroing an output of attention or MLP, in both stages. 0 to below 1, default 0.05 (Lumina's script;
+    /// its paper has 0.1).
+    pub dropout: f32,
+    /// Probability, in the layers stage, that a picture is learned without its prompt, so that guidance keeps something to
+    /// push off from. In the embedding stage such a picture would teach nothing. 0 to 1, default 0.1 (Lumina-mGPT 2.0).
+    pub guidance_dropout: f32,
+    /// Steps over which the learning rate rises from 0 at the start of each stage. Default 0 (Lumina: a hundredth of an epoch).
+    pub warmup_steps: u32,
+    /// Whether each picture gets a vector of its own, which stands at the end of half of its prompts, learns with the
+    /// identifier's and is dropped at the end: it takes up what is particular to the picture. Default true (paper),
+    /// `textual_inversion` and `dreambooth` false.
+    pub per_image_tokens: bool,
+    /// Prompts, each with one `{}` for the subject. Default empty: the 27 of Textual Inversion (paper).
+    pub templates: Vec<String>,
+
+    /// Side of the square whose area the pictures are brought to, in pixels: the target of the crop-size list; a multiple
+    /// of the model's grid unit. Default 768.
+    pub image_size: u32,
+    /// Crops at random places instead of the middle (Lumina). Without `augment` this makes eight crops of each picture.
+    /// Default false (ours).
+    pub random_crop: bool,
+    /// Adds the mirror image of each picture. Default false (ours: subjects may hold writing).
+    pub flip: bool,
+    /// Varied copies of each picture that are learned beside it: zoomed by 0.8 to 1.12, shifted by up to an eighth of each
+    /// side (edges repeated), mirrored half of the time if `flip`, cropped anew if `random_crop`. Default 0 (paper); worth
+    /// having for small models, which else learn the pictures by heart.
+    pub augment: u32,
+
+    /// Weight of the loss on pictures of the plain class that the untouched model drew (DreamBooth); as many of them as
+    /// pictures of the subject are in each step of the layers stage. 0 switches it off. 0 to 100, default 0 (paper: none).
+    pub prior_weight: f64,
+    /// Class pictures to draw. 1 to 10 000, default 32 (ours).
+    pub prior_count: u32,
+
+    /// Ends the embedding stage when the mean loss of the last N steps is not at least 0.2% below that of the N steps
+    /// before. 0 switches it off. Default 0 (ours).
+    pub early_stop: u32,
+    /// Steps between two checkpoints; 0 for none. Default 0.
+    pub checkpoint_every: u32,
+    /// The file that checkpoints are written to. If it is there when training begins, training goes on from it, to the
+    /// same result; a training that came to its end removes it. Default none.
+    pub checkpoint_path: Option<PathBuf>,
+    /// The same seed, pictures and options give the same subject.
+    pub seed: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            method: Method::TwoStage,
+            identifier: "[V]".into(),
+            class_word: String::new(),
+            use_class_word: true,
+            embedding_steps: 1500,
+            embedding_learning_rate: 0.01,
+            embedding_vectors: 1,
+            initial_embedding: None,
+            initial_word: None,
+            layer_steps: 70,
+            layer_learning_rate: 5e-6,
+            trainable: Trainable::Qkv,
+            lora_rank: 64,
+            layer_stride: 1,
+            layers: vec![],
+            train_embedding_in_layer_stage: false,
+            batch_size: 1,
+            accumulation: 1,
+            weight_decay: 0.1,
+            beta1: 0.9,
+            beta2: 0.95,
+            clip_norm: 4.0,
+            z_loss: 1e-5,
+            dropout: 0.05,
+            guidance_dropout: 0.1,
+            warmup_steps: 0,
+            per_image_tokens: true,
+            templates: vec![],
+            image_size: 768,
+            random_crop: false,
+            flip: false,
+            augment: 0,
+            prior_weight: 0.0,
+            prior_count: 32,
+            early_stop: 0,
+            checkpoint_every: 0,
+            checkpoint_path: None,
+            seed: 0,
+        }
+    }
+}
+
+impl Options {
+    /// The preset of a method, for the 7B model.
+    pub fn new(method: Method) -> Self {
+        let base = Options { method, ..Options::default() };
+        match method {
+            Method::TwoStage => base,
+            Method::TextualInversion => Options { layer_steps: 0, per_image_tokens: false, ..base },
+            Method::Dreambooth => Options {
+                embedding_steps: 0,
+                train_embedding_in_layer_stage: true,
+                per_image_tokens: false,
+                ..base
+            },
+            Method::Lora => {
+                Options { trainable: Trainable::Lora, layer_steps: 150, layer_learning_rate: 1e-4, ..base }
+            }
+        }
+    }
+
+    /// The preset of a method with what the model's `sitter.json` recommends: under `train` for all methods, under
+    /// `train.NAME` for the method of that name.
+    pub fn for_model(model: &Model, method: Method) -> Result<Self> {
+        let common = model.recommended("train", &Options::new(method))?;
+        let section = format!("train.{}", method.name());
+        let options: Options = model.recommended(&section, &Options { method, ..common })?;
+        Ok(Options { method, ..options })
+    }
+
+    /// Errors if a value is out of its range, naming it, or if values contradict each other.
+    pub fn check(&self, model: &Model) -> Result<()> {
+        let real = |field: &str, value: f64, low: f64, high: f64| match value >= low && value <= high {
+            true => Ok(()),
+            false => Err(Error::invalid(field, format!("is {value}; allowed are {low} to {high}"))),
+        };
+        let fraction = |field: &str, value: f64| match (0.0..1.0).contains(&value) {
+            true => Ok(()),
+            false => Err(Error::invalid(field, format!("is {value}; allowed is 0 to below 1"))),
+        };
+        let whole = |field: &str, value: u32, low: u32, high: u32| match (low..=high).contains(&value) {
+            true => Ok(()),
+            false => Err(Error::invalid(field, format!("is {value}; allowed are {low} to {high}"))),
+        };
+        whole("embedding_steps", self.embedding_steps, 0, 1_000_000)?;
+        real("embedding_learning_rate", self.embedding_learning_rate, 0.0, 10.0)?;
+        whole("embedding_vectors", self.embedding_vectors, 1, 64)?;
+        whole("layer_steps", self.layer_steps, 0, 1_000_000)?;
+        real("layer_learning_rate", self.layer_learning_rate, 0.0, 10.0)?;
+        whole("lora_rank", self.lora_rank, 1, 1024)?;
+        whole("layer_stride", self.layer_stride, 1, 1000)?;
+        whole("batch_size", self.batch_size, 1, 256)?;
+        whole("accumulation", self.accumulation, 1, self.batch_size)?;
+        real("weight_decay", self.weight_decay, 0.0, 10.0)?;
+        fraction("beta1", self.beta1)?;
+        fraction("beta2", self.beta2)?;
+        real("clip_norm", self.clip_norm, 0.0, 1e9)?;
+        real("z_loss", self.z_loss, 0.0, 1.0)?;
+        fraction("dropout", self.dropout.into())?;
+        real("guidance_dropout", self.guidance_dropout.into(), 0.0, 1.0)?;
+        whole("augment", self.augment, 0, 1000)?;
+        real("prior_weight", self.prior_weight, 0.0, 100.0)?;
+        whole("prior_count", self.prior_count, 1, 10_000)?;
+        if self.embedding_steps == 0 && self.layer_steps == 0 {
+            return Err(Error::invalid("embedding_steps", "is 0, and so is layer_steps; nothing would be learned"));
+        }
+        let (id, class) = (self.identifier.as_str(), self.class_word.trim());
+        if id.is_empty() || id.len() > 64 || id.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            return Err(Error::invalid("identifier", format!("is {id:?}; allowed are 1 to 64 bytes without blanks")));
+        }
+        if self.use_class_word && class.is_empty() {
+            return Err(Error::invalid("class_word", "is empty; say what the subject is (\"dog\"), or set use_class_word to false"));
+        }
+        if self.prior_weight > 0.0 && class.is_empty() {
+            return Err(Error::invalid("class_word", "is empty, but prior_weight asks for pictures of the plain class"));
+        }
+        if class.split_whitespace().any(|word| word == id) {
+            return Err(Error::invalid("identifier", format!("{id} is part of the class word \"{class}\"")));
+        }
+        if let Some(bad) = self.templates.iter().find(|t| t.matches(prompts::PLACE).count() != 1) {
+            return Err(Error::invalid("templates", format!("{bad:?} does not have exactly one {{}} for the subject")));
+        }
+        if let Some(bad) = self.templates.iter().find(|t| t.contains(id)) {
+            return Err(Error::invalid("templates", format!("{bad:?} already contains the identifier {id}; write {{}} there")));
+        }
+        let hidden = model.transformer().config.hidden_size;
+        match (&self.initial_embedding, &self.initial_word) {
+            (Some(_), Some(_)) => {
+                return Err(Error::invalid("initial_word", "and initial_embedding cannot both be given"));
+            }
+            (Some(values), None) => {
+                let all = hidden * self.embedding_vectors as usize;
+                if values.len() != hidden && values.len() != all {
+                    let message = format!("has {} numbers; expected {hidden} or {all}", values.len());
+                    return Err(Error::invalid("initial_embedding", message));
+                }
+                if values.iter().any(|v| !v.is_finite()) {
+                    return Err(Error::invalid("initial_embedding", "contains numbers that are not finite"));
+                }
+            }
+            (None, Some(word)) if word.trim().is_empty() => return Err(Error::invalid("initial_word", "is empty")),
+            _ => {}
+        }
+        if self.trained_layers(model).is_empty() || self.layers.iter().any(|&l| l as usize >= model.transformer().layers.len()) {
+            let count = model.transformer().layers.len();
+            return Err(Error::invalid("layers", format!("is {:?}; the model has layers 0 to {}", self.layers, count - 1)));
+        }
+        let unit = model.layout().unit();
+        crop_sizes(self.image_size, unit)
+            .map_err(|_| Error::invalid("image_size", format!("is {}; expected a multiple of {unit}, the model's grid unit", self.image_size)))?;
+        if self.checkpoint_every > 0 && self.checkpoint_path.is_none() {
+            return Err(Error::invalid("checkpoint_path", "is needed if checkpoint_every is not 0"));
+        }
+        Ok(())
+    }
+
+    /// The numbers of the layers that learn in the layers stage.
+    pub fn trained_layers(&self, model: &Model) -> Vec<usize> {
+        let allowed = |l: &usize| self.layers.is_empty() || self.layers.contains(&(*l as u32));
+        (0..model.transformer().layers.len()).filter(allowed).step_by(self.layer_stride.max(1) as usize).collect()
+    }
+}

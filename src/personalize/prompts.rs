@@ -1,0 +1,120 @@
+//! The prompts that a subject is taught with.
+
+use super::options::Options;
+use crate::random::Stream;
+
+/// Where a template names the subject.
+pub(super) const PLACE: &str = "{}";
+
+/// The 27 templates of Textual Inversion.
+pub const TEMPLATES: [&str; 27] = [
+    "a photo of a {}",
+    "a rendering of a {}",
+    "a cropped photo of the {}",
+    "the photo of a {}",
+    "a photo of a clean {}",
+    "a photo of a dirty {}",
+    "a dark photo of the {}",
+    "a photo of my {}",
+    "a photo of the cool {}",
+    "a close-up photo of a {}",
+    "a bright photo of the {}",
+    "a cropped photo of a {}",
+    "a photo of the {}",
+    "a good photo of the {}",
+    "a photo of one {}",
+    "a close-up photo of the {}",
+    "a rendition of the {}",
+    "a photo of the clean {}",
+    "a rendition of a {}",
+    "a photo of a nice {}",
+    "a good photo of a {}",
+    "a photo of the nice {}",
+    "a photo of the small {}",
+    "a photo of the weird {}",
+    "a photo of the large {}",
+    "a photo of a cool {}",
+    "a photo of a small {}",
+];
+
+fn template(options: &Options, index: usize) -> &str {
+    match options.templates.is_empty() {
+        true => TEMPLATES[index % TEMPLATES.len()],
+        false => &options.templates[index % options.templates.len()],
+    }
+}
+
+fn templates(options: &Options) -> usize {
+    match options.templates.len() {
+        0 => TEMPLATES.len(),
+        n => n,
+    }
+}
+
+/// What stands for the subject in a prompt: identifier and class word.
+fn subject(options: &Options) -> String {
+    match options.use_class_word {
+        true => format!("{} {}", options.identifier, options.class_word.trim()),
+        false => options.identifier.clone(),
+    }
+}
+
+/// The word for the vector of reference picture `index`; not one that anybody would choose as an identifier.
+pub(super) fn picture_word(index: usize) -> String {
+    format!("[*{index}*]")
+}
+
+/// A prompt for reference picture `picture`: its caption if it has one, else a random template; in half of them followed
+/// by the picture's own word, if it has one.
+pub(super) fn draw(options: &Options, caption: Option<&str>, picture: usize, random: &mut Stream) -> String {
+    let (index, own_word) = (random.below(templates(options)), random.chance(0.5));
+    let prompt = match caption {
+        Some(caption) => caption.to_string(),
+        None => template(options, index).replace(PLACE, &subject(options)),
+    };
+    match options.per_image_tokens && own_word {
+        true => format!("{prompt} {}", picture_word(picture)),
+        false => prompt,
+    }
+}
+
+/// The prompt of group `index` of the pictures for prior preservation: a template with the plain class word.
+pub(super) fn prior(options: &Options, index: usize) -> String {
+    template(options, index).replace(PLACE, options.class_word.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Purpose;
+
+    fn options() -> Options {
+        Options { class_word: "dog".into(), ..Options::default() }
+    }
+
+    fn some(options: &Options, caption: Option<&str>) -> Vec<String> {
+        (0..400).map(|step| draw(options, caption, 2, &mut Stream::new(5, Purpose::Prompts, step))).collect()
+    }
+
+    #[test]
+    fn prompts_are_the_templates_with_identifier_and_class() {
+        let without = Options { per_image_tokens: false, ..options() };
+        let mut all = some(&without, None);
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), 27);
+        assert!(all.contains(&"a photo of my [V] dog".to_string()), "{all:?}");
+        let bare = Options { use_class_word: false, templates: vec!["see {}".into()], ..without };
+        assert_eq!(some(&bare, None)[0], "see [V]");
+        assert_eq!(prior(&options(), 27), "a photo of a dog");
+    }
+
+    #[test]
+    fn half_of_the_prompts_end_in_the_word_of_their_picture() {
+        let all = some(&options(), None);
+        let own = all.iter().filter(|p| p.ends_with("dog [*2*]")).count();
+        assert!((160..240).contains(&own), "{own}");
+        let captions = some(&options(), Some("my [V] sleeps"));
+        assert!(captions.iter().all(|p| p == "my [V] sleeps" || p == "my [V] sleeps [*2*]"));
+    }
+}
