@@ -1,7 +1,8 @@
 //! Sitter teaches a pretrained autoregressive text-to-image model one subject from a few pictures, and draws that
 //! subject in new scenes.
 //!
-//! Four verbs: open a model, train a subject, sample tokens, decode the image.
+//! Four verbs: open a model ([`model::Model::open`]), train a subject ([`train`]), sample tokens ([`sample::sample`]),
+//! decode the image ([`model::Model::decode`]).
 //!
 //! | room | what it is for |
 //! |---|---|
@@ -24,3 +25,25 @@ pub mod run;
 pub mod sample;
 
 pub use error::{Error, Result};
+
+use model::subject::Subject;
+use model::Model;
+use run::Run;
+
+/// Teaches a model a subject; see [`personalize::train`]. Class pictures for prior preservation, if the options ask for
+/// them, are drawn with the settings that the model recommends.
+pub fn train(
+    model: &Model,
+    dataset: &personalize::Dataset,
+    options: &personalize::Options,
+    run: &mut Run,
+) -> Result<Subject> {
+    let settings = sample::Options::for_model(model)?;
+    let mut draw_prior = |request: &personalize::PriorRequest, run: &mut Run| {
+        let personalize::PriorRequest { width, height, count, seed, .. } = *request;
+        let settings = sample::Options { width, height, count, seed, ..settings.clone() };
+        let pictures = sample::sample(model, &request.prompt, &[], &settings, run)?;
+        Ok(pictures.into_iter().map(|p| p.tokens).collect())
+    };
+    personalize::train(model, dataset, options, &mut draw_prior, run)
+}

@@ -84,7 +84,7 @@ impl Arguments {
                 Long("prompt") => self.prompts.push(parser.value()?.string()?),
                 Long("count") => self.count = parser.value()?.parse()?,
                 Long("model") => self.model = parser.value()?.string()?,
-                Long("method") => self.method = parser.value()?.parse()?,
+                Long("method") => self.method = parser.value()?.parse_with(Method::parse)?,
                 Long("embedding-steps") => self.embedding_steps = Some(parser.value()?.parse()?),
                 Long("layer-steps") => self.layer_steps = Some(parser.value()?.parse()?),
                 Long("seed") => self.seed = parser.value()?.parse()?,
@@ -102,7 +102,7 @@ impl Arguments {
 
     /// The method's options, as the model recommends them, with what the command line says.
     pub fn options(&self, model: &Model) -> Result<Options> {
-        let mut options = Options::for_model(self.method, model)?;
+        let mut options = Options::for_model(model, self.method)?;
         options.class_word = self.class.clone();
         options.identifier = self.identifier.clone();
         options.seed = self.seed;

@@ -13,7 +13,7 @@ use sheet::Sheet;
 use sitter::model::personalized::Personalized;
 use sitter::model::subject::Subject;
 use sitter::model::{Model, OpenOptions};
-use sitter::personalize::{self, Dataset};
+use sitter::personalize::Dataset;
 use sitter::picture::Picture;
 use sitter::run::Run;
 use sitter::sample::{self, draw_pictures};
@@ -113,9 +113,9 @@ fn train(model: &Model, pictures: &[Picture], arguments: &Arguments) -> Result<S
         options.embedding_steps,
         options.layer_steps
     );
-    let dataset = Dataset::new(pictures.to_vec());
+    let dataset = Dataset::new(pictures.to_vec())?;
     let mut progress = Progress::new();
-    let subject = personalize::train(model, &dataset, &options, &mut sample::draw_prior, &mut progress.run())?;
+    let subject = sitter::train(model, &dataset, &options, &mut progress.run())?;
     progress.end();
     Ok(subject)
 }

@@ -55,7 +55,13 @@ impl<'m> Personalized<'m> {
                 let message = format!("two subjects have the identifier {}; train one of them with another", subject.identifier);
                 return Err(Error::invalid("subjects", message));
             }
-            let count = subject.vectors.dim(0)? as u32;
+            let (count, hidden) = subject.vectors.dims2()?;
+            let expected = model.transformer().config.hidden_size;
+            if hidden != expected {
+                let message = format!("has vectors of {hidden} numbers; the model's have {expected}");
+                return Err(Error::invalid("subject", message));
+            }
+            let count = count as u32;
             view.words.push(Word { identifier: subject.identifier.clone(), vectors: rows..rows + count });
             vectors.push(subject.vectors.to_device(model.device())?);
             rows += count;

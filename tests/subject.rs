@@ -1,0 +1,201 @@
+//! The subject file: what is kept, and what happens to files that are not what they should be.
+
+use candle_core::{DType, Device, Tensor};
+use sitter::model::personalized::Personalized;
+use sitter::model::subject::{Change, LossRecord, Subject};
+use sitter::model::tokens::Tokens;
+use sitter::model::{Model, OpenOptions};
+use sitter::run::Run;
+use sitter::Error;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+fn open(name: &str) -> Model {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    let options = OpenOptions { device: "cpu".into(), dtype: "f32".into() };
+    Model::open(folder, &options, &mut Run::new()).unwrap()
+}
+
+fn tensor(dims: &[usize], dtype: DType) -> Tensor {
+    let n = dims.iter().product::<usize>();
+    let values: Vec<f32> = (0..n).map(|i| (i as f32 * 0.37).sin() * 0.25).collect();
+    Tensor::from_vec(values, dims, &Device::Cpu).unwrap().to_dtype(dtype).unwrap()
+}
+
+fn subject(model: &Model) -> Subject {
+    let changes = [
+        ("model.layers.0.self_attn.q_proj.weight", Change::Delta(tensor(&[32, 32], DType::BF16))),
+        ("model.layers.1.input_layernorm.weight", Change::Delta(tensor(&[32], DType::F32))),
+        (
+            "model.layers.1.self_attn.v_proj.weight",
+            Change::LowRank { down: tensor(&[2, 32], DType::F32), up: tensor(&[32, 2], DType::F32) },
+        ),
+    ];
+    Subject {
+        identifier: "[V]".into(),
+        class_word: "dog".into(),
+        vectors: tensor(&[2, 32], DType::F32),
+        changes: changes.into_iter().map(|(n, c)| (n.to_string(), c)).collect(),
+        model: model.fingerprint().into(),
+        method: "two_stage".into(),
+        options: serde_json::json!({"layer_steps": 7, "templates": ["ein Bild von {} \u{1f98a}"]}),
+        losses: vec![
+            LossRecord { stage: "embedding".into(), step: 0, loss: 0.1 },
+            LossRecord { stage: "layers".into(), step: 3, loss: 7.000_000_5 },
+        ],
+    }
+}
+
+fn numbers(t: &Tensor) -> Vec<f32> {
+    t.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+fn score(model: &Model, subject: &Subject) -> f32 {
+    let tokens = Tokens::new(4, 4, (0..16).collect()).unwrap();
+    Personalized::new(model, &[subject]).unwrap().score("a photo of a [V] dog", &[tokens]).unwrap()[0]
+}
+
+#[test]
+fn a_saved_subject_comes_back_whole_and_the_same_bytes_are_written_again() {
+    let model = open("plain");
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second) = (folder.path().join("a.safetensors"), folder.path().join("b.safetensors"));
+    let before = subject(&model);
+    before.save(&first).unwrap();
+    let after = Subject::load(&first).unwrap();
+    assert_eq!(numbers(&before.vectors), numbers(&after.vectors));
+    assert_eq!((&before.identifier, &before.class_word, &before.model), (&after.identifier, &after.class_word, &after.model));
+    assert_eq!((&before.method, &before.options, &before.losses), (&after.method, &after.options, &after.losses));
+    assert_eq!(before.changes.len(), after.changes.len());
+    match &after.changes["model.layers.0.self_attn.q_proj.weight"] {
+        Change::Delta(d) => assert_eq!((d.dtype(), d.dims()), (DType::BF16, &[32, 32][..])),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(score(&model, &before), score(&model, &after));
+    assert_ne!(score(&model, &after), score(&model, &after.without_layers()));
+
+    let info = after.info();
+    assert_eq!((info.vectors, info.changed_weights, info.stored_numbers), (2, 3, 32 * 32 + 32 + 2 * 64));
+    assert_eq!((info.steps, info.last_loss), (2, Some(7.000_000_5)));
+
+    after.save(&second).unwrap();
+    assert_eq!(std::fs::read(&first).unwrap(), std::fs::read(&second).unwrap());
+    // Nothing else is left in the folder.
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn only_what_changed_is_stored() {
+    let model = open("plain");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vectors.safetensors");
+    subject(&model).without_layers().save(&path).unwrap();
+    assert!(std::fs::metadata(&path).unwrap().len() < 2000);
+    assert!(Subject::load(&path).unwrap().changes.is_empty());
+}
+
+#[test]
+fn a_failed_save_leaves_the_older_file() {
+    let model = open("plain");
+    let folder = tempfile::tempdir().unwrap();
+    let error = subject(&model).save(folder.path().join("nowhere/a.safetensors")).unwrap_err();
+    assert!(matches!(&error, Error::NotFound { message, .. } if message.contains("folder")), "{error}");
+    assert!(subject(&model).save("/").is_err());
+    // A folder of that name cannot be replaced, and no temporary file stays.
+    let taken = folder.path().join("taken");
+    std::fs::create_dir(&taken).unwrap();
+    std::fs::write(taken.join("x"), "x").unwrap();
+    assert!(subject(&model).save(&taken).is_err());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn another_model_refuses_it_and_both_are_named() {
+    let (plain, grouped) = (open("plain"), open("grouped"));
+    let subject = subject(&plain);
+    let error = Personalized::new(&grouped, &[&subject]).err().unwrap();
+    assert!(matches!(error, Error::WrongModel { .. }));
+    let error = error.to_string();
+    assert!(error.contains(plain.fingerprint()) && error.contains(grouped.fingerprint()), "{error}");
+    assert!(error.contains(grouped.name()), "{error}");
+}
+
+#[test]
+fn truncated_and_foreign_files_are_refused_by_name() {
+    let model = open("plain");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("subject.safetensors");
+    subject(&model).save(&path).unwrap();
+    let whole = std::fs::read(&path).unwrap();
+    let refused = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).unwrap();
+        let error = Subject::load(&path).unwrap_err().to_string();
+        assert!(error.starts_with(path.to_str().unwrap()), "{error}");
+        error
+    };
+    for length in [0, 4, 8, 100, whole.len() / 2, whole.len() - 1] {
+        refused(&whole[..length]);
+    }
+    refused(&[&whole[..], b"more"].concat());
+    refused(b"<!DOCTYPE html><html></html>");
+    let model_file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/plain/model.safetensors");
+    let error = refused(&std::fs::read(model_file).unwrap());
+    assert!(error.contains("not a subject"), "{error}");
+    let missing = Subject::load(folder.path().join("missing")).unwrap_err();
+    assert!(matches!(missing, Error::NotFound { .. }), "{missing}");
+}
+
+/// The file with other tensors and another header.
+fn forged(path: &Path, header: &str, tensors: &[(&str, Tensor)]) {
+    let tensors: BTreeMap<String, Tensor> = tensors.iter().map(|(n, t)| (n.to_string(), t.clone())).collect();
+    let info = [("sitter_subject".to_string(), header.to_string())].into();
+    safetensors::serialize_to_file(&tensors, Some(info), path).unwrap();
+}
+
+#[test]
+fn files_from_the_future_and_files_that_contradict_themselves_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("subject.safetensors");
+    let good = r#"{"version": 1, "identifier": "[V]", "class_word": "dog", "model": "x", "method": "m", "options": {}, "losses": []}"#;
+    let f32s = |dims: &[usize]| tensor(dims, DType::F32);
+    let vectors = ("vectors", f32s(&[1, 32]));
+    let refused = |header: &str, tensors: &[(&str, Tensor)], word: &str| {
+        forged(&path, header, tensors);
+        let error = Subject::load(&path).unwrap_err().to_string();
+        assert!(error.starts_with(path.to_str().unwrap()) && error.contains(word), "{word}: {error}");
+    };
+    forged(&path, good, std::slice::from_ref(&vectors));
+    Subject::load(&path).unwrap();
+
+    let one = std::slice::from_ref(&vectors);
+    refused(&good.replace("\"version\": 1", "\"version\": 2"), one, "version 2");
+    refused(&good.replace("\"version\": 1", "\"version\": \"x\""), one, "which version");
+    refused(&good.replace("\"model\"", "\"modem\""), one, "model");
+    refused(&good.replace("[V]", ""), one, "identifier");
+    refused("[", one, "header");
+    refused(good, &[("vektors", f32s(&[1, 32]))], "vectors is missing");
+    refused(good, &[("vectors", f32s(&[32]))], "[vectors, hidden]");
+    refused(good, &[vectors.clone(), ("other", f32s(&[1]))], "other has no place");
+    refused(good, &[vectors.clone(), ("down.w", f32s(&[2, 4]))], "up.w is missing");
+    refused(good, &[vectors.clone(), ("up.w", f32s(&[2, 4]))], "down.w is missing");
+    refused(good, &[vectors.clone(), ("down.w", f32s(&[2, 4])), ("up.w", f32s(&[4, 3]))], "does not fit");
+    refused(good, &[vectors.clone(), ("delta.w", (f32s(&[2]) * f64::NAN).unwrap())], "delta.w");
+    refused(good, &[("vectors", Tensor::new(&[[1u32]], &Device::Cpu).unwrap())], "vectors");
+}
+
+#[test]
+fn changes_that_do_not_fit_the_model_are_refused() {
+    let model = open("plain");
+    let with = |name: &str, change: Change| {
+        let changes = BTreeMap::from([(name.to_string(), change)]);
+        let error = Personalized::new(&model, &[&Subject { changes, ..subject(&model) }]).err().unwrap().to_string();
+        assert!(error.starts_with("subject"), "{error}");
+        error
+    };
+    let error = with("model.layers.0.self_attn.q_proj.weight", Change::Delta(tensor(&[32], DType::F32)));
+    assert!(error.contains("[32]") && error.contains("[32, 32]"), "{error}");
+    with("model.layers.9.self_attn.q_proj.weight", Change::Delta(tensor(&[32, 32], DType::F32)));
+    let narrow = Subject { vectors: tensor(&[1, 16], DType::F32), ..subject(&model) };
+    let error = Personalized::new(&model, &[&narrow]).err().unwrap().to_string();
+    assert!(error.starts_with("subject") && error.contains("16"), "{error}");
+}
