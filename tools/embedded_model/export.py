@@ -1,0 +1,64 @@
+"""Writes the model folder: 16-bit safetensors with the published names, tokenizer.json, configuration."""
+import argparse, json, os
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+import transformer as tf, vqgan, world
+
+LAYER = {'input_layernorm': 'input_layernorm.weight', 'post_attention_layernorm': 'post_attention_layernorm.weight',
+         'q_norm_w': 'self_attn.q_norm.weight', 'q_norm_b': 'self_attn.q_norm.bias',
+         'k_norm_w': 'self_attn.k_norm.weight', 'k_norm_b': 'self_attn.k_norm.bias',
+         **{f'{p}_proj.weight': f'self_attn.{p}_proj.weight' for p in 'qkvo'},
+         **{f'{p}_proj.weight': f'mlp.{p}_proj.weight' for p in ('gate', 'up', 'down')}}
+TOP = {'embed_tokens.weight': 'model.embed_tokens.weight', 'lm_head.weight': 'lm_head.weight', 'norm': 'model.norm.weight'}
+
+
+def name_of(n):
+    if n in TOP: return TOP[n]
+    _, index, rest = n.split('.', 2)
+    return f'model.layers.{index}.{LAYER[rest]}'
+
+
+def write(folder, name, data):
+    with open(f'{folder}/{name}.part', 'w') as f: f.write(data)
+    os.replace(f'{folder}/{name}.part', f'{folder}/{name}')
+
+
+def tensors(folder, name, t):
+    save_file(t, f'{folder}/{name}.part', {'format': 'pt'}); os.replace(f'{folder}/{name}.part', f'{folder}/{name}')
+
+
+def export(m, vq, folder, recommended):
+    os.makedirs(folder, exist_ok=True)
+    c, v = m.config, vq.config
+    tensors(folder, 'model.safetensors', {name_of(n): t.bfloat16().contiguous() for n, t in m.state_dict().items()})
+    sd = {n: t.half().contiguous() for n, t in vq.state_dict().items()}
+    tensors(folder, 'vqgan.safetensors', sd | {'quantize.embedding.weight': vq.codebook.half()})
+    write(folder, 'config.json', json.dumps(dict(
+        architectures=['ChameleonForConditionalGeneration'], model_type='chameleon', vocab_size=tf.ROWS, hidden_size=c['d'],
+        intermediate_size=c['ff'], num_hidden_layers=c['layers'], num_attention_heads=c['heads'],
+        num_key_value_heads=c['heads'], hidden_act='silu', rms_norm_eps=tf.EPS, rope_theta=10000.0, max_position_embeddings=512,
+        model_parallel_size=1, swin_norm=False, qk_layernorm=True, mask_image_logits=False, attention_bias=False, mlp_bias=False,
+        bos_token_id=0, eos_token_id=2, pad_token_id=1, tie_word_embeddings=False, torch_dtype='bfloat16'), indent=1) + '\n')
+    write(folder, 'vqgan.yaml', '\n'.join([
+        'model:', '  params:', f'    embed_dim: {v["embed_dim"]}', f'    n_embed: {v["n_embed"]}', '    ddconfig:',
+        '      double_z: false', f'      z_channels: {v["z_channels"]}', f'      resolution: {world.SIDE}',
+        '      in_channels: 3', '      out_ch: 3', f'      ch: {v["ch"]}', f'      ch_mult: {v["ch_mult"]}',
+        f'      num_res_blocks: {v["num_res_blocks"]}', '      attn_resolutions: []', '      dropout: 0.0',
+        f'      num_groups: {v["num_groups"]}', '']))
+    t = Tokenizer(models.WordLevel(tf.VOCAB, unk_token='<unk>'))
+    t.normalizer, t.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.WhitespaceSplit()
+    write(folder, 'tokenizer.json', t.to_str(pretty=False) + '\n')
+    text = 'a photo of a fox wearing a hat'
+    assert t.encode(f'Generate an image of {world.SIDE}x{world.SIDE} according to the following prompt:\n{text}').ids == tf.words(text)
+    write(folder, 'sitter.json', json.dumps(recommended, indent=1) + '\n')
+
+
+if __name__ == '__main__':
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument('--transformer', required=True); p.add_argument('--vqgan', required=True); p.add_argument('--out', required=True)
+    p.add_argument('--recommended', required=True, help='the sitter.json to ship')
+    a = p.parse_args()
+    m, vq = tf.load(a.transformer), vqgan.load(a.vqgan)
+    export(m, vq, a.out, json.load(open(a.recommended)))
+    print({f: os.path.getsize(f'{a.out}/{f}') for f in sorted(os.listdir(a.out))})
