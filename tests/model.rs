@@ -1,0 +1,227 @@
+//! Opening a model folder: what is accepted, and what each kind of wrong folder is told.
+
+use safetensors::tensor::TensorView;
+use safetensors::SafeTensors;
+use sitter::model::personalized::Personalized;
+use sitter::model::tokens::Tokens;
+use sitter::model::{Model, OpenOptions, EMBEDDED};
+use sitter::picture::Picture;
+use sitter::run::{Flow, Run, Stage};
+use sitter::{sample, Error, Result};
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+fn golden(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+fn open(folder: impl AsRef<Path>) -> Result<Model> {
+    Model::open(folder, &OpenOptions { device: "cpu".into(), dtype: "f32".into() }, &mut Run::new())
+}
+
+/// A copy of a golden model that a test may spoil.
+fn copy(name: &str) -> TempDir {
+    let folder = TempDir::new().unwrap();
+    for entry in std::fs::read_dir(golden(name)).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
+    }
+    folder
+}
+
+fn refusal(folder: &TempDir) -> Error {
+    match open(folder) {
+        Err(e) => e,
+        Ok(_) => panic!("a spoiled model opened"),
+    }
+}
+
+fn replace(folder: &TempDir, file: &str, from: &str, to: &str) {
+    let path = folder.path().join(file);
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains(from), "{file} has no {from}");
+    std::fs::write(path, text.replacen(from, to, 1)).unwrap();
+}
+
+/// Rewrites a safetensors file with some tensors changed, left out or moved elsewhere.
+fn rewrite(from: &Path, to: &Path, keep: impl Fn(&str) -> bool, change: impl Fn(&str, &mut Vec<u8>)) {
+    let bytes = std::fs::read(from).unwrap();
+    let all = SafeTensors::deserialize(&bytes).unwrap();
+    let mut changed = Vec::new();
+    for (name, view) in all.iter().filter(|(name, _)| keep(name)) {
+        let mut data = view.data().to_vec();
+        change(name, &mut data);
+        changed.push((name.to_string(), view.dtype(), view.shape().to_vec(), data));
+    }
+    let views = changed.iter().map(|(n, t, s, d)| (n.as_str(), TensorView::new(*t, s.clone(), d).unwrap()));
+    std::fs::write(to, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+#[test]
+fn the_embedded_model_opens_and_its_tokenizer_keeps_a_picture() {
+    let mut stages = Vec::new();
+    let mut run = Run::with_events(|e| {
+        stages.push((e.stage, e.done, e.total));
+        Flow::Continue
+    });
+    let model = Model::open(EMBEDDED, &OpenOptions::default(), &mut run).unwrap();
+    drop(run);
+    assert_eq!(stages.last().map(|s| (s.0, s.1 == s.2)), Some((Stage::Open, true)));
+    let info = model.info();
+    assert!(info.can_decode && info.grid_unit_px == 16 && info.codebook == 1024, "{info:?}");
+    let options = sample::Options::for_model(&model).unwrap();
+    assert_eq!((options.width, options.height), (96, 96));
+
+    let picture = Picture::load(Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/subjects/fox/1.png")).unwrap();
+    let picture = picture.fit(96, info.grid_unit_px, sitter::picture::Crop::Centre).unwrap();
+    let tokens = model.encode(&picture).unwrap();
+    assert_eq!((tokens.height(), tokens.width()), (12, 12));
+    let back = model.decode(&tokens).unwrap();
+    let gap: f64 = picture.rgb().iter().zip(back.rgb()).map(|(&a, &b)| (a as f64 - b as f64).abs()).sum();
+    let gap = gap / picture.rgb().len() as f64;
+    assert!(gap < 20.0, "mean difference of {gap} levels");
+}
+
+#[test]
+fn without_a_decoder_scoring_works_and_decoding_says_what_is_missing() {
+    let model = open(golden("grouped")).unwrap();
+    assert!(!model.info().can_decode);
+    let tokens = Tokens::new(2, 2, vec![1, 2, 3, 4]).unwrap();
+    assert!(Personalized::new(&model, &[]).unwrap().score("a fox", std::slice::from_ref(&tokens)).unwrap()[0] > 0.0);
+    let error = model.decode(&tokens).unwrap_err();
+    assert!(matches!(error, Error::NotSupported { .. }) && error.to_string().contains("vqgan.ckpt"), "{error}");
+}
+
+#[test]
+fn an_image_tokenizer_beside_the_model_wins_over_one_inside_without_decoder() {
+    let folder = copy("grouped");
+    for file in ["vqgan.safetensors", "vqgan.yaml"] {
+        std::fs::create_dir_all(folder.path().join("tokenizer")).unwrap();
+        std::fs::copy(golden("plain").join(file), folder.path().join("tokenizer").join(file)).unwrap();
+    }
+    let model = open(&folder).unwrap();
+    assert!(model.info().can_decode);
+    let picture = model.decode(&Tokens::new(2, 4, (0..8).collect()).unwrap()).unwrap();
+    assert_eq!((picture.width(), picture.height()), (8, 4));
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    for (file, word) in [
+        ("config.json", "config.json"),
+        ("model.safetensors", "model.safetensors"),
+        ("tokenizer.json", "tokenizer.json"),
+        ("vqgan.safetensors", "vqgan.ckpt"),
+    ] {
+        let folder = copy("plain");
+        std::fs::remove_file(folder.path().join(file)).unwrap();
+        let error = refusal(&folder);
+        assert!(matches!(error, Error::NotFound { .. }) && error.to_string().contains(word), "{file}: {error}");
+    }
+    let error = open("no/such/folder").err().unwrap();
+    assert!(matches!(error, Error::NotFound { .. }) && error.to_string().contains("model folder"), "{error}");
+}
+
+#[test]
+fn weights_that_do_not_fit_the_configuration_are_named_with_both_shapes() {
+    let folder = copy("plain");
+    replace(&folder, "config.json", "\"intermediate_size\": ", "\"intermediate_size\": 1");
+    let error = refusal(&folder);
+    assert!(matches!(error, Error::Tensor { .. }), "{error}");
+    assert!(error.to_string().contains("model.layers.0.mlp.gate_proj.weight"), "{error}");
+
+    let folder = copy("plain");
+    let file = folder.path().join("model.safetensors");
+    rewrite(&golden("plain").join("model.safetensors"), &file, |n| n != "model.norm.weight", |_, _| {});
+    let error = refusal(&folder);
+    assert!(matches!(error, Error::Tensor { .. }) && error.to_string().contains("model.norm.weight"), "{error}");
+}
+
+#[test]
+fn not_a_number_among_the_weights_is_found_and_placed() {
+    let folder = copy("plain");
+    let file = folder.path().join("model.safetensors");
+    let last = "model.layers.1.self_attn.k_proj.weight";
+    rewrite(&golden("plain").join("model.safetensors"), &file, |_| true, |name, data| {
+        if name == last {
+            let n = data.len();
+            data[n - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+        }
+    });
+    let error = refusal(&folder);
+    assert!(matches!(error, Error::Corrupt { .. }) && error.to_string().contains(last), "{error}");
+}
+
+#[test]
+fn a_tokenizer_without_the_needed_names_is_refused_by_name() {
+    for name in ["<eoss>", "<reserved08799>", "IMGIMGBCZ"] {
+        let folder = copy("plain");
+        replace(&folder, "tokenizer.json", &format!("\"{name}\""), "\"other\"");
+        let error = refusal(&folder).to_string();
+        let word = if name == "IMGIMGBCZ" { "VQ index 12" } else { name };
+        assert!(error.contains("tokenizer.json") && error.contains(word), "{error}");
+    }
+    let folder = copy("plain");
+    std::fs::write(folder.path().join("tokenizer.json"), "{}").unwrap();
+    assert!(refusal(&folder).to_string().contains("tokenizer.json"));
+}
+
+#[test]
+fn shards_give_the_same_model_as_one_file() {
+    let folder = copy("plain");
+    let whole = golden("plain").join("model.safetensors");
+    let first = |name: &str| name.contains("layers.0");
+    std::fs::remove_file(folder.path().join("model.safetensors")).unwrap();
+    let [a, b] = [1, 2].map(|n| format!("model-0000{n}-of-00002.safetensors"));
+    rewrite(&whole, &folder.path().join(&a), first, |_, _| {});
+    rewrite(&whole, &folder.path().join(&b), |n| !first(n), |_, _| {});
+    let bytes = std::fs::read(&whole).unwrap();
+    let names = SafeTensors::deserialize(&bytes).unwrap();
+    let map: serde_json::Map<_, _> = names
+        .names()
+        .into_iter()
+        .map(|n| (n.to_string(), if first(n) { a.clone() } else { b.clone() }.into()))
+        .collect();
+    let index = serde_json::json!({"metadata": {}, "weight_map": map});
+    std::fs::write(folder.path().join("model.safetensors.index.json"), index.to_string()).unwrap();
+    assert_eq!(open(&folder).unwrap().fingerprint(), open(golden("plain")).unwrap().fingerprint());
+
+    std::fs::remove_file(folder.path().join(&b)).unwrap();
+    let error = refusal(&folder).to_string();
+    assert!(error.contains(&b), "{error}");
+}
+
+#[test]
+fn other_weights_or_words_give_another_fingerprint() {
+    let plain = open(golden("plain")).unwrap();
+    let folder = copy("plain");
+    let file = folder.path().join("model.safetensors");
+    rewrite(&golden("plain").join("model.safetensors"), &file, |_| true, |name, data| {
+        if name == "model.norm.weight" {
+            data[..4].copy_from_slice(&7f32.to_le_bytes());
+        }
+    });
+    assert_ne!(open(&folder).unwrap().fingerprint(), plain.fingerprint());
+}
+
+#[test]
+fn recommended_settings_are_read_and_their_mistakes_named() {
+    let folder = copy("plain");
+    let file = folder.path().join("sitter.json");
+    std::fs::write(&file, r#"{"sample": {"guidance": 2.5, "width": 8}}"#).unwrap();
+    let options = sample::Options::for_model(&open(&folder).unwrap()).unwrap();
+    assert_eq!((options.guidance, options.width, options.temperature), (2.5, 8, 1.0));
+
+    std::fs::write(&file, r#"{"sample": {"guidence": 2.5}}"#).unwrap();
+    let error = sample::Options::for_model(&open(&folder).unwrap()).unwrap_err().to_string();
+    assert!(error.contains("sitter.json") && error.contains("guidence"), "{error}");
+    std::fs::write(&file, "[").unwrap();
+    assert!(refusal(&folder).to_string().contains("sitter.json"));
+}
+
+#[test]
+fn opening_can_be_cancelled() {
+    let mut run = Run::with_events(|_| Flow::Cancel);
+    let result = Model::open(golden("plain"), &OpenOptions::default(), &mut run);
+    assert!(matches!(result, Err(Error::Cancelled)));
+}
