@@ -23,7 +23,9 @@ pub fn open_device(name: &str) -> Result<Device> {
             };
             match index {
                 Some(_) if !cfg!(feature = "cuda") => Err(Error::NotSupported {
-                    message: "this library was built without CUDA; rebuild it with `--features cuda`, or use device cpu".into(),
+                    message:
+                        "this library was built without CUDA; rebuild it with `--features cuda`, or use device cpu"
+                            .into(),
                 }),
                 Some(index) => cuda(index),
                 None => Err(Error::invalid("device", format!("\"{name}\" is not one of auto, cpu, cuda, cuda:N"))),

@@ -47,3 +47,8 @@ pub fn train(
     };
     personalize::train(model, dataset, options, &mut draw_prior, run)
 }
+
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

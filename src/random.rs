@@ -174,7 +174,7 @@ mod tests {
         let mut counts = [0; 5];
         let mut stream = Stream::new(3, Purpose::Prompts, 9);
         (0..5000).for_each(|_| counts[stream.below(5)] += 1);
-        assert!(counts.iter().all(|&c| (c as i32 - 1000).abs() < 120), "{counts:?}");
+        assert!(counts.iter().all(|&c| (c - 1000i32).abs() < 120), "{counts:?}");
     }
 
     #[test]

@@ -80,11 +80,13 @@ impl Control {
     }
 }
 
+type OnEvent<'a> = Box<dyn FnMut(&Event) -> Flow + 'a>;
+
 /// One long call in progress.
 pub struct Run<'a> {
     control: Control,
     started: Instant,
-    on_event: Option<Box<dyn FnMut(&Event) -> Flow + 'a>>,
+    on_event: Option<OnEvent<'a>>,
 }
 
 impl Default for Run<'_> {

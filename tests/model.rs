@@ -142,12 +142,17 @@ fn not_a_number_among_the_weights_is_found_and_placed() {
     let folder = copy("plain");
     let file = folder.path().join("model.safetensors");
     let last = "model.layers.1.self_attn.k_proj.weight";
-    rewrite(&golden("plain").join("model.safetensors"), &file, |_| true, |name, data| {
-        if name == last {
-            let n = data.len();
-            data[n - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
-        }
-    });
+    rewrite(
+        &golden("plain").join("model.safetensors"),
+        &file,
+        |_| true,
+        |name, data| {
+            if name == last {
+                let n = data.len();
+                data[n - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+            }
+        },
+    );
     let error = refusal(&folder);
     assert!(matches!(error, Error::Corrupt { .. }) && error.to_string().contains(last), "{error}");
 }
@@ -196,11 +201,16 @@ fn other_weights_or_words_give_another_fingerprint() {
     let plain = open(golden("plain")).unwrap();
     let folder = copy("plain");
     let file = folder.path().join("model.safetensors");
-    rewrite(&golden("plain").join("model.safetensors"), &file, |_| true, |name, data| {
-        if name == "model.norm.weight" {
-            data[..4].copy_from_slice(&7f32.to_le_bytes());
-        }
-    });
+    rewrite(
+        &golden("plain").join("model.safetensors"),
+        &file,
+        |_| true,
+        |name, data| {
+            if name == "model.norm.weight" {
+                data[..4].copy_from_slice(&7f32.to_le_bytes());
+            }
+        },
+    );
     assert_ne!(open(&folder).unwrap().fingerprint(), plain.fingerprint());
 }
 

@@ -176,7 +176,9 @@ fn bf16_draws_complete_pictures_and_scores_close_to_f32() {
 #[test]
 fn wrong_requests_are_refused_by_name() {
     let model = open("plain");
-    let ask = |prompt: &str, options: Options| sample(&model, prompt, &[], &options, &mut Run::new()).unwrap_err().to_string();
+    let ask = |prompt: &str, options: Options| {
+        sample(&model, prompt, &[], &options, &mut Run::new()).unwrap_err().to_string()
+    };
     for (error, word) in [
         (ask("a [V] dog", options()), "[V] names a subject that was not given"),
         (ask(" ", options()), "prompt"),
@@ -196,7 +198,11 @@ fn cancelling_stops_within_a_code() {
     let mut seen = 0;
     let mut run = Run::with_events(|event| {
         seen = event.done;
-        if event.done == 3 { Flow::Cancel } else { Flow::Continue }
+        if event.done == 3 {
+            Flow::Cancel
+        } else {
+            Flow::Continue
+        }
     });
     let result = sample(&model, "a fox", &[], &options(), &mut run);
     assert!(matches!(result, Err(Error::Cancelled)));

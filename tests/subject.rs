@@ -64,7 +64,10 @@ fn a_saved_subject_comes_back_whole_and_the_same_bytes_are_written_again() {
     before.save(&first).unwrap();
     let after = Subject::load(&first).unwrap();
     assert_eq!(numbers(&before.vectors), numbers(&after.vectors));
-    assert_eq!((&before.identifier, &before.class_word, &before.model), (&after.identifier, &after.class_word, &after.model));
+    assert_eq!(
+        (&before.identifier, &before.class_word, &before.model),
+        (&after.identifier, &after.class_word, &after.model)
+    );
     assert_eq!((&before.method, &before.options, &before.losses), (&after.method, &after.options, &after.losses));
     assert_eq!(before.changes.len(), after.changes.len());
     match &after.changes["model.layers.0.self_attn.q_proj.weight"] {

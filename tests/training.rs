@@ -86,7 +86,8 @@ fn losses_gradients_and_updates_are_those_of_pytorch() {
             _ => Learner::layers(model, &case.options, &vectors).unwrap(),
         };
         let start = learner.state().unwrap();
-        let (mut loss_gap, mut norm_gap, mut change_gap, mut largest_gap, mut mean_gap) = (0f64, 0f64, 0f64, 0f64, 0f64);
+        let (mut loss_gap, mut norm_gap, mut change_gap, mut largest_gap, mut mean_gap) =
+            (0f64, 0f64, 0f64, 0f64, 0f64);
         for (batch, (loss, norm)) in case.batches.iter().zip(case.losses.iter().zip(&case.norms)) {
             let batch = Batch { subject: sequences(&batch.subject), prior: sequences(&batch.prior) };
             let outcome = learner.step(&batch, &Run::new()).unwrap();
@@ -257,7 +258,7 @@ fn the_first_recorded_loss_is_the_score_of_the_untouched_model() {
 fn the_embedding_stage_lowers_the_loss_of_a_fixed_prompt() {
     let model = open("plain", "f32");
     let options = Options {
-        embedding_steps: 60,
+        embedding_steps: 36,
         embedding_vectors: 4,
         templates: vec!["a photo of a {}".into()],
         per_image_tokens: false,
@@ -297,7 +298,11 @@ fn cancelling_stops_at_the_step_and_gives_nothing() {
         let mut last = None;
         let mut run = Run::with_events(|e| {
             last = Some((e.stage, e.done));
-            if e.stage == stage && e.done == 2 { Flow::Cancel } else { Flow::Continue }
+            if e.stage == stage && e.done == 2 {
+                Flow::Cancel
+            } else {
+                Flow::Continue
+            }
         });
         let folder = tempfile::tempdir().unwrap();
         let options = Options { checkpoint_path: Some(folder.path().join("c")), ..options(Method::TwoStage) };
@@ -335,7 +340,8 @@ fn finishing_early_keeps_what_was_learned() {
 /// Stops after `stop` events of a stage, then begins anew.
 fn interrupted(model: &Model, options: &Options, stage: Stage, stop: u64) -> (Subject, u64) {
     let folder = tempfile::tempdir().unwrap();
-    let options = Options { checkpoint_every: 2, checkpoint_path: Some(folder.path().join("training")), ..options.clone() };
+    let options =
+        Options { checkpoint_every: 2, checkpoint_path: Some(folder.path().join("training")), ..options.clone() };
     let mut run = Run::with_events(|e| if e.stage == stage && e.done == stop { Flow::Cancel } else { Flow::Continue });
     let mut drawn = 0;
     let mut prior = |request: &PriorRequest, _: &mut Run| {
@@ -354,7 +360,11 @@ fn interrupted(model: &Model, options: &Options, stage: Stage, stop: u64) -> (Su
     let subject = train(model, &dataset(), &options, &mut prior, &mut run).unwrap();
     drop(run);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "a finished training removes its checkpoint");
-    assert_eq!(drawn, if options.prior_weight > 0.0 { options.prior_count } else { 0 }, "class pictures are drawn once");
+    assert_eq!(
+        drawn,
+        if options.prior_weight > 0.0 { options.prior_count } else { 0 },
+        "class pictures are drawn once"
+    );
     (subject, steps)
 }
 
@@ -434,7 +444,8 @@ fn a_checkpoint_of_another_training_is_refused_and_says_why() {
 #[test]
 fn early_stop_ends_the_embedding_stage_on_a_plateau() {
     let model = open("plain", "f32");
-    let options = Options { embedding_steps: 50, embedding_learning_rate: 0.0, early_stop: 6, ..options(Method::TwoStage) };
+    let options =
+        Options { embedding_steps: 50, embedding_learning_rate: 0.0, early_stop: 6, ..options(Method::TwoStage) };
     let subject = teach(&model, &options, &mut Run::new()).unwrap();
     let embedding = subject.losses.iter().filter(|l| l.stage == "embedding").count();
     assert!((12..50).contains(&embedding), "{embedding}");
@@ -443,19 +454,17 @@ fn early_stop_ends_the_embedding_stage_on_a_plateau() {
 
 #[test]
 fn bf16_learns_too() {
-    for name in ["plain", "grouped"] {
+    for (name, trainable) in [("plain", Trainable::All), ("grouped", Trainable::Qkv), ("plain", Trainable::Lora)] {
         let model = open(name, "bf16");
-        for trainable in Trainable::ALL {
-            let options = Options { trainable, train_embedding_in_layer_stage: true, ..options(Method::TwoStage) };
-            let subject = teach(&model, &options, &mut Run::new()).unwrap();
-            let (before, after) = (mean_loss(&subject, "layers", true), mean_loss(&subject, "layers", false));
-            assert!(after < before, "{name} {trainable:?}: {before} to {after}");
-            let stored = subject.changes.values().all(|c| match c {
-                Change::Delta(d) => d.dtype() == DType::BF16,
-                Change::LowRank { down, up } => down.dtype() == DType::BF16 && up.dtype() == DType::BF16,
-            });
-            assert!(stored && subject.vectors.dtype() == DType::F32);
-        }
+        let options = Options { trainable, train_embedding_in_layer_stage: true, ..options(Method::TwoStage) };
+        let subject = teach(&model, &options, &mut Run::new()).unwrap();
+        let (before, after) = (mean_loss(&subject, "layers", true), mean_loss(&subject, "layers", false));
+        assert!(after < before, "{name} {trainable:?}: {before} to {after}");
+        let stored = subject.changes.values().all(|c| match c {
+            Change::Delta(d) => d.dtype() == DType::BF16,
+            Change::LowRank { down, up } => down.dtype() == DType::BF16 && up.dtype() == DType::BF16,
+        });
+        assert!(stored && subject.vectors.dtype() == DType::F32);
     }
 }
 
@@ -496,6 +505,37 @@ fn captions_are_used_as_they_are_and_must_contain_the_identifier() {
 }
 
 #[test]
+fn a_model_may_recommend_options_and_what_is_set_by_hand_wins() {
+    let folder = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(golden("plain")).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), folder.path().join(file.file_name())).unwrap();
+    }
+    let for_model = |recommended: &str, method: Method| {
+        std::fs::write(folder.path().join("sitter.json"), recommended).unwrap();
+        Options::for_model(&Model::open(folder.path(), &OpenOptions::default(), &mut Run::new()).unwrap(), method)
+    };
+    let recommended = r#"{"train": {"layer_steps": 9, "image_size": 16, "trainable": "mlp"},
+                          "train.dreambooth": {"layer_steps": 21}, "train.textual_inversion": {"layer_steps": 0}}"#;
+    let two_stage = for_model(recommended, Method::TwoStage).unwrap();
+    assert_eq!((two_stage.layer_steps, two_stage.image_size, two_stage.trainable), (9, 16, Trainable::Mlp));
+    assert_eq!((two_stage.embedding_steps, two_stage.method), (1500, Method::TwoStage));
+    let dreambooth = for_model(recommended, Method::Dreambooth).unwrap();
+    assert_eq!((dreambooth.layer_steps, dreambooth.embedding_steps, dreambooth.image_size), (21, 0, 16));
+    assert_eq!(for_model("{}", Method::Lora).unwrap(), Options::new(Method::Lora));
+
+    for (wrong, word) in [
+        (r#"{"train": {"layer_stepz": 9}}"#, "layer_stepz"),
+        (r#"{"train": {"layer_steps": "nine"}}"#, "nine"),
+        (r#"{"train": {"trainable": "everything"}}"#, "everything"),
+        (r#"{"train": 9}"#, "object"),
+    ] {
+        let error = for_model(wrong, Method::TwoStage).unwrap_err().to_string();
+        assert!(error.contains("sitter.json") && error.contains(word), "{error}");
+    }
+}
+
+#[test]
 fn options_out_of_range_are_refused_by_name() {
     let model = open("plain", "f32");
     let refused = |field: &str, word: &str, change: &dyn Fn(&mut Options)| {
@@ -532,7 +572,8 @@ fn options_out_of_range_are_refused_by_name() {
 #[test]
 fn a_rate_that_is_far_too_high_is_reported_and_not_a_subject_of_nan() {
     let model = open("plain", "f32");
-    let options = Options { layer_learning_rate: 10.0, weight_decay: 10.0, layer_steps: 60, ..options(Method::TwoStage) };
+    let options =
+        Options { layer_learning_rate: 10.0, weight_decay: 10.0, layer_steps: 30, ..options(Method::TwoStage) };
     match teach(&model, &options, &mut Run::new()) {
         Err(Error::InvalidArgument { field, message }) => {
             assert!(field == "layer_learning_rate" && message.contains("lower the learning rate"), "{message}");

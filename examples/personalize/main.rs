@@ -75,10 +75,7 @@ fn personalize(arguments: &Arguments) -> Result<()> {
     sheet.row(format!("The subject ({})", subject.method), artist.draw(&[&subject], &named, COLUMNS)?);
     let prompts: Vec<String> = match arguments.prompts.is_empty() {
         false => arguments.prompts.clone(),
-        true => NEW_SCENES
-            .iter()
-            .map(|p| p.replace("{}", &format!("{} {class}", subject.identifier)))
-            .collect(),
+        true => NEW_SCENES.iter().map(|p| p.replace("{}", &format!("{} {class}", subject.identifier))).collect(),
     };
     sheet.row("In new scenes, colours and accessories", artist.draw(&[&subject], &prompts, arguments.count)?);
     let file = out.join("contact_sheet.png");

@@ -27,7 +27,7 @@ impl Progress {
         let pause = Duration::from_millis(if self.terminal { 100 } else { 5000 });
         let finished = event.done == event.total;
         let due = self.last.is_none_or(|(at, of)| of != stage || at.elapsed() >= pause);
-        if !due && !(finished && self.terminal) {
+        if !(due || finished && self.terminal) {
             return;
         }
         if self.last.is_some_and(|(_, of)| of != stage) {

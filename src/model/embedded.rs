@@ -7,11 +7,5 @@ macro_rules! files {
 }
 
 /// The folder's files by name.
-pub static FILES: &[(&str, &[u8])] = files![
-    "config.json",
-    "model.safetensors",
-    "sitter.json",
-    "tokenizer.json",
-    "vqgan.safetensors",
-    "vqgan.yaml",
-];
+pub static FILES: &[(&str, &[u8])] =
+    files!["config.json", "model.safetensors", "sitter.json", "tokenizer.json", "vqgan.safetensors", "vqgan.yaml",];

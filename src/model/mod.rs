@@ -230,7 +230,7 @@ fn open_vqgan(files: &Files, model: &Checkpoint, config: &str, device: &Device) 
         }
     };
     let vq_config = match find("vqgan.yaml") {
-        Some(name) => vqgan::Config::from_yaml(&files.text(&name)?, &files.path(&name))?,
+        Some(name) => vqgan::Config::from_yaml(&files.text(&name)?, files.path(&name))?,
         None => {
             let file = files.path("config.json");
             let json: serde_json::Value =

@@ -15,7 +15,8 @@ pub fn custom_gradient(
     backward: impl Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static,
 ) -> Result<Tensor> {
     // Fresh storage of exactly the value's size, so that it can be taken over as it is.
-    let value = if value.is_contiguous() && value.layout().start_offset() == 0 { value } else { value.force_contiguous()? };
+    let value =
+        if value.is_contiguous() && value.layout().start_offset() == 0 { value } else { value.force_contiguous()? };
     x.apply_op1(Node { value, backward })
 }
 

@@ -7,7 +7,7 @@ use super::tokens::Tokens;
 use super::Model;
 use crate::random::Dropout;
 use crate::{Error, Result};
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use std::ops::Range;
 
 /// One place in a sequence.
@@ -52,7 +52,8 @@ impl<'m> Personalized<'m> {
         for subject in subjects {
             subject.check_model(model)?;
             if view.words.iter().any(|w| w.identifier == subject.identifier) {
-                let message = format!("two subjects have the identifier {}; train one of them with another", subject.identifier);
+                let message =
+                    format!("two subjects have the identifier {}; train one of them with another", subject.identifier);
                 return Err(Error::invalid("subjects", message));
             }
             let (count, hidden) = subject.vectors.dims2()?;
@@ -100,7 +101,8 @@ impl<'m> Personalized<'m> {
 
     fn push_text(&self, pieces: &mut Vec<Piece>, text: &str) -> Result<()> {
         if let Some(unknown) = find_identifier(text) {
-            let message = format!("{unknown} names a subject that was not given; pass its subject, or take it out of the prompt");
+            let message =
+                format!("{unknown} names a subject that was not given; pass its subject, or take it out of the prompt");
             return Err(Error::invalid("prompt", message));
         }
         if !text.is_empty() {
@@ -178,7 +180,9 @@ impl<'m> Personalized<'m> {
                 at.push((i * t + place - 1) as u32);
                 targets.push(match sequence.pieces[place] {
                     Piece::Token(id) => id,
-                    Piece::Vector(_) => return Err(Error::Internal { message: "a learned vector cannot be a label".into() }),
+                    Piece::Vector(_) => {
+                        return Err(Error::Internal { message: "a learned vector cannot be a label".into() })
+                    }
                 });
                 weights.push(weight(i));
             }
@@ -212,12 +216,11 @@ impl<'m> Personalized<'m> {
     }
 }
 
-/// Vectors of a Personalized are kept in f32 whatever the model runs in.
-pub const VECTOR_DTYPE: DType = DType::F32;
-
 /// Where `word` stands in the text as a word of its own, first place.
 fn find_word(text: &str, word: &str) -> Option<usize> {
-    let edge = |a: Option<char>, b: Option<char>| !(a.is_some_and(char::is_alphanumeric) && b.is_some_and(char::is_alphanumeric));
+    let edge = |a: Option<char>, b: Option<char>| {
+        !(a.is_some_and(char::is_alphanumeric) && b.is_some_and(char::is_alphanumeric))
+    };
     text.match_indices(word).map(|(at, _)| at).find(|&at| {
         edge(text[..at].chars().next_back(), word.chars().next())
             && edge(word.chars().next_back(), text[at + word.len()..].chars().next())

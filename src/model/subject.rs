@@ -145,7 +145,9 @@ impl Subject {
             false => return Err(file.bad("the tensor vectors is missing")),
         };
         if vectors.rank() != 2 || vectors.elem_count() == 0 {
-            return Err(file.bad(format!("the tensor vectors has shape {:?}; expected [vectors, hidden]", vectors.dims())));
+            return Err(
+                file.bad(format!("the tensor vectors has shape {:?}; expected [vectors, hidden]", vectors.dims()))
+            );
         }
         if file.content.identifier.is_empty() {
             return Err(file.bad("its identifier is empty"));
@@ -162,7 +164,9 @@ impl Subject {
                 let (down, up) = (file.get(name)?, file.get(&other)?);
                 match (down.dims(), up.dims()) {
                     ([a, _], [_, b]) if a == b => {}
-                    (d, u) => return Err(file.bad(format!("{name} of shape {d:?} does not fit {other} of shape {u:?}"))),
+                    (d, u) => {
+                        return Err(file.bad(format!("{name} of shape {d:?} does not fit {other} of shape {u:?}")))
+                    }
                 }
                 changes.insert(weight.to_string(), Change::LowRank { down, up });
             } else if let Some(weight) = name.strip_prefix("up.") {
@@ -175,7 +179,16 @@ impl Subject {
         }
         let d = file.content;
         let (model, method, options, losses) = (d.model, d.method, d.options, d.losses);
-        Ok(Subject { identifier: d.identifier, class_word: d.class_word, vectors, changes, model, method, options, losses })
+        Ok(Subject {
+            identifier: d.identifier,
+            class_word: d.class_word,
+            vectors,
+            changes,
+            model,
+            method,
+            options,
+            losses,
+        })
     }
 
     /// Errors if the subject was trained on another model.
@@ -183,7 +196,10 @@ impl Subject {
         if self.model == model.fingerprint() {
             return Ok(());
         }
-        Err(Error::WrongModel { subject: self.model.clone(), model: format!("{} ({})", model.fingerprint(), model.name()) })
+        Err(Error::WrongModel {
+            subject: self.model.clone(),
+            model: format!("{} ({})", model.fingerprint(), model.name()),
+        })
     }
 
     /// The same subject with the layers put back to the model's own: only its vectors remain.
@@ -200,7 +216,8 @@ impl Subject {
                 let (dtype, device) = (weight.dtype(), weight.device().clone());
                 if change.shape()? != weight.dims() {
                     let (found, expected) = (change.shape()?, weight.dims());
-                    let message = format!("changes model.layers.{index}.{name} by shape {found:?}; the model has {expected:?}");
+                    let message =
+                        format!("changes model.layers.{index}.{name} by shape {found:?}; the model has {expected:?}");
                     return Err(Error::invalid("subject", message));
                 }
                 let delta = match change {

@@ -29,7 +29,10 @@ impl Text {
     /// The id of a token that the layout cannot do without.
     pub fn need(&self, name: &str, role: &str) -> Result<u32> {
         self.id(name).ok_or_else(|| {
-            Error::bad_format(&self.file, format!("the vocabulary has no token {name} ({role}); is this a Lumina-mGPT tokenizer?"))
+            Error::bad_format(
+                &self.file,
+                format!("the vocabulary has no token {name} ({role}); is this a Lumina-mGPT tokenizer?"),
+            )
         })
     }
 

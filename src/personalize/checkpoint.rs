@@ -128,7 +128,8 @@ impl Checkpointing {
     pub fn prior(&self) -> Result<Option<Vec<(String, Tokens)>>> {
         let Some(earlier) = &self.earlier else { return Ok(None) };
         let pictures = earlier.content.prior.iter().enumerate().map(|(i, (height, width, prompt))| {
-            let codes = earlier.get_shaped(&format!("prior.{i}"), &[*height as usize * *width as usize])?.to_vec1::<f32>()?;
+            let codes =
+                earlier.get_shaped(&format!("prior.{i}"), &[*height as usize * *width as usize])?.to_vec1::<f32>()?;
             Ok((prompt.clone(), Tokens::new(*height, *width, codes.into_iter().map(|c| c as u32).collect())?))
         });
         Ok(Some(pictures.collect::<Result<_>>()?))
@@ -154,7 +155,8 @@ impl Checkpointing {
 
     /// Writes a checkpoint if one is due.
     pub fn save(&self, learner: &Learner, losses: &[LossRecord], prior: &[(String, Tokens)]) -> Result<()> {
-        let Some(path) = self.path.as_deref().filter(|_| self.every > 0 && learner.steps() % self.every == 0) else {
+        let Some(path) = self.path.as_deref().filter(|_| self.every > 0 && learner.steps().is_multiple_of(self.every))
+        else {
             return Ok(());
         };
         let mut tensors = learner.state()?;

@@ -41,7 +41,8 @@ impl Dataset {
     /// Captions, one for each picture, to be learned as they are instead of the templates. Each must contain the identifier.
     pub fn with_captions(self, captions: Vec<String>) -> Result<Self> {
         if captions.len() != self.pictures.len() {
-            let message = format!("{} were given for {} pictures; give one for each", captions.len(), self.pictures.len());
+            let message =
+                format!("{} were given for {} pictures; give one for each", captions.len(), self.pictures.len());
             return Err(Error::invalid("captions", message));
         }
         Ok(Dataset { captions: Some(captions), ..self })
@@ -66,7 +67,8 @@ impl Dataset {
 
     /// The tokens of every picture and of its varied copies.
     pub(super) fn encode(&self, model: &Model, options: &Options, run: &mut Run) -> Result<Vec<Vec<Tokens>>> {
-        let copies = self.pictures.iter().enumerate().map(|(index, p)| varied(p, index, model.layout().unit(), options));
+        let copies =
+            self.pictures.iter().enumerate().map(|(index, p)| varied(p, index, model.layout().unit(), options));
         let copies = copies.collect::<Result<Vec<_>>>()?;
         let total = copies.iter().map(Vec::len).sum::<usize>() as u64;
         let mut done = 0;

@@ -115,7 +115,8 @@ mod tests {
     #[test]
     fn a_plateau_is_two_windows_without_progress() {
         let records = |losses: &[f32]| {
-            let record = |(step, &loss): (usize, &f32)| LossRecord { stage: "embedding".into(), step: step as u64, loss };
+            let record =
+                |(step, &loss): (usize, &f32)| LossRecord { stage: "embedding".into(), step: step as u64, loss };
             losses.iter().enumerate().map(record).collect::<Vec<_>>()
         };
         assert!(!plateau(&records(&[2.0, 2.0, 2.0]), 2));

@@ -267,7 +267,9 @@ impl<'m> Learner<'m> {
                 }
                 // Always comes right behind its `Down`.
                 Place::Up(layer, projection) => {
-                    if let (Some(name), Some(down)) = (parameter.name.strip_suffix(".up"), downs.remove(&(layer, projection))) {
+                    if let (Some(name), Some(down)) =
+                        (parameter.name.strip_suffix(".up"), downs.remove(&(layer, projection)))
+                    {
                         changes.insert(name.to_string(), Change::LowRank { down, up: out(&value)? });
                     }
                 }
@@ -294,7 +296,9 @@ impl<'m> Learner<'m> {
     pub(super) fn restore(&mut self, steps: u64, get: impl Fn(&str, &[usize]) -> Result<Tensor>) -> Result<()> {
         let mut moments = Vec::new();
         for p in &self.parameters {
-            let get = |part: &str| get(&format!("{part}.{}", p.name), p.value.dims())?.to_device(p.value.device()).map_err(Error::from);
+            let get = |part: &str| {
+                get(&format!("{part}.{}", p.name), p.value.dims())?.to_device(p.value.device()).map_err(Error::from)
+            };
             p.value.set(&get("value")?)?;
             moments.push((get("mean")?, get("square")?));
         }

@@ -80,7 +80,10 @@ impl Lesson<'_> {
             let pieces = view.prompt(caption, view.model.layout().unit(), view.model.layout().unit());
             let pieces = pieces.map_err(|e| Error::invalid("captions", format!("caption {picture}: {e}")))?;
             if !pieces.iter().any(|p| matches!(p, Piece::Vector(row) if *row < options.embedding_vectors)) {
-                let message = format!("caption {picture}, {caption:?}, does not contain the identifier {} as a word", options.identifier);
+                let message = format!(
+                    "caption {picture}, {caption:?}, does not contain the identifier {} as a word",
+                    options.identifier
+                );
                 return Err(Error::invalid("captions", message));
             }
         }

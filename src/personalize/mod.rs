@@ -54,7 +54,8 @@ pub fn train(
     lesson.check_prompts(Learner::embedding(model, options, &vectors)?.view())?;
 
     lesson.references = dataset.encode(model, options, run)?;
-    let checkpoints = Checkpointing::begin(options, Identity::new(model, options, &lesson.references, dataset.captions()))?;
+    let checkpoints =
+        Checkpointing::begin(options, Identity::new(model, options, &lesson.references, dataset.captions()))?;
     if options.prior_weight > 0.0 {
         lesson.prior = match checkpoints.prior()? {
             Some(prior) => prior,
@@ -70,7 +71,10 @@ pub fn train(
         identifier: options.identifier.clone(),
         class_word: options.class_word.trim().to_string(),
         // Those of the reference pictures have done their service.
-        vectors: vectors.narrow(0, 0, options.embedding_vectors as usize)?.to_dtype(DType::F32)?.to_device(&Device::Cpu)?,
+        vectors: vectors
+            .narrow(0, 0, options.embedding_vectors as usize)?
+            .to_dtype(DType::F32)?
+            .to_device(&Device::Cpu)?,
         changes,
         model: model.fingerprint().to_string(),
         method: options.method.name().to_string(),

@@ -65,7 +65,8 @@ pub enum Trainable {
 }
 
 impl Trainable {
-    pub const ALL: [Trainable; 5] = [Trainable::Qkv, Trainable::Attention, Trainable::Mlp, Trainable::All, Trainable::Lora];
+    pub const ALL: [Trainable; 5] =
+        [Trainable::Qkv, Trainable::Attention, Trainable::Mlp, Trainable::All, Trainable::Lora];
 
     /// As it is written in options and files.
     pub fn name(self) -> &'static str {
@@ -130,7 +131,7 @@ pub struct Options {
     pub layer_learning_rate: f64,
     /// Which weights learn in the layers stage. Default `qkv` (the paper's count of weights fits no other set).
     pub trainable: Trainable,
-    /// Rank of `lora`. 1 to 1024, default 64 (paper: 16 to 256).
+    /// Rank of `lora`, at most the sides of the matrix it changes. 1 to 1024, default 64 (paper: 16 to 256).
     pub lora_rank: u32,
     /// Of the layers that may learn only every n-th does, the first among them. 1 to 1000, default 1 (paper: 1, 2, 4).
     pub layer_stride: u32,
@@ -253,15 +254,10 @@ impl Options {
         match method {
             Method::TwoStage => base,
             Method::TextualInversion => Options { layer_steps: 0, per_image_tokens: false, ..base },
-            Method::Dreambooth => Options {
-                embedding_steps: 0,
-                train_embedding_in_layer_stage: true,
-                per_image_tokens: false,
-                ..base
-            },
-            Method::Lora => {
-                Options { trainable: Trainable::Lora, layer_steps: 150, layer_learning_rate: 1e-4, ..base }
+            Method::Dreambooth => {
+                Options { embedding_steps: 0, train_embedding_in_layer_stage: true, per_image_tokens: false, ..base }
             }
+            Method::Lora => Options { trainable: Trainable::Lora, layer_steps: 150, layer_learning_rate: 1e-4, ..base },
         }
     }
 
@@ -315,10 +311,16 @@ impl Options {
             return Err(Error::invalid("identifier", format!("is {id:?}; allowed are 1 to 64 bytes without blanks")));
         }
         if self.use_class_word && class.is_empty() {
-            return Err(Error::invalid("class_word", "is empty; say what the subject is (\"dog\"), or set use_class_word to false"));
+            return Err(Error::invalid(
+                "class_word",
+                "is empty; say what the subject is (\"dog\"), or set use_class_word to false",
+            ));
         }
         if self.prior_weight > 0.0 && class.is_empty() {
-            return Err(Error::invalid("class_word", "is empty, but prior_weight asks for pictures of the plain class"));
+            return Err(Error::invalid(
+                "class_word",
+                "is empty, but prior_weight asks for pictures of the plain class",
+            ));
         }
         if class.split_whitespace().any(|word| word == id) {
             return Err(Error::invalid("identifier", format!("{id} is part of the class word \"{class}\"")));
@@ -327,7 +329,10 @@ impl Options {
             return Err(Error::invalid("templates", format!("{bad:?} does not have exactly one {{}} for the subject")));
         }
         if let Some(bad) = self.templates.iter().find(|t| t.contains(id)) {
-            return Err(Error::invalid("templates", format!("{bad:?} already contains the identifier {id}; write {{}} there")));
+            return Err(Error::invalid(
+                "templates",
+                format!("{bad:?} already contains the identifier {id}; write {{}} there"),
+            ));
         }
         let hidden = model.transformer().config.hidden_size;
         match (&self.initial_embedding, &self.initial_word) {
@@ -347,13 +352,22 @@ impl Options {
             (None, Some(word)) if word.trim().is_empty() => return Err(Error::invalid("initial_word", "is empty")),
             _ => {}
         }
-        if self.trained_layers(model).is_empty() || self.layers.iter().any(|&l| l as usize >= model.transformer().layers.len()) {
+        if self.trained_layers(model).is_empty()
+            || self.layers.iter().any(|&l| l as usize >= model.transformer().layers.len())
+        {
             let count = model.transformer().layers.len();
-            return Err(Error::invalid("layers", format!("is {:?}; the model has layers 0 to {}", self.layers, count - 1)));
+            return Err(Error::invalid(
+                "layers",
+                format!("is {:?}; the model has layers 0 to {}", self.layers, count - 1),
+            ));
         }
         let unit = model.layout().unit();
-        crop_sizes(self.image_size, unit)
-            .map_err(|_| Error::invalid("image_size", format!("is {}; expected a multiple of {unit}, the model's grid unit", self.image_size)))?;
+        crop_sizes(self.image_size, unit).map_err(|_| {
+            Error::invalid(
+                "image_size",
+                format!("is {}; expected a multiple of {unit}, the model's grid unit", self.image_size),
+            )
+        })?;
         if self.checkpoint_every > 0 && self.checkpoint_path.is_none() {
             return Err(Error::invalid("checkpoint_path", "is needed if checkpoint_every is not 0"));
         }

@@ -28,7 +28,8 @@ pub fn draw(logits: &mut [f32], temperature: f32, seed: u64, position: u32) -> u
     logits.iter_mut().for_each(|l| *l /= temperature);
     add_gumbel(logits, seed, position);
     // The first of equal scores, so that the result does not depend on how the search is split.
-    let best = logits.iter().enumerate().fold((0, f32::NEG_INFINITY), |best, (i, &l)| if l > best.1 { (i, l) } else { best });
+    let best =
+        logits.iter().enumerate().fold((0, f32::NEG_INFINITY), |best, (i, &l)| if l > best.1 { (i, l) } else { best });
     best.0 as u32
 }
 

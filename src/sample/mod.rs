@@ -130,9 +130,10 @@ pub fn draw_pictures(view: &Personalized, prompt: &str, options: &Options, run: 
             decoder.step(&drawn, (position + 1).is_multiple_of(width))?;
         }
     }
-    let samples = codes.into_iter().zip(seeds).map(|(codes, seed)| {
-        Ok(Sample { tokens: Tokens::new(height, width, codes)?, seed })
-    });
+    let samples = codes
+        .into_iter()
+        .zip(seeds)
+        .map(|(codes, seed)| Ok(Sample { tokens: Tokens::new(height, width, codes)?, seed }));
     samples.collect()
 }
 
@@ -182,7 +183,10 @@ impl<'v> Decoder<'v> {
         let hidden = transformer.forward(&view.embed(&rows)?, &context, Some(&mut cache))?;
         let hidden_slots = guided.then(|| {
             let values: Vec<f32> = (0..2 * count)
-                .flat_map(|row| (0..capacity).map(move |slot| if row >= count && slot < prompt.len() { f32::NEG_INFINITY } else { 0.0 }))
+                .flat_map(|row| {
+                    (0..capacity)
+                        .map(move |slot| if row >= count && slot < prompt.len() { f32::NEG_INFINITY } else { 0.0 })
+                })
                 .collect();
             Tensor::from_vec(values, (2 * count, 1, 1, capacity), device)
         });
@@ -204,7 +208,8 @@ impl<'v> Decoder<'v> {
     /// Feeds the code just drawn for each picture, and the newline where a row ends.
     fn step(&mut self, drawn: &[u32], row_ends: bool) -> Result<()> {
         let layout = self.view.model.layout();
-        let mut rows: Vec<Vec<Piece>> = drawn.iter().map(|&c| vec![Piece::Token(layout.code_tokens()[c as usize])]).collect();
+        let mut rows: Vec<Vec<Piece>> =
+            drawn.iter().map(|&c| vec![Piece::Token(layout.code_tokens()[c as usize])]).collect();
         if row_ends {
             rows.iter_mut().for_each(|r| r.push(Piece::Token(layout.newline)));
         }
@@ -242,7 +247,9 @@ impl<'v> Decoder<'v> {
             }
         }
         if logits.iter().flatten().any(|l| l.is_nan()) {
-            return Err(Error::Internal { message: "the transformer produced NaN; are the model's or the subject's weights sound?".into() });
+            return Err(Error::Internal {
+                message: "the transformer produced NaN; are the model's or the subject's weights sound?".into(),
+            });
         }
         Ok(logits)
     }

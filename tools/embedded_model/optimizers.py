@@ -1,5 +1,32 @@
-"""bf16 working weights with f32 masters; Muon for matrices and kernels, AdamW for the rest."""
+"""Muon for matrices and kernels, AdamW for the rest."""
 import torch
+
+
+class StackedMuon(torch.optim.Muon):
+    """torch.optim.Muon with the same state, but matrices of one shape orthogonalised together and in f32: without AMX, f32
+    products are twice as fast as bf16 ones, and one batched product beats dozens of small ones."""
+    @torch.no_grad()
+    def step(self, closure=None):
+        for g in self.param_groups:
+            a, b, c = g['ns_coefficients']
+            shapes = {}
+            for p in g['params']:
+                if p.grad is None: continue
+                s = self.state[p]
+                if 'momentum_buffer' not in s: s['momentum_buffer'] = torch.zeros_like(p.grad)
+                m = s['momentum_buffer']
+                m.lerp_(p.grad, 1 - g['momentum'])
+                u = p.grad.lerp(m, g['momentum']) if g['nesterov'] else m
+                shapes.setdefault(p.shape, []).append((p, u))
+            for (rows, cols), pairs in shapes.items():
+                x = torch.stack([u.mT if rows > cols else u for _, u in pairs])
+                x /= x.flatten(1).norm(dim=1).clamp(min=g['eps'])[:, None, None]
+                for _ in range(g['ns_steps']):
+                    gram = torch.bmm(x, x.mT)
+                    x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+                k = .2 * max(rows, cols) ** .5
+                for (p, _), o in zip(pairs, x):
+                    p.mul_(1 - g['lr'] * g['weight_decay']).add_(o.mT if rows > cols else o, alpha=-g['lr'] * k)
 
 
 class Trainer:
@@ -12,7 +39,7 @@ class Trainer:
         for m in self.master: m.requires_grad_()
         matrix = [p.dim() in (2, 4) and p.shape[0] > 1 and not plain(n) for n, p in named]
         self.adam = torch.optim.AdamW([m for m, k in zip(self.master, matrix) if not k], betas=betas, weight_decay=0., foreach=True)
-        self.muon = torch.optim.Muon([m for m, k in zip(self.master, matrix) if k], momentum=.95, weight_decay=.01,
+        self.muon = StackedMuon([m for m, k in zip(self.master, matrix) if k], momentum=.95, weight_decay=.01,
                                      adjust_lr_fn='match_rms_adamw', ns_steps=4)
 
     def step(self, lr, clip=1.0):

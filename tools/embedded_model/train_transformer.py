@@ -11,21 +11,28 @@ if __name__ == '__main__':
     p.add_argument('--codes', required=True, nargs='+', help='NAME.npy of codes; captions in NAME.json'); p.add_argument('--out', required=True)
     p.add_argument('--steps', type=int, required=True); p.add_argument('--decay', type=int, required=True)
     p.add_argument('--batch', type=int, default=32); p.add_argument('--lr', type=float, default=3e-3)
-    p.add_argument('--layers', type=int, default=6); p.add_argument('--drop', type=float, default=.1)
+    p.add_argument('--layers', type=int, default=5); p.add_argument('--drop', type=float, default=.1)
+    p.add_argument('--compile', action='store_true', help='let torch fuse the layers; about a minute of compiling')
     p.add_argument('--until', type=float, default=float('inf'), help='Unix time by which the decay must be over: it begins sooner if need be')
     a = p.parse_args()
     torch.manual_seed(0)
     C = np.concatenate([np.load(c) for c in a.codes])
     meta = [m for c in a.codes for m in json.load(open(c[:-4] + '.json'))]
-    blocks = [tf.block(x) for x in C]; prompts = [tf.words(m[0]) for m in meta]
+    # Pictures of other emoji, which only the image tokenizer learns from, have no caption.
+    pairs = [(tf.block(x), tf.words(m[0])) for x, m in zip(C, meta) if m[0]]
+    blocks, prompts = [b for b, _ in pairs], [p for _, p in pairs]
     held = 256
-    m = tf.Transformer(layers=a.layers).bfloat16()
+    m = tf.Transformer(layers=a.layers)
     t = Trainer(m, lambda n: 'embed' in n or 'head' in n, (.9, .98))
     step, decay_at = 0, a.steps - a.decay
     if os.path.exists(a.out):
         d = torch.load(a.out, weights_only=True); t.restore(d['trainer']); step = d['step']; decay_at = max(decay_at, step)
     print('parameters', sum(q.numel() for q in m.parameters()) / 1e6, 'M; pictures', len(blocks) - held, 'from step', step, flush=True)
-    loss_of = lambda idx, r: m.loss(*tf.batch([tf.sequence(None if r and r.random() < a.drop else prompts[i], blocks[i]) for i in idx]))
+    if a.compile:
+        for l in m.layers: l.forward = torch.compile(l.forward, dynamic=False)
+    longest = max(len(p) + len(b) for p, b in pairs) + 3     # one length for all batches, so that there is one thing to compile
+    longest = (longest + 7) // 8 * 8 + 1
+    loss_of = lambda idx, r: m.loss(*tf.batch([tf.sequence(None if r and r.random() < a.drop else prompts[i], blocks[i]) for i in idx], longest if a.compile else 0))
     t0, first, mean, end = time.time(), step, None, a.steps
     while step < end:
         # The order depends on the step alone, so a resumed run sees the same batches.

@@ -48,8 +48,9 @@ def sequence(prompt, image):
     return head + image + [SEP], [-100] * len(head) + image + [SEP]
 
 
-def batch(pairs):
-    n = max(len(s) for s, _ in pairs)
+def batch(pairs, length=0):
+    """Padded on the right to the longest, or to `length`."""
+    n = max(length, *(len(s) for s, _ in pairs))
     return (torch.tensor([s + [0] * (n - len(s)) for s, _ in pairs]), torch.tensor([l + [-100] * (n - len(l)) for _, l in pairs]))
 
 

@@ -44,19 +44,24 @@ struct Raw {
 impl Config {
     /// Reads and checks `config.json`; `file` is named in errors.
     pub fn from_json(text: &str, file: &Path) -> Result<Self> {
-        let raw: Raw = serde_json::from_str(text).map_err(|e| Error::bad_format(file, format!("not a model configuration: {e}")))?;
+        let raw: Raw = serde_json::from_str(text)
+            .map_err(|e| Error::bad_format(file, format!("not a model configuration: {e}")))?;
         let unsupported = |message: String| Error::UnsupportedModel { file: file.to_owned(), message };
         match raw.model_type.as_deref() {
             Some("chameleon") => {}
             Some(other) => {
-                return Err(unsupported(format!("model_type is \"{other}\"; this library knows \"chameleon\" (Lumina-mGPT)")))
+                return Err(unsupported(format!(
+                    "model_type is \"{other}\"; this library knows \"chameleon\" (Lumina-mGPT)"
+                )))
             }
             None => return Err(Error::bad_format(file, "field model_type is missing; expected \"chameleon\"")),
         }
         let need = |name: &str, value: Option<usize>| match value {
             Some(0) => Err(Error::bad_format(file, format!("field {name} is 0"))),
             // No published model comes near; a product of two such numbers still fits 64 bits.
-            Some(n) if n > 1 << 24 => Err(Error::bad_format(file, format!("field {name} is {n}, which is not plausible"))),
+            Some(n) if n > 1 << 24 => {
+                Err(Error::bad_format(file, format!("field {name} is {n}, which is not plausible")))
+            }
             Some(n) => Ok(n),
             None => Err(Error::bad_format(file, format!("field {name} is missing"))),
         };
@@ -108,7 +113,8 @@ impl Config {
 
     /// Parameters of the transformer, the image tokenizer not counted.
     pub fn parameters(&self) -> u64 {
-        let (h, v, i, d) = (self.hidden_size as u64, self.vocab_size as u64, self.intermediate_size as u64, self.head_dim as u64);
+        let (h, v, i, d) =
+            (self.hidden_size as u64, self.vocab_size as u64, self.intermediate_size as u64, self.head_dim as u64);
         let kv = self.kv_heads as u64 * d;
         let layer = 2 * h * h + 2 * h * kv + 3 * h * i + 2 * h + 4 * d;
         let embeddings = if self.tie_word_embeddings { v * h } else { 2 * v * h };

@@ -52,7 +52,9 @@ impl Layout {
                 id.ok_or_else(|| {
                     Error::bad_format(
                         text.file(),
-                        format!("no IMGIMG token stands for VQ index {index} (the image tokenizer has {codebook} codes)"),
+                        format!(
+                            "no IMGIMG token stands for VQ index {index} (the image tokenizer has {codebook} codes)"
+                        ),
                     )
                 })
             })
@@ -91,7 +93,10 @@ impl Layout {
     pub fn grid(&self, width: u32, height: u32) -> Result<(u32, u32)> {
         for (field, side) in [("width", width), ("height", height)] {
             if side == 0 || !side.is_multiple_of(self.unit) {
-                return Err(Error::invalid(field, format!("{side} is not a positive multiple of {} pixels", self.unit)));
+                return Err(Error::invalid(
+                    field,
+                    format!("{side} is not a positive multiple of {} pixels", self.unit),
+                ));
             }
             self.size_token(field, side / self.unit)?;
         }
@@ -101,8 +106,11 @@ impl Layout {
     fn size_token(&self, field: &str, n: u32) -> Result<u32> {
         self.size_tokens.get(n as usize).copied().flatten().ok_or_else(|| {
             let largest = self.size_tokens.iter().rposition(Option::is_some).unwrap_or(0) as u32;
-            let message =
-                format!("{} pixels have no size token in this model; the largest is {} pixels", n * self.unit, largest * self.unit);
+            let message = format!(
+                "{} pixels have no size token in this model; the largest is {} pixels",
+                n * self.unit,
+                largest * self.unit
+            );
             Error::invalid(field, message)
         })
     }
@@ -153,7 +161,10 @@ impl Layout {
         let rows = &inner[2..];
         let expected = height as usize * (width as usize + 1);
         if rows.len() != expected {
-            return Err(wrong(format!("{} tokens follow the size tokens; a {height} x {width} grid has {expected}", rows.len())));
+            return Err(wrong(format!(
+                "{} tokens follow the size tokens; a {height} x {width} grid has {expected}",
+                rows.len()
+            )));
         }
         let mut codes = Vec::with_capacity(height as usize * width as usize);
         for row in rows.chunks_exact(width as usize + 1) {

@@ -77,9 +77,10 @@ impl Cache {
             let (b, h, s, d) = t.dims4()?;
             Ok(t.unsqueeze(1)?.expand((b, times, h, s, d))?.reshape((b * times, h, s, d))?)
         };
-        let layers = self.layers.iter().map(|l| {
-            Ok(LayerCache { keys: repeat(&l.keys)?, values: repeat(&l.values)?, filled: l.filled })
-        });
+        let layers = self
+            .layers
+            .iter()
+            .map(|l| Ok(LayerCache { keys: repeat(&l.keys)?, values: repeat(&l.values)?, filled: l.filled }));
         Ok(Cache { layers: layers.collect::<Result<_>>()? })
     }
 }
@@ -265,7 +266,8 @@ impl Layer {
             None => Ok(y),
         };
         // Post-norm models normalise what a sub-layer gives, the others what it gets.
-        let sub_layer = |x: &Tensor, norm: &Tensor, y: &mut dyn FnMut(&Tensor) -> Result<Tensor>| match config.swin_norm {
+        let sub_layer = |x: &Tensor, norm: &Tensor, y: &mut dyn FnMut(&Tensor) -> Result<Tensor>| match config.swin_norm
+        {
             true => Ok(ops::rms_norm(&y(x)?, norm, eps)?),
             false => y(&ops::rms_norm(x, norm, eps)?),
         };

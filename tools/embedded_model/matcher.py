@@ -1,0 +1,39 @@
+"""Which style's drawing of a class does a picture show? Masked squared error against every sprite, over sizes, mirror
+images and places, at half resolution. Works for art that the classifier never saw. Low error means the same colours in the
+same places; look at the pictures as well."""
+import numpy as np, torch, torch.nn.functional as F
+from PIL import Image
+import world
+
+STYLES = (*world.STYLES, world.HELD_OUT_STYLE)
+SIZES = (44, 48, 56, 60, 64, 68, 72, 76, 80, 88)
+
+
+class Matcher:
+    def __init__(self, raw, cls, grey=False):
+        self.grey, self.sprites = grey, []
+        for style in STYLES:
+            sprite = world.load_sprite(raw, style, world.CLASSES[cls])
+            for side in SIZES:
+                k = side / 2 / max(sprite.size)
+                a = np.asarray(sprite.resize((max(2, round(sprite.size[0] * k)), max(2, round(sprite.size[1] * k))), Image.LANCZOS)).astype(np.float32) / 255
+                for b in (a, a[:, ::-1]):
+                    t, m = torch.from_numpy(b[..., :3].copy()).permute(2, 0, 1), torch.from_numpy((b[..., 3] > .5).astype(np.float32))
+                    self.sprites.append((style, (t.mean(0, keepdim=True) if grey else t)[None], m[None, None]))
+
+    @torch.inference_mode()
+    def __call__(self, pictures):
+        """-> for each picture {style: error}; `grey` compares light and dark only, for tinted pictures."""
+        x = F.avg_pool2d(torch.from_numpy(np.asarray(pictures).astype(np.float32) / 255).permute(0, 3, 1, 2), 2)
+        if self.grey: x = x.mean(1, keepdim=True)
+        best = {s: torch.full((len(x),), 9.) for s in STYLES}
+        for style, t, a in self.sprites:
+            if self.grey:      # independent of brightness and contrast: 1 - correlation under the mask
+                n = a.sum(); sx, sxx, sxt = F.conv2d(x, a), F.conv2d(x * x, a), F.conv2d(x, a * t)
+                mt = (a * t).sum() / n; vt = (a * t * t).sum() / n - mt ** 2; vx = (sxx / n - (sx / n) ** 2).clamp_min(1e-4)
+                e = 1 - (sxt / n - sx / n * mt) / (vt * vx).sqrt()
+            else:
+                m = a.expand_as(t)
+                e = (F.conv2d(x * x, m) - 2 * F.conv2d(x, m * t) + (m * t * t).sum()) / m.sum()
+            best[style] = torch.minimum(best[style], e.flatten(1).amin(1))
+        return [{s: round(best[s][i].item(), 5) for s in STYLES} for i in range(len(x))]
