@@ -95,9 +95,17 @@ fn varied(picture: &Picture, index: usize, unit: u32, options: &Options) -> Resu
         let mut random = Stream::new(options.seed, Purpose::Augment, (index as u64) << 16 | copy as u64);
         // Every number is drawn whether it is used or not, so that one option does not change what another draws.
         let at = Crop::At(random.uniform().into(), random.uniform().into());
-        let zoom = ZOOM.0 + (ZOOM.1 - ZOOM.0) * random.uniform();
+        let mut zoom = ZOOM.0 + (ZOOM.1 - ZOOM.0) * random.uniform();
         let mut shift = || SHIFT * (2.0 * random.uniform() - 1.0);
-        let (dx, dy) = (shift(), shift());
+        let (mut dx, mut dy) = (shift(), shift());
+        if options.augment_aligned {
+            // A unit is two patches.
+            let whole = |share: f32, side: u32| {
+                let patches = (2 * side / unit) as f32;
+                (share * patches).round() / patches
+            };
+            (zoom, dx, dy) = (1.0, whole(dx, plain.width()), whole(dy, plain.height()));
+        }
         let mirrored = random.chance(0.5);
         let mut copy = match options.random_crop {
             true => picture.fit(options.image_size, unit, at)?,
@@ -149,6 +157,21 @@ mod tests {
         }
         assert!(copies == varied(&picture(), 1, 8, &options).unwrap());
         assert!(copies[1] != varied(&picture(), 1, 8, &Options { seed: 4, ..options }).unwrap()[1]);
+    }
+
+    #[test]
+    fn aligned_copies_hold_the_picture_moved_by_whole_patches() {
+        let picture = Picture::new(64, 64, (0..64 * 64 * 3).map(|i| (i * 37 % 251) as u8).collect()).unwrap();
+        let options = Options { augment: 8, augment_aligned: true, image_size: 64, seed: 2, ..Options::default() };
+        let copies = varied(&picture, 0, 8, &options).unwrap();
+        let pixel = |p: &Picture, x: i32, y: i32| p.rgb()[((y * 64 + x) * 3) as usize];
+        for copy in &copies[1..] {
+            // The middle, which no shift pushes out, is there again some patches of 4 pixels away.
+            let found = (-2..=2).flat_map(|dy| (-2..=2).map(move |dx| (4 * dx, 4 * dy))).any(|(dx, dy)| {
+                (24..40).all(|y| (24..40).all(|x| pixel(copy, x + dx, y + dy) == pixel(&copies[0], x, y)))
+            });
+            assert!(found);
+        }
     }
 
     #[test]

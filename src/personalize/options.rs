@@ -183,6 +183,9 @@ pub struct Options {
     /// side (edges repeated), mirrored half of the time if `flip`, cropped anew if `random_crop`. Default 0 (paper); worth
     /// having for small models, which else learn the pictures by heart.
     pub augment: u32,
+    /// Varied copies are not zoomed, and shifted by whole patches of the image tokenizer only, so that their tokens are
+    /// those of the picture, moved. For models whose own pictures are drawn on that grid. Default false.
+    pub augment_aligned: bool,
 
     /// Weight of the loss on pictures of the plain class that the untouched model drew (DreamBooth); as many of them as
     /// pictures of the subject are in each step of the layers stage. 0 switches it off. 0 to 100, default 0 (paper: none).
@@ -237,6 +240,7 @@ impl Default for Options {
             random_crop: false,
             flip: false,
             augment: 0,
+            augment_aligned: false,
             prior_weight: 0.0,
             prior_count: 32,
             early_stop: 0,

@@ -39,7 +39,7 @@ def score(pictures, wanted, judge_path):
     rows = collections.defaultdict(lambda: collections.defaultdict(list))
     for w, seen in zip(wanted, classifier.judge(m, pictures)):
         for k, v in FIELDS.items():
-            if k in w: rows[w.get('group', 'all')][k].append(seen[v] == w[k])
+            if w.get(k): rows[w.get('group', 'all')][k].append(seen[v] == w[k])
     groups = {g: {'pictures': len(next(iter(d.values()))), **{k: round(float(np.mean(v)), 3) for k, v in d.items()}} for g, d in rows.items()}
     return {'classifier': own, 'groups': groups}
 
