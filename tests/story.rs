@@ -16,7 +16,7 @@ fn open(name: &str) -> Model {
 }
 
 fn reference(shade: u8) -> Picture {
-    let rgb = (0..16 * 16 * 3).map(|i| (i % 48) as u8 * 5 ^ shade).collect();
+    let rgb = (0..16 * 16 * 3).map(|i| ((i % 48) as u8 * 5) ^ shade).collect();
     Picture::new(16, 16, rgb).unwrap()
 }
 

@@ -41,12 +41,14 @@ def seen_and_matched(folder, judge, raw):
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument('--path', required=True, help='folder of the benchmark'); p.add_argument('--judge', required=True); p.add_argument('--raw', required=True)
+    p.add_argument('--path', required=True, nargs='+', help='folders of benchmarks of different subjects'); p.add_argument('--judge', required=True); p.add_argument('--raw', required=True)
     p.add_argument('--threads', type=int, default=1)
     a = p.parse_args()
     torch.set_num_threads(a.threads)
-    wanted, own = seen_and_matched(a.path, a.judge, a.raw)
-    results = json.load(open(f'{a.path}/results.json'))
+    wanted, results = [], []
+    for path in a.path:
+        part, own = seen_and_matched(path, a.judge, a.raw)
+        wanted += part; results += json.load(open(f'{path}/results.json'))
     groups = list(dict.fromkeys(w['group'] for w in wanted))
     nearest = lambda w: float(min(w['errors'], key=w['errors'].get) == HELD_OUT)
     bare = lambda w: not w['grey'] and w['accessory'] == 'none'
@@ -64,7 +66,7 @@ if __name__ == '__main__':
     for g in groups:
         if not g.endswith('plain class word'): continue
         part, name = [w for w in wanted if w['group'] == g], g.split(':')[0]
-        rows.append([name, cell(spread([{**w, 'seed': 0} for w in part], nearest)).split(' ±')[0], cell(spread([{**w, 'seed': 0} for w in part], lambda w: w['errors'][HELD_OUT]), 4).split(' ±')[0],
+        rows.append([name, f'{np.mean([nearest(w) for w in part]):.2f}', f'{np.mean([w["errors"][HELD_OUT] for w in part]):.4f}',
                      mean(name, 'held_out_class_word'), mean(name, 'known_class_word'), len(part)])
     print(table(['the plain class word with', 'nearest style is the subject\'s', 'matching error', 'subject\'s pictures, nats', 'pictures of the known styles, nats', 'pictures'], rows) + '\n')
     seconds = collections.defaultdict(list)
