@@ -255,23 +255,3 @@ fn the_weights_asked_for_are_exactly_those_of_the_published_files() {
             && !names.contains("decoder.up.0.upsample.conv.weight")
     );
 }
-
-/// `cargo test --test vqgan -- --ignored --nocapture` prints how long a picture takes.
-#[test]
-#[ignore = "a measurement"]
-fn timing() {
-    for (name, ch, mult, groups, size) in
-        [("embedded", 16, vec![1, 2, 3, 5], 8, 96usize), ("Lumina", 128, vec![1, 1, 2, 2, 4], 32, 256)]
-    {
-        let config = Config { ch, ch_mult: mult, num_groups: groups, ..Config::default() };
-        let model = Vqgan::load(&config, true, weight).unwrap();
-        let input = Tensor::zeros((1, 3, size, size), candle_core::DType::F32, &Device::Cpu).unwrap();
-        for _ in 0..3 {
-            let start = std::time::Instant::now();
-            let tokens = model.encode(&input).unwrap();
-            let encoded = start.elapsed();
-            model.decode(&tokens).unwrap();
-            println!("{name} {size}x{size}: encode {encoded:?}, decode {:?}", start.elapsed() - encoded);
-        }
-    }
-}

@@ -43,6 +43,7 @@ if __name__ == '__main__':
         if step < decay_at:
             pace = (time.time() - t0) / max(1, step - first)
             if step > first + 20 and time.time() + pace * a.decay >= a.until: decay_at, end = step, step + a.decay; print('decay from step', step, flush=True)
+        if step == decay_at: tf.save(m, a.out + '.before_decay', trainer=t.state(), step=step)      # a longer run can go on from here
         l = loss_of(order[k:k + a.batch], r); l.backward()
         fall = 1 if step < decay_at else 1 - (step - decay_at) / a.decay
         t.step(a.lr * min(1, (step + 1) / 60) * max(.01, fall))
@@ -53,4 +54,3 @@ if __name__ == '__main__':
             with torch.no_grad(): v = loss_of(range(128), None).item()
             print(f'{time.time() - t0:.0f} s step {step} held out {v:.4f}', flush=True)
             tf.save(m, a.out, trainer=t.state(), step=step)
-            if step == decay_at // 200 * 200: tf.save(m, a.out + '.before_decay', trainer=t.state(), step=step)
