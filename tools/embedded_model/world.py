@@ -241,11 +241,11 @@ class World:
         parts, top = [(im, 0, 0)], 0
         if accessory:
             aw = {'hat': .55, 'crown': .5, 'sunglasses': .8, 'bow': .45}[accessory] * w
-            acc = self.sized('google', accessory, 0 or max(16, round(aw)), None, None, False)
+            acc = self.sized('google', accessory, max(16, round(aw)), None, None, False)
             aw, ah = acc.size
             if accessory in ('hat', 'crown'):
                 top = min(SIDE - h, snap(ah * .66)) if h < SIDE else 0
-                parts.append((acc, (w - aw) // 2, top * 0 - top + max(0, top - round(ah * .66)) if top else 0))
+                parts.append((acc, (w - aw) // 2, -min(top, round(ah * .66))))
             elif accessory == 'sunglasses':
                 parts.append((acc, (w - aw) // 2, round(h * .42 - ah / 2)))
             else:
