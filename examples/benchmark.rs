@@ -121,9 +121,8 @@ fn teach(folder: &str, recipes: &str, out: &str, model: Model) -> Result<()> {
         for seed in 0..SEEDS {
             let untouched = Personalized::new(&model, &[])?;
             draw_subject(&mut album, &untouched, class, class, "untouched", seed)?;
-            let plain = format!("a photo of a {class}");
             results.push(json!({"class": class, "seed": seed, "recipe": "untouched",
-                "held_out": mean(&untouched.score(&plain, &held_out)?)}));
+                "held_out": mean(&untouched.score(&plain_prompt(class), &held_out)?)}));
             for (name, recipe) in recipes.as_object().into_iter().flatten() {
                 let mut options = options_of(&model, recipe)?;
                 options.class_word = class.clone();

@@ -17,6 +17,7 @@ use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::Dtype;
 use sha2::{Digest, Sha256};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
@@ -252,14 +253,7 @@ impl Checkpoint {
             for &size in &entry.shape {
                 hash.update((size as u64).to_le_bytes());
             }
-            let gathered;
-            let bytes = match &entry.view {
-                None => self.bytes(entry),
-                Some(view) => {
-                    gathered = gather(self.bytes(entry), entry, view);
-                    &gathered
-                }
-            };
+            let bytes = self.contents(entry);
             if bytes.len() <= 3 * SAMPLE {
                 hash.update(bytes);
             } else {
@@ -380,6 +374,14 @@ impl Checkpoint {
         }
     }
 
+    /// A tensor's values in the order of its shape: as they lie in the file, or gathered where a view reorders them.
+    fn contents(&self, entry: &Entry) -> Cow<'_, [u8]> {
+        match &entry.view {
+            None => Cow::Borrowed(self.bytes(entry)),
+            Some(view) => Cow::Owned(gather(self.bytes(entry), entry, view)),
+        }
+    }
+
     fn bytes(&self, entry: &Entry) -> &[u8] {
         &self.sources[entry.file].bytes[entry.range.clone()]
     }
@@ -398,14 +400,7 @@ impl Checkpoint {
                 storage.verified.store(true, Ordering::Relaxed);
             }
         }
-        let gathered;
-        let bytes = match &entry.view {
-            None => self.bytes(entry),
-            Some(view) => {
-                gathered = gather(self.bytes(entry), entry, view);
-                &gathered
-            }
-        };
+        let bytes = &*self.contents(entry);
         self.check_values(name, entry, stored, bytes, dtype)?;
         let load = || Tensor::from_raw_buffer(bytes, stored, &entry.shape, device)?.to_dtype(dtype);
         load().map_err(|e| match device {
