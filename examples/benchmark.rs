@@ -74,7 +74,7 @@ impl<'m> Album<'m> {
         for sample in draw_pictures(view, prompt, &options, &mut Run::new())? {
             let file = format!("{:05}.png", self.entries.len());
             let (key, text) = sample.provenance(view, prompt, &options);
-            self.model.decode(&sample.tokens)?.save_png(self.out.join(&file), &[(key, &text)])?;
+            self.model.decode(&sample.tokens, &Run::new())?.save_png(self.out.join(&file), &[(key, &text)])?;
             entry["file"] = file.into();
             self.entries.push(entry.clone());
         }
@@ -117,12 +117,12 @@ fn teach(folder: &str, recipes: &str, out: &str, model: Model) -> Result<()> {
         let paths = files.as_array().into_iter().flatten().filter_map(Value::as_str).map(|f| folder.join(f));
         let all = paths.map(Picture::load).collect::<Result<Vec<_>>>()?;
         let (learned, held_out) = all.split_at(LEARNED.min(all.len()));
-        let held_out = held_out.iter().map(|p| model.encode(p)).collect::<Result<Vec<_>>>()?;
+        let held_out = held_out.iter().map(|p| model.encode(p, &Run::new())).collect::<Result<Vec<_>>>()?;
         for seed in 0..SEEDS {
             let untouched = Personalized::new(&model, &[])?;
             draw_subject(&mut album, &untouched, class, class, "untouched", seed)?;
             results.push(json!({"class": class, "seed": seed, "recipe": "untouched",
-                "held_out": mean(&untouched.score(&plain_prompt(class), &held_out)?)}));
+                "held_out": mean(&untouched.score(&plain_prompt(class), &held_out, &mut Run::new())?)}));
             for (name, recipe) in recipes.as_object().into_iter().flatten() {
                 let mut options = options_of(&model, recipe)?;
                 options.class_word = class.clone();
@@ -138,7 +138,7 @@ fn teach(folder: &str, recipes: &str, out: &str, model: Model) -> Result<()> {
                     let plain = json!({"class": class, "group": format!("{name}: plain class word"), "seed": seed});
                     (0..2)
                         .try_for_each(|i| album.draw(&view, &plain_prompt(class), 900 + 2 * seed + i, plain.clone()))?;
-                    Ok(mean(&view.score(&prompt, &held_out)?))
+                    Ok(mean(&view.score(&prompt, &held_out, &mut Run::new())?))
                 };
                 let full = score(&subject, name)?;
                 let vectors_only = match subject.changes.is_empty() {

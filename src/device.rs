@@ -2,35 +2,76 @@
 
 use crate::{Error, Result};
 use candle_core::{DType, Device};
+use serde::Serialize;
 
-/// Opens a device by name: `auto`, `cpu`, `cuda` or `cuda:N`. `auto` takes the first GPU that works, else the CPU.
+/// A device of this machine that this build can use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Description {
+    /// What to open it as.
+    pub name: String,
+    /// Memory it has, if that is known.
+    pub memory_bytes: Option<u64>,
+}
+
+/// The devices that models can be opened on, the CPU first.
+pub fn devices() -> Vec<Description> {
+    let mut found = vec![Description { name: "cpu".into(), memory_bytes: host_memory() }];
+    // A number that no machine reaches; the first that cannot be opened ends the list.
+    let gpus = if cfg!(feature = "cuda") { 64 } else { 0 };
+    for index in (0..gpus).take_while(|&i| Device::new_cuda(i).is_ok()) {
+        found.push(Description { name: format!("cuda:{index}"), memory_bytes: None });
+    }
+    found
+}
+
+#[cfg(unix)]
+fn host_memory() -> Option<u64> {
+    // SAFETY: sysconf reads constants of the system and has no preconditions.
+    let (pages, size) = unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
+    u64::try_from(pages).ok()?.checked_mul(u64::try_from(size).ok()?)
+}
+
+#[cfg(not(unix))]
+fn host_memory() -> Option<u64> {
+    None
+}
+
+/// What a device's name asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceName {
+    /// The first GPU that works, else the CPU.
+    Auto,
+    Cpu,
+    Cuda(usize),
+}
+
+/// Reads `auto`, `cpu`, `cuda` or `cuda:N`.
+pub fn parse_device(name: &str) -> Result<DeviceName> {
+    let parsed = match name {
+        "auto" => Some(DeviceName::Auto),
+        "cpu" => Some(DeviceName::Cpu),
+        "cuda" => Some(DeviceName::Cuda(0)),
+        _ => name.strip_prefix("cuda:").and_then(|n| n.parse().ok()).map(DeviceName::Cuda),
+    };
+    parsed.ok_or_else(|| Error::invalid("device", format!("\"{name}\" is not one of auto, cpu, cuda, cuda:N")))
+}
+
+/// Opens a device by name, see [`parse_device`].
 pub fn open_device(name: &str) -> Result<Device> {
     let cuda = |index: usize| {
         Device::new_cuda(index).map_err(|e| Error::Device { message: format!("cannot use CUDA device {index}: {e}") })
     };
-    match name {
-        "cpu" => Ok(Device::Cpu),
-        "auto" if !cfg!(feature = "cuda") => Ok(Device::Cpu),
-        "auto" => Ok(cuda(0).unwrap_or_else(|e| {
+    match parse_device(name)? {
+        DeviceName::Cpu => Ok(Device::Cpu),
+        DeviceName::Auto if !cfg!(feature = "cuda") => Ok(Device::Cpu),
+        DeviceName::Auto => Ok(cuda(0).unwrap_or_else(|e| {
             log::info!("running on the CPU: {e}");
             Device::Cpu
         })),
-        _ => {
-            let index = match name.strip_prefix("cuda") {
-                Some("") => Some(0),
-                Some(rest) => rest.strip_prefix(':').and_then(|n| n.parse().ok()),
-                None => None,
-            };
-            match index {
-                Some(_) if !cfg!(feature = "cuda") => Err(Error::NotSupported {
-                    message:
-                        "this library was built without CUDA; rebuild it with `--features cuda`, or use device cpu"
-                            .into(),
-                }),
-                Some(index) => cuda(index),
-                None => Err(Error::invalid("device", format!("\"{name}\" is not one of auto, cpu, cuda, cuda:N"))),
-            }
-        }
+        DeviceName::Cuda(_) if !cfg!(feature = "cuda") => Err(Error::NotSupported {
+            message: "this library was built without CUDA; rebuild it with `--features cuda`, or use device cpu".into(),
+        }),
+        DeviceName::Cuda(index) => cuda(index),
     }
 }
 
@@ -57,6 +98,13 @@ mod tests {
         assert!(matches!(open_device("cuda:x"), Err(Error::InvalidArgument { .. })));
         assert_eq!(parse_dtype("auto", &Device::Cpu).unwrap(), DType::F32);
         assert!(parse_dtype("f16", &Device::Cpu).is_err());
+    }
+
+    #[test]
+    fn the_cpu_is_always_listed_and_opens_by_its_name() {
+        let cpu = &devices()[0];
+        assert!(open_device(&cpu.name).unwrap().is_cpu());
+        assert!(!cfg!(unix) || cpu.memory_bytes.unwrap() > 1 << 26);
     }
 
     #[cfg(not(feature = "cuda"))]

@@ -14,7 +14,9 @@
 //! | [`model`] | what a pretrained model is: checkpoint, text, image tokenizer, transformer, layout |
 //! | [`personalize`] | how a subject is taught |
 //! | [`sample`] | how tokens are drawn |
+//! | [`capi`] | the C boundary, `include/sitter.h` |
 
+pub mod capi;
 pub mod device;
 pub mod error;
 pub mod model;

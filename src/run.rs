@@ -23,6 +23,10 @@ pub enum Stage {
     Layers,
     /// Drawing tokens.
     Sample,
+    /// Scoring pictures under a prompt.
+    Score,
+    /// Turning tokens into a picture.
+    Decode,
 }
 
 impl Stage {
@@ -35,6 +39,8 @@ impl Stage {
             Stage::Embedding => "embedding",
             Stage::Layers => "layers",
             Stage::Sample => "sample",
+            Stage::Score => "score",
+            Stage::Decode => "decode",
         }
     }
 }
@@ -74,6 +80,18 @@ impl Control {
         self.0.fetch_max(CANCEL, Ordering::Relaxed);
     }
 
+    /// Errors if the run was cancelled.
+    pub fn check(&self) -> Result<()> {
+        match self.is_cancelled() {
+            true => Err(Error::Cancelled),
+            false => Ok(()),
+        }
+    }
+
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == CANCEL
+    }
+
     /// Ends the run at the next step with what it has so far.
     pub fn finish_early(&self) {
         self.0.fetch_max(FINISH, Ordering::Relaxed);
@@ -106,6 +124,11 @@ impl<'a> Run<'a> {
         Run { on_event: Some(Box::new(on_event)), ..Self::default() }
     }
 
+    /// The same run, stopped by a control that exists already.
+    pub fn controlled_by(self, control: Control) -> Self {
+        Run { control, ..self }
+    }
+
     /// The handle that stops this run from elsewhere.
     pub fn control(&self) -> Control {
         self.control.clone()
@@ -113,10 +136,7 @@ impl<'a> Run<'a> {
 
     /// To be called between two pieces of work that are too small to report: errors if the run was cancelled.
     pub fn check(&self) -> Result<()> {
-        match self.control.0.load(Ordering::Relaxed) {
-            CANCEL => Err(Error::Cancelled),
-            _ => Ok(()),
-        }
+        self.control.check()
     }
 
     /// Reports a finished step. `Ok(true)` means go on, `Ok(false)` finish early.

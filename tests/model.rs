@@ -74,9 +74,9 @@ fn the_embedded_model_opens_and_its_tokenizer_keeps_a_picture() {
 
     let picture = Picture::load(Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/subjects/fox/1.png")).unwrap();
     let picture = picture.fit(96, info.grid_unit_px, sitter::picture::Crop::Centre).unwrap();
-    let tokens = model.encode(&picture).unwrap();
+    let tokens = model.encode(&picture, &Run::new()).unwrap();
     assert_eq!((tokens.height(), tokens.width()), (12, 12));
-    let back = model.decode(&tokens).unwrap();
+    let back = model.decode(&tokens, &Run::new()).unwrap();
     let gap: f64 = picture.rgb().iter().zip(back.rgb()).map(|(&a, &b)| (a as f64 - b as f64).abs()).sum();
     let gap = gap / picture.rgb().len() as f64;
     assert!(gap < 20.0, "mean difference of {gap} levels");
@@ -87,8 +87,12 @@ fn without_a_decoder_scoring_works_and_decoding_says_what_is_missing() {
     let model = open(golden("grouped")).unwrap();
     assert!(!model.info().can_decode);
     let tokens = Tokens::new(2, 2, vec![1, 2, 3, 4]).unwrap();
-    assert!(Personalized::new(&model, &[]).unwrap().score("a fox", std::slice::from_ref(&tokens)).unwrap()[0] > 0.0);
-    let error = model.decode(&tokens).unwrap_err();
+    assert!(
+        Personalized::new(&model, &[]).unwrap().score("a fox", std::slice::from_ref(&tokens), &mut Run::new()).unwrap()
+            [0]
+            > 0.0
+    );
+    let error = model.decode(&tokens, &Run::new()).unwrap_err();
     assert!(matches!(error, Error::NotSupported { .. }) && error.to_string().contains("vqgan.ckpt"), "{error}");
 }
 
@@ -101,7 +105,7 @@ fn an_image_tokenizer_beside_the_model_wins_over_one_inside_without_decoder() {
     }
     let model = open(&folder).unwrap();
     assert!(model.info().can_decode);
-    let picture = model.decode(&Tokens::new(2, 4, (0..8).collect()).unwrap()).unwrap();
+    let picture = model.decode(&Tokens::new(2, 4, (0..8).collect()).unwrap(), &Run::new()).unwrap();
     assert_eq!((picture.width(), picture.height()), (8, 4));
 }
 

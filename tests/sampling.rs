@@ -52,7 +52,7 @@ fn scores_and_logits_agree_with_pytorch() {
         let view = Personalized::new(&model, &[]).unwrap();
         for case in cases(name) {
             let tokens = Tokens::new(case.height, case.width, case.grid).unwrap();
-            let score = view.score(&case.prompt, std::slice::from_ref(&tokens)).unwrap()[0];
+            let score = view.score(&case.prompt, std::slice::from_ref(&tokens), &mut Run::new()).unwrap()[0];
             assert!((score - case.score).abs() <= 1e-5 * case.score, "{name}: {score} against {}", case.score);
 
             let (width, height) = model.layout().pixels(&tokens);
@@ -78,9 +78,9 @@ fn pictures_of_different_sizes_are_scored_in_one_call_as_they_are_alone() {
     let view = Personalized::new(&model, &[]).unwrap();
     let grids: Vec<Tokens> =
         cases("plain").into_iter().map(|c| Tokens::new(c.height, c.width, c.grid).unwrap()).collect();
-    let together = view.score("a cat", &grids).unwrap();
+    let together = view.score("a cat", &grids, &mut Run::new()).unwrap();
     for (grid, score) in grids.iter().zip(together) {
-        let alone = view.score("a cat", std::slice::from_ref(grid)).unwrap()[0];
+        let alone = view.score("a cat", std::slice::from_ref(grid), &mut Run::new()).unwrap()[0];
         assert!((alone - score).abs() < 1e-5, "{alone} against {score}");
     }
 }
@@ -169,7 +169,8 @@ fn bf16_draws_complete_pictures_and_scores_close_to_f32() {
     assert_eq!(drawn[0].tokens.codes().len(), 16);
     let case = &cases("plain")[0];
     let tokens = [Tokens::new(case.height, case.width, case.grid.clone()).unwrap()];
-    let score = |m: &Model| Personalized::new(m, &[]).unwrap().score(&case.prompt, &tokens).unwrap()[0];
+    let score =
+        |m: &Model| Personalized::new(m, &[]).unwrap().score(&case.prompt, &tokens, &mut Run::new()).unwrap()[0];
     assert!((score(&wide) - score(&narrow)).abs() < 0.05 * score(&wide));
 }
 

@@ -59,7 +59,7 @@ fn a_subject_is_taught_with_class_pictures_drawn_by_the_untouched_model_and_draw
     let settings = sample::Options { width: 8, height: 8, guidance: 2.0, ..sample::Options::default() };
     let prompt = "a photo of a [V] fox";
     let drawn = draw_pictures(&view, prompt, &settings, &mut Run::new()).unwrap();
-    let picture = model.decode(&drawn[0].tokens).unwrap();
+    let picture = model.decode(&drawn[0].tokens, &Run::new()).unwrap();
     assert_eq!((picture.width(), picture.height()), (8, 8));
 
     let png = folder.path().join("fox.png");
@@ -93,8 +93,9 @@ fn two_subjects_stand_in_one_prompt_and_cannot_share_a_name() {
 
     // Each subject changes what is drawn, and the order in which they are given does not matter beyond rounding.
     let score = |subjects: &[&Subject]| {
-        let tokens = model.encode(&reference(0).fit(8, 4, sitter::picture::Crop::Centre).unwrap()).unwrap();
-        Personalized::new(&model, subjects).unwrap().score(prompt, &[tokens]).unwrap()[0]
+        let tokens =
+            model.encode(&reference(0).fit(8, 4, sitter::picture::Crop::Centre).unwrap(), &Run::new()).unwrap();
+        Personalized::new(&model, subjects).unwrap().score(prompt, &[tokens], &mut Run::new()).unwrap()[0]
     };
     let (ab, ba) = (score(&[&a, &b]), score(&[&b, &a]));
     assert!((ab - ba).abs() < 1e-5 * ab, "{ab} and {ba}");
@@ -103,9 +104,9 @@ fn two_subjects_stand_in_one_prompt_and_cannot_share_a_name() {
 #[test]
 fn a_subject_does_not_change_the_model() {
     let model = open("plain");
-    let tokens = [model.encode(&reference(0).fit(8, 4, sitter::picture::Crop::Centre).unwrap()).unwrap()];
+    let tokens = [model.encode(&reference(0).fit(8, 4, sitter::picture::Crop::Centre).unwrap(), &Run::new()).unwrap()];
     let score = |subjects: &[&Subject]| {
-        Personalized::new(&model, subjects).unwrap().score("a photo of a fox", &tokens).unwrap()[0]
+        Personalized::new(&model, subjects).unwrap().score("a photo of a fox", &tokens, &mut Run::new()).unwrap()[0]
     };
     let before = score(&[]);
     let dataset = Dataset::new(vec![reference(0)]).unwrap();

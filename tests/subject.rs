@@ -52,7 +52,7 @@ fn numbers(t: &Tensor) -> Vec<f32> {
 
 fn score(model: &Model, subject: &Subject) -> f32 {
     let tokens = Tokens::new(4, 4, (0..16).collect()).unwrap();
-    Personalized::new(model, &[subject]).unwrap().score("a photo of a [V] dog", &[tokens]).unwrap()[0]
+    Personalized::new(model, &[subject]).unwrap().score("a photo of a [V] dog", &[tokens], &mut Run::new()).unwrap()[0]
 }
 
 #[test]

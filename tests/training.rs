@@ -222,10 +222,10 @@ fn every_method_teaches_what_it_says_and_the_loss_falls() {
         }
 
         // What was learned helps where it is used, not only in the records of training.
-        let tokens = model.encode(&pictures(1)[0].fit(16, 4, Default::default()).unwrap()).unwrap();
+        let tokens = model.encode(&pictures(1)[0].fit(16, 4, Default::default()).unwrap(), &Run::new()).unwrap();
         let score = |subject: &Subject| {
             let view = Personalized::new(&model, &[subject]).unwrap();
-            view.score("a photo of a [V] dog", std::slice::from_ref(&tokens)).unwrap()[0]
+            view.score("a photo of a [V] dog", std::slice::from_ref(&tokens), &mut Run::new()).unwrap()[0]
         };
         if layers > 0 {
             assert!(score(&subject) < score(&subject.without_layers()), "{method:?}");
@@ -248,9 +248,9 @@ fn the_first_recorded_loss_is_the_score_of_the_untouched_model() {
     };
     let dataset = Dataset::new(pictures(1)).unwrap();
     let subject = train(&model, &dataset, &options, &mut no_prior, &mut Run::new()).unwrap();
-    let tokens = model.encode(&pictures(1)[0].fit(16, 4, Default::default()).unwrap()).unwrap();
+    let tokens = model.encode(&pictures(1)[0].fit(16, 4, Default::default()).unwrap(), &Run::new()).unwrap();
     let view = Personalized::new(&model, &[]).unwrap();
-    let expected = view.score("a photo of a cat dog", &[tokens]).unwrap()[0];
+    let expected = view.score("a photo of a cat dog", &[tokens], &mut Run::new()).unwrap()[0];
     assert!((subject.losses[0].loss - expected).abs() < 1e-5, "{} against {expected}", subject.losses[0].loss);
 }
 

@@ -125,7 +125,7 @@ fn latents_agree_with_pytorch() {
     for case in cases() {
         let wanted = &golden[&format!("{}.latents", case.name)];
         let scale = values(wanted).iter().fold(0f32, |m, v| m.max(v.abs()));
-        let difference = largest_difference(&case.model().latents(&case.input()).unwrap(), wanted) / scale;
+        let difference = largest_difference(&case.model().latents(&case.input(), &Run::new()).unwrap(), wanted) / scale;
         println!("{}: latents differ by {difference:e} of the largest", case.name);
         assert!(difference < 1e-5, "{}: {difference}", case.name);
     }
@@ -138,7 +138,12 @@ fn codes_are_those_of_pytorch() {
         // The nearest tie in the golden file is 2e-3 wide, so that every code must agree.
         let gap = values(&golden[&format!("{}.gaps", case.name)]).into_iter().fold(f32::MAX, f32::min);
         assert!(gap > 1e-3, "{gap}");
-        assert_eq!(case.model().encode(&case.input()).unwrap(), reference_codes(&golden, case.name), "{}", case.name);
+        assert_eq!(
+            case.model().encode(&case.input(), &Run::new()).unwrap(),
+            reference_codes(&golden, case.name),
+            "{}",
+            case.name
+        );
     }
 }
 
@@ -147,7 +152,7 @@ fn decoded_pictures_are_those_of_pytorch_within_one_grey_level() {
     let golden = golden();
     for case in cases() {
         let wanted = &golden[&format!("{}.decoded", case.name)];
-        let decoded = case.model().decode(&reference_codes(&golden, case.name)).unwrap();
+        let decoded = case.model().decode(&reference_codes(&golden, case.name), &Run::new()).unwrap();
         let difference = largest_difference(&decoded, wanted);
         println!("{}: decoded values differ by {difference:e}", case.name);
         assert!(difference < 1e-4, "{}: {difference}", case.name);
@@ -164,12 +169,12 @@ fn a_batch_gives_what_its_pictures_give_alone() {
     let case = &cases()[1];
     let model = case.model();
     let input = case.input();
-    let together = model.encode(&input).unwrap();
+    let together = model.encode(&input, &Run::new()).unwrap();
     for (i, tokens) in together.iter().enumerate() {
-        assert_eq!(&model.encode(&input.narrow(0, i, 1).unwrap()).unwrap()[0], tokens);
+        assert_eq!(&model.encode(&input.narrow(0, i, 1).unwrap(), &Run::new()).unwrap()[0], tokens);
     }
-    let decoded = model.decode(&together).unwrap();
-    let alone = model.decode(&together[1..]).unwrap();
+    let decoded = model.decode(&together, &Run::new()).unwrap();
+    let alone = model.decode(&together[1..], &Run::new()).unwrap();
     assert!(largest_difference(&decoded.narrow(0, 1, 1).unwrap(), &alone) < 1e-5);
 }
 
@@ -185,7 +190,7 @@ fn of_equal_codes_the_first_is_taken() {
         _ => weight(name, shape),
     };
     let model = Vqgan::load(&case.config, false, twice).unwrap();
-    let grids = model.encode(&case.input()).unwrap();
+    let grids = model.encode(&case.input(), &Run::new()).unwrap();
     assert!(grids.iter().flat_map(Tokens::codes).all(|&c| c < 128));
 }
 
@@ -194,21 +199,25 @@ fn pictures_that_make_no_grid_are_refused() {
     let model = cases()[1].model();
     for shape in [vec![1, 3, 30, 32], vec![1, 3, 32, 0], vec![1, 1, 32, 32], vec![3, 32, 32], vec![0, 3, 32, 32]] {
         let input = Tensor::zeros(shape.clone(), candle_core::DType::F32, &Device::Cpu).unwrap();
-        let error = model.encode(&input).unwrap_err();
+        let error = model.encode(&input, &Run::new()).unwrap_err();
         assert!(error.to_string().contains(&format!("multiples of 4, found {shape:?}")), "{error}");
     }
     let nan = Tensor::full(f32::NAN, (1, 3, 32, 32), &Device::Cpu).unwrap();
-    assert!(model.encode(&nan).is_err());
+    assert!(model.encode(&nan, &Run::new()).is_err());
 }
 
 #[test]
 fn grids_that_make_no_picture_are_refused() {
     let model = cases()[1].model();
     let grid = |h, w, code| Tokens::new(h, w, vec![code; (h * w) as usize]).unwrap();
-    assert!(model.decode(&[]).is_err());
-    let error = model.decode(&[grid(2, 2, 256)]).unwrap_err().to_string();
+    assert!(model.decode(&[], &Run::new()).is_err());
+    let error = model.decode(&[grid(2, 2, 256)], &Run::new()).unwrap_err().to_string();
     assert!(error.contains("code 256") && error.contains("256 of the codebook"), "{error}");
-    assert!(model.decode(&[grid(2, 2, 0), grid(2, 3, 0)]).unwrap_err().to_string().contains("2x2 and 2x3"));
+    assert!(model
+        .decode(&[grid(2, 2, 0), grid(2, 3, 0)], &Run::new())
+        .unwrap_err()
+        .to_string()
+        .contains("2x2 and 2x3"));
 }
 
 #[test]
@@ -220,8 +229,8 @@ fn a_model_without_decoder_encodes_and_says_why_it_cannot_decode() {
     };
     let model = Vqgan::load(&case.config, false, no_decoder).unwrap();
     assert!(!model.can_decode());
-    let tokens = model.encode(&case.input()).unwrap();
-    assert!(matches!(model.decode(&tokens), Err(Error::NotSupported { .. })));
+    let tokens = model.encode(&case.input(), &Run::new()).unwrap();
+    assert!(matches!(model.decode(&tokens, &Run::new()), Err(Error::NotSupported { .. })));
 }
 
 #[test]

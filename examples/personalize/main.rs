@@ -135,7 +135,7 @@ impl Artist<'_> {
         for prompt in prompts {
             let mut run: Run = progress.run();
             for sample in draw_pictures(&view, prompt, &options, &mut run)? {
-                let picture = self.model.decode(&sample.tokens)?;
+                let picture = self.model.decode(&sample.tokens, &Run::new())?;
                 self.drawn += 1;
                 let file = self.file_name(prompt);
                 let (key, text) = sample.provenance(&view, prompt, &options);

@@ -13,7 +13,7 @@ pub mod text;
 pub mod tokens;
 pub mod vqgan;
 
-use crate::device::{open_device, parse_dtype};
+use crate::device::{open_device, parse_device, parse_dtype};
 use crate::picture::Picture;
 use crate::run::{Run, Stage};
 use crate::{Error, Result};
@@ -35,7 +35,7 @@ use vqgan::Vqgan;
 pub const EMBEDDED: &str = "embedded:";
 
 /// Where and in which number format a model runs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct OpenOptions {
     /// `auto`, `cpu`, `cuda` or `cuda:N`.
     pub device: String,
@@ -46,6 +46,14 @@ pub struct OpenOptions {
 impl Default for OpenOptions {
     fn default() -> Self {
         OpenOptions { device: "auto".into(), dtype: "auto".into() }
+    }
+}
+
+impl OpenOptions {
+    /// Errors if a name is none; whether the device is there is seen when a model is opened on it.
+    pub fn check_ranges(&self) -> Result<()> {
+        parse_device(&self.device)?;
+        parse_dtype(&self.dtype, &Device::Cpu).map(|_| ())
     }
 }
 
@@ -153,15 +161,15 @@ impl Model {
     }
 
     /// The tokens of a picture, whose sides must be multiples of the grid unit; see [`Picture::fit`].
-    pub fn encode(&self, picture: &Picture) -> Result<Tokens> {
+    pub fn encode(&self, picture: &Picture, run: &Run) -> Result<Tokens> {
         self.layout.grid(picture.width(), picture.height())?;
-        let mut tokens = self.vqgan.encode(&picture.to_tensor(self.device())?)?;
+        let mut tokens = self.vqgan.encode(&picture.to_tensor(self.device())?, run)?;
         tokens.pop().ok_or_else(|| Error::Internal { message: "the image tokenizer gave nothing".into() })
     }
 
     /// The picture of a grid of tokens.
-    pub fn decode(&self, tokens: &Tokens) -> Result<Picture> {
-        let pixels = self.vqgan.decode(std::slice::from_ref(tokens))?;
+    pub fn decode(&self, tokens: &Tokens, run: &Run) -> Result<Picture> {
+        let pixels = self.vqgan.decode(std::slice::from_ref(tokens), run)?;
         Picture::from_tensor(&pixels.squeeze(0)?)
     }
 

@@ -4,6 +4,7 @@
 //! and a backward pass written by hand when the weights are frozen. The hand-written form is what keeps training lean:
 //! candle's own backward pass of a matrix product also computes the gradient of a frozen weight.
 
+use crate::run::Control;
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CudaStorage, CustomOp1, DType, Layout, Result, Shape, Storage, Tensor, D};
 
@@ -117,8 +118,9 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Resul
 }
 
 /// Rotary positions, half-split: channel j pairs with channel j + d/2. x is [B, T, heads, d]; cos and sin are
-/// [B or 1, T, 1, d/2] in the dtype of x.
-pub fn rope(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
+/// [B or 1, T, 1, d/2] in the dtype of x. The backward pass, which nothing else can interrupt, ends here with an error once
+/// `stop` is cancelled.
+pub fn rope(x: &Tensor, cos: &Tensor, sin: &Tensor, stop: &Control) -> Result<Tensor> {
     let rotate = |x: &Tensor, cos: &Tensor, sin: &Tensor, backwards: bool| -> Result<Tensor> {
         let half = x.dim(D::Minus1)? / 2;
         let (a, b) = (x.narrow(D::Minus1, 0, half)?, x.narrow(D::Minus1, half, half)?);
@@ -133,8 +135,11 @@ pub fn rope(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
     if !x.track_op() {
         return Ok(value);
     }
-    let (cos, sin) = (cos.clone(), sin.clone());
-    custom_gradient(x, value, move |g| rotate(g, &cos, &sin, true))
+    let (cos, sin, stop) = (cos.clone(), sin.clone(), stop.clone());
+    custom_gradient(x, value, move |g| match stop.is_cancelled() {
+        true => candle_core::bail!("cancelled"),
+        false => rotate(g, &cos, &sin, true),
+    })
 }
 
 /// Softmax over the last dimension, taken in f32.
@@ -191,7 +196,7 @@ mod tests {
         check(softmax, &[2, 3, 8]);
         let angle = random(&[1, 3, 1, 4]);
         let (cos, sin) = (angle.cos().unwrap(), angle.sin().unwrap());
-        check(|x| rope(x, &cos, &sin), &[2, 3, 2, 8]);
+        check(|x| rope(x, &cos, &sin, &Control::default()), &[2, 3, 2, 8]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::subject::Subject;
 use super::tokens::Tokens;
 use super::Model;
 use crate::random::Dropout;
+use crate::run::{Run, Stage};
 use crate::{Error, Result};
 use candle_core::Tensor;
 use std::ops::Range;
@@ -168,11 +169,12 @@ impl<'m> Personalized<'m> {
         weight: impl Fn(usize) -> f32,
         z_loss: f64,
         dropout: Option<&Dropout>,
+        run: &Run,
     ) -> Result<Loss> {
         let rows: Vec<&[Piece]> = sequences.iter().map(|s| s.pieces.as_slice()).collect();
         let x = self.embed(&rows)?;
         let (b, t, h) = x.dims3()?;
-        let context = self.transformer.causal_context(t, dropout)?;
+        let context = self.transformer.causal_context(t, dropout)?.stopped_by(run.control());
         let hidden = self.transformer.forward(&x, &context, None)?;
         let (mut at, mut targets, mut weights) = (Vec::new(), Vec::new(), Vec::new());
         for (i, sequence) in sequences.iter().enumerate() {
@@ -193,24 +195,27 @@ impl<'m> Personalized<'m> {
     }
 
     /// Mean nats per labelled token of each picture under a prompt: size tokens, codes, newlines, image end and closing
-    /// separator. Pictures of equal size are scored together.
-    pub fn score(&self, prompt: &str, pictures: &[Tokens]) -> Result<Vec<f32>> {
+    /// separator. Pictures of equal size are scored together. Reports each picture scored.
+    pub fn score(&self, prompt: &str, pictures: &[Tokens], run: &mut Run) -> Result<Vec<f32>> {
         /// Sequences of one pass; enough to fill the machine, few enough to hold.
         const BATCH: usize = 4;
         let mut scores = vec![0f32; pictures.len()];
         let mut order: Vec<usize> = (0..pictures.len()).collect();
         order.sort_by_key(|&i| (pictures[i].height(), pictures[i].width()));
+        let mut done = 0;
         for batch in order.chunks(BATCH) {
             let sequences = batch.iter().map(|&i| {
                 let (width, height) = self.model.layout().pixels(&pictures[i]);
                 self.sequence(Some(&self.prompt(prompt, width, height)?), &pictures[i])
             });
             let sequences = sequences.collect::<Result<Vec<_>>>()?;
-            let mut nats = self.losses(&sequences, |_| 0.0, 0.0, None)?.nats.into_iter();
+            let mut nats = self.losses(&sequences, |_| 0.0, 0.0, None, run)?.nats.into_iter();
             for (&i, sequence) in batch.iter().zip(&sequences) {
                 let n = sequence.labelled.len();
                 scores[i] = (nats.by_ref().take(n).map(f64::from).sum::<f64>() / n as f64) as f32;
             }
+            done += batch.len() as u64;
+            run.report(Stage::Score, done, pictures.len() as u64, None)?;
         }
         Ok(scores)
     }

@@ -10,6 +10,7 @@ mod yaml;
 pub use config::Config;
 
 use super::tokens::Tokens;
+use crate::run::Run;
 use crate::{Error, Result};
 use candle_core::{DType, Tensor, D};
 use layers::{Attention, Conv1x1, Conv3x3, GroupNorm, ResBlock, Source};
@@ -46,8 +47,9 @@ impl Level {
         Ok(Level { blocks, resample })
     }
 
-    fn forward(&self, mut x: Tensor) -> Result<Tensor> {
+    fn forward(&self, mut x: Tensor, run: &Run) -> Result<Tensor> {
         for (block, attention) in &self.blocks {
+            run.check()?;
             x = block.forward(&x)?;
             if let Some(attention) = attention {
                 x = attention.forward(&x)?;
@@ -113,12 +115,13 @@ impl Vqgan {
     }
 
     /// The code grids of pictures `[B, 3, H, W]` in [-1, 1]. H and W are multiples of the downsampling, 16 for Lumina.
-    pub fn encode(&self, pictures: &Tensor) -> Result<Vec<Tokens>> {
-        let z = self.latents(pictures)?; // [B, E, h, w]
+    pub fn encode(&self, pictures: &Tensor, run: &Run) -> Result<Vec<Tokens>> {
+        let z = self.latents(pictures, run)?; // [B, E, h, w]
         let (b, e, h, w) = z.dims4()?;
         let flat = z.permute((0, 2, 3, 1))?.reshape((b * h * w, e))?;
         let mut codes: Vec<u32> = Vec::with_capacity(b * h * w);
         for start in (0..b * h * w).step_by(PIXELS_AT_ONCE) {
+            run.check()?;
             let rows = flat.narrow(0, start, PIXELS_AT_ONCE.min(b * h * w - start))?;
             codes.extend(self.nearest(&rows)?);
         }
@@ -126,7 +129,7 @@ impl Vqgan {
     }
 
     /// What is quantised: `[B, embed_dim, H / downsampling, W / downsampling]`.
-    pub fn latents(&self, pictures: &Tensor) -> Result<Tensor> {
+    pub fn latents(&self, pictures: &Tensor, run: &Run) -> Result<Tensor> {
         let d = self.config.downsampling() as usize;
         match *pictures.dims() {
             [b, 3, h, w] if b > 0 && h > 0 && w > 0 && h % d == 0 && w % d == 0 => {}
@@ -135,11 +138,11 @@ impl Vqgan {
                 return Err(Error::invalid("pictures", m));
             }
         }
-        self.encoder.forward(&pictures.to_device(self.codebook.device())?.to_dtype(DType::F32)?)
+        self.encoder.forward(&pictures.to_device(self.codebook.device())?.to_dtype(DType::F32)?, run)
     }
 
     /// The pictures of code grids of one size: `[B, 3, H, W]`, about -1 to 1, not clamped.
-    pub fn decode(&self, grids: &[Tokens]) -> Result<Tensor> {
+    pub fn decode(&self, grids: &[Tokens], run: &Run) -> Result<Tensor> {
         let Some(decoder) = &self.decoder else {
             let message =
                 "the model's files hold no decoder of the image tokenizer (decoder.*), so its tokens cannot become \
@@ -164,7 +167,7 @@ impl Vqgan {
         let (b, h, w) = (grids.len(), first.height() as usize, first.width() as usize);
         let codes = Tensor::new(codes, self.codebook.device())?;
         let z = self.codebook.index_select(&codes, 0)?.reshape((b, h, w, e))?.permute((0, 3, 1, 2))?;
-        decoder.forward(&z.contiguous()?)
+        decoder.forward(&z.contiguous()?, run)
     }
 
     /// The index of the nearest code for each row of z `[N, E]`, the lowest of equals.
@@ -223,10 +226,10 @@ impl Encoder {
         })
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, run: &Run) -> Result<Tensor> {
         let mut x = self.conv_in.forward(x)?;
         for level in &self.down {
-            x = level.forward(x)?;
+            x = level.forward(x, run)?;
             if let Some(conv) = &level.resample {
                 // Zeros on the right and below only: the asymmetry is part of the model.
                 x = conv.forward(&x.pad_with_zeros(3, 0, 1)?.pad_with_zeros(2, 0, 1)?)?;
@@ -268,11 +271,11 @@ impl Decoder {
         })
     }
 
-    fn forward(&self, z: &Tensor) -> Result<Tensor> {
+    fn forward(&self, z: &Tensor, run: &Run) -> Result<Tensor> {
         let x = self.conv_in.forward(&self.post_quant_conv.forward(z)?)?;
         let mut x = self.mid.forward(&x)?;
         for level in self.up.iter().rev() {
-            x = level.forward(x)?;
+            x = level.forward(x, run)?;
             if let Some(conv) = &level.resample {
                 let (_, _, h, w) = x.dims4()?;
                 x = conv.forward(&x.upsample_nearest2d(2 * h, 2 * w)?)?;

@@ -73,7 +73,7 @@ impl Dataset {
         let total = copies.iter().map(Vec::len).sum::<usize>() as u64;
         let mut done = 0;
         let mut encode = |picture: &Picture| {
-            let tokens = model.encode(picture)?;
+            let tokens = model.encode(picture, run)?;
             done += 1;
             // Finishing early here still teaches one step, so that there is something to return.
             run.report(Stage::Encode, done, total, None)?;

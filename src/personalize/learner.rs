@@ -151,7 +151,7 @@ impl<'m> Learner<'m> {
         let per_pass = sequences.len().div_ceil(self.options.accumulation as usize).max(1);
         for (pass, sequences) in sequences.chunks(per_pass).enumerate() {
             run.check()?;
-            loss += self.pass(pass, sequences, &mut gradients)?;
+            loss += self.pass(pass, sequences, &mut gradients, run)?;
         }
         let gradients = self.parameters.iter().zip(gradients).map(|(p, g)| match g {
             Some(g) => Ok(g),
@@ -190,7 +190,13 @@ impl<'m> Learner<'m> {
     }
 
     /// Forward and backward over some sequences of a step with their weights per labelled token; adds to the gradients.
-    fn pass(&self, pass: usize, sequences: &[(&Sequence, f32)], gradients: &mut [Option<Tensor>]) -> Result<f64> {
+    fn pass(
+        &self,
+        pass: usize,
+        sequences: &[(&Sequence, f32)],
+        gradients: &mut [Option<Tensor>],
+        run: &Run,
+    ) -> Result<f64> {
         let view = self.tracked_view()?;
         let dropout = Dropout {
             probability: self.options.dropout,
@@ -198,8 +204,11 @@ impl<'m> Learner<'m> {
             step: step_key(self.stage, self.steps()) | (pass as u64) << 32,
         };
         let owned: Vec<Sequence> = sequences.iter().map(|(s, _)| (*s).clone()).collect();
-        let loss = view.losses(&owned, |i| sequences[i].1, self.options.z_loss, Some(&dropout))?;
-        let mut found = loss.total.backward()?;
+        let loss = view.losses(&owned, |i| sequences[i].1, self.options.z_loss, Some(&dropout), run)?;
+        let found = loss.total.backward();
+        // A cancelled run fails inside; what to say of it is not that tensor operation's to know.
+        run.check()?;
+        let mut found = found?;
         for (parameter, sum) in self.parameters.iter().zip(gradients) {
             if let Some(g) = found.remove(&parameter.value) {
                 *sum = Some(match sum.take() {

@@ -274,8 +274,8 @@ impl Options {
         Ok(Options { method, ..options })
     }
 
-    /// Errors if a value is out of its range, naming it, or if values contradict each other.
-    pub fn check(&self, model: &Model) -> Result<()> {
+    /// Errors if a value is out of the range that it has whatever the others are, naming it.
+    pub fn check_ranges(&self) -> Result<()> {
         let real = |field: &str, value: f64, low: f64, high: f64| match value >= low && value <= high {
             true => Ok(()),
             false => Err(Error::invalid(field, format!("is {value}; allowed are {low} to {high}"))),
@@ -296,7 +296,7 @@ impl Options {
         whole("lora_rank", self.lora_rank, 1, 1024)?;
         whole("layer_stride", self.layer_stride, 1, 1000)?;
         whole("batch_size", self.batch_size, 1, 256)?;
-        whole("accumulation", self.accumulation, 1, self.batch_size)?;
+        whole("accumulation", self.accumulation, 1, 256)?;
         real("weight_decay", self.weight_decay, 0.0, 10.0)?;
         fraction("beta1", self.beta1)?;
         fraction("beta2", self.beta2)?;
@@ -307,13 +307,33 @@ impl Options {
         whole("augment", self.augment, 0, 1000)?;
         real("prior_weight", self.prior_weight, 0.0, 100.0)?;
         whole("prior_count", self.prior_count, 1, 10_000)?;
+        let id = self.identifier.as_str();
+        if id.is_empty() || id.len() > 64 || id.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            return Err(Error::invalid("identifier", format!("is {id:?}; allowed are 1 to 64 bytes without blanks")));
+        }
+        if let Some(bad) = self.templates.iter().find(|t| t.matches(prompts::PLACE).count() != 1) {
+            return Err(Error::invalid("templates", format!("{bad:?} does not have exactly one {{}} for the subject")));
+        }
+        if self.initial_embedding.iter().flatten().any(|v| !v.is_finite()) {
+            return Err(Error::invalid("initial_embedding", "contains numbers that are not finite"));
+        }
+        if self.initial_word.as_ref().is_some_and(|word| word.trim().is_empty()) {
+            return Err(Error::invalid("initial_word", "is empty"));
+        }
+        Ok(())
+    }
+
+    /// Errors if a value is out of its range, naming it, or if values contradict each other or the model.
+    pub fn check(&self, model: &Model) -> Result<()> {
+        self.check_ranges()?;
+        if self.accumulation > self.batch_size {
+            let message = format!("is {}; allowed are 1 to batch_size, {}", self.accumulation, self.batch_size);
+            return Err(Error::invalid("accumulation", message));
+        }
         if self.embedding_steps == 0 && self.layer_steps == 0 {
             return Err(Error::invalid("embedding_steps", "is 0, and so is layer_steps; nothing would be learned"));
         }
         let (id, class) = (self.identifier.as_str(), self.class_word.trim());
-        if id.is_empty() || id.len() > 64 || id.contains(|c: char| c.is_whitespace() || c.is_control()) {
-            return Err(Error::invalid("identifier", format!("is {id:?}; allowed are 1 to 64 bytes without blanks")));
-        }
         if self.use_class_word && class.is_empty() {
             return Err(Error::invalid(
                 "class_word",
@@ -328,9 +348,6 @@ impl Options {
         }
         if class.split_whitespace().any(|word| word == id) {
             return Err(Error::invalid("identifier", format!("{id} is part of the class word \"{class}\"")));
-        }
-        if let Some(bad) = self.templates.iter().find(|t| t.matches(prompts::PLACE).count() != 1) {
-            return Err(Error::invalid("templates", format!("{bad:?} does not have exactly one {{}} for the subject")));
         }
         if let Some(bad) = self.templates.iter().find(|t| t.contains(id)) {
             return Err(Error::invalid(
@@ -349,11 +366,7 @@ impl Options {
                     let message = format!("has {} numbers; expected {hidden} or {all}", values.len());
                     return Err(Error::invalid("initial_embedding", message));
                 }
-                if values.iter().any(|v| !v.is_finite()) {
-                    return Err(Error::invalid("initial_embedding", "contains numbers that are not finite"));
-                }
             }
-            (None, Some(word)) if word.trim().is_empty() => return Err(Error::invalid("initial_word", "is empty")),
             _ => {}
         }
         if self.trained_layers(model).is_empty()

@@ -8,7 +8,7 @@ use crate::model::subject::Subject;
 use crate::model::tokens::Tokens;
 use crate::model::Model;
 use crate::random::picture_seed;
-use crate::run::{Run, Stage};
+use crate::run::{Control, Run, Stage};
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
@@ -45,7 +45,8 @@ impl Options {
         model.recommended("sample", &Options::default())
     }
 
-    fn check(&self) -> Result<()> {
+    /// Errors if a value is out of its range, naming it.
+    pub fn check_ranges(&self) -> Result<()> {
         let finite = |field: &str, value: f32, low: f32, high: f32| match value >= low && value <= high {
             true => Ok(()),
             false => Err(Error::invalid(field, format!("{value} is outside {low} to {high}"))),
@@ -105,12 +106,12 @@ pub fn sample(
 
 /// As [`sample`], for a model whose subjects are already applied.
 pub fn draw_pictures(view: &Personalized, prompt: &str, options: &Options, run: &mut Run) -> Result<Vec<Sample>> {
-    options.check()?;
+    options.check_ranges()?;
     run.check()?;
     let layout = view.model.layout();
     let (height, width) = layout.grid(options.width, options.height)?;
     let prompt = view.prompt(prompt, options.width, options.height)?;
-    let mut decoder = Decoder::new(view, &prompt, height, width, options)?;
+    let mut decoder = Decoder::new(view, &prompt, (height, width), options, run.control())?;
     let seeds: Vec<u64> = (0..options.count).map(|i| picture_seed(options.seed, i)).collect();
     let mut codes = vec![Vec::with_capacity((height * width) as usize); seeds.len()];
     for position in 0..height * width {
@@ -148,6 +149,7 @@ struct Decoder<'v> {
     guidance: f32,
     count: usize,
     prompt: usize,
+    stop: Control,
     /// [rows, 1, 1, capacity]: minus infinity where an unconditional row must not look. None without guidance.
     hidden_slots: Option<Tensor>,
     /// The guided logits of the next code, for each picture.
@@ -155,7 +157,13 @@ struct Decoder<'v> {
 }
 
 impl<'v> Decoder<'v> {
-    fn new(view: &'v Personalized, prompt: &[Piece], height: u32, width: u32, options: &Options) -> Result<Self> {
+    fn new(
+        view: &'v Personalized,
+        prompt: &[Piece],
+        (height, width): (u32, u32),
+        options: &Options,
+        stop: Control,
+    ) -> Result<Self> {
         let transformer = &view.transformer;
         let layout = view.model.layout();
         let device = transformer.device();
@@ -179,7 +187,7 @@ impl<'v> Decoder<'v> {
             mask = Tensor::cat(&[mask, Tensor::from_vec(values, (1, 1, start, start), device)?], 0)?;
         }
         let mut cache = transformer.new_cache(rows.len(), capacity)?;
-        let context = transformer.context(&positions, Some(mask), None)?;
+        let context = transformer.context(&positions, Some(mask), None)?.stopped_by(stop.clone());
         let hidden = transformer.forward(&view.embed(&rows)?, &context, Some(&mut cache))?;
         let hidden_slots = guided.then(|| {
             let values: Vec<f32> = (0..2 * count)
@@ -196,6 +204,7 @@ impl<'v> Decoder<'v> {
             head: transformer.head_rows(layout.code_tokens())?,
             guidance: options.guidance,
             count,
+            stop,
             prompt: prompt.len(),
             hidden_slots: hidden_slots.transpose()?,
             logits: vec![],
@@ -229,7 +238,7 @@ impl<'v> Decoder<'v> {
             (causal, hidden) => causal.or(hidden),
         };
         let rows: Vec<&[Piece]> = rows.iter().map(Vec::as_slice).collect();
-        let context = self.view.transformer.context(&positions, mask, None)?;
+        let context = self.view.transformer.context(&positions, mask, None)?.stopped_by(self.stop.clone());
         let hidden = self.view.transformer.forward(&self.view.embed(&rows)?, &context, Some(&mut self.cache))?;
         self.logits = self.read_logits(&hidden)?;
         Ok(())

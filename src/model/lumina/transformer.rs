@@ -4,6 +4,7 @@ use super::config::Config;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::ops;
 use crate::random::Dropout;
+use crate::run::Control;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 
@@ -48,6 +49,14 @@ pub struct Context<'a> {
     /// Added to the attention scores, [B or 1, 1, T, S]; None if all may be seen.
     mask: Option<Tensor>,
     dropout: Option<&'a Dropout>,
+    stop: Control,
+}
+
+impl Context<'_> {
+    /// The passes of this context, forward and backward, end with an error between two layers once `control` is cancelled.
+    pub fn stopped_by(self, control: Control) -> Self {
+        Context { stop: control, ..self }
+    }
 }
 
 /// Keys and values of one layer, [B, kv_heads, capacity, head_dim], filled from the front.
@@ -188,6 +197,7 @@ impl Transformer {
             sin: table(angles.sin()?)?,
             mask: mask.map(|m| m.to_dtype(self.dtype())).transpose()?,
             dropout,
+            stop: Control::default(),
         })
     }
 
@@ -209,6 +219,7 @@ impl Transformer {
     pub fn forward(&self, x: &Tensor, context: &Context, mut cache: Option<&mut Cache>) -> Result<Tensor> {
         let mut x = x.clone();
         for (index, layer) in self.layers.iter().enumerate() {
+            context.stop.check()?;
             let cache = cache.as_deref_mut().map(|c| &mut c.layers[index]);
             x = layer.forward(&x, index, &self.config, context, cache)?;
         }
@@ -292,8 +303,8 @@ impl Layer {
         let v = project(h, &self.v_proj, &self.low_rank[2])?.reshape((b, t, kv_heads, d))?;
         let q = qk_norm(&q, &self.q_norm)?;
         let k = qk_norm(&k, &self.k_norm)?;
-        let q = ops::rope(&q, &context.cos, &context.sin)?.transpose(1, 2)?.contiguous()?; // [B, heads, T, d]
-        let k = ops::rope(&k, &context.cos, &context.sin)?.transpose(1, 2)?.contiguous()?;
+        let q = ops::rope(&q, &context.cos, &context.sin, &context.stop)?.transpose(1, 2)?.contiguous()?; // [B, heads, T, d]
+        let k = ops::rope(&k, &context.cos, &context.sin, &context.stop)?.transpose(1, 2)?.contiguous()?;
         let v = v.transpose(1, 2)?.contiguous()?;
         let (k, v) = match cache {
             Some(cache) => cache.append(&k, &v)?,

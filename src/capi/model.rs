@@ -1,0 +1,95 @@
+//! Opened models.
+
+use super::backend::Backend;
+use super::boundary::guard;
+use super::buffer::{copy_text, Out};
+use super::engine::{lock, sitter_engine, Engine};
+use super::error::{sitter_error, Failure};
+use super::handle::{self, Noun};
+use super::job::perform;
+use super::options::sitter_model_options;
+use super::run::sitter_run;
+use super::status::*;
+use super::text;
+use crate::model::Model;
+use std::ffi::c_char;
+use std::sync::Arc;
+
+/// A pretrained model. Shared handle; never changes.
+pub struct sitter_model {
+    _opaque: [u8; 0],
+}
+
+impl Noun for sitter_model {
+    const NAME: &'static str = "sitter_model";
+    type Value = Arc<OpenModel>;
+}
+
+pub struct OpenModel {
+    pub engine: Arc<Engine>,
+    pub backend: Box<dyn Backend>,
+}
+
+/// Opens a model folder in Hugging Face layout (`config.json`, `model.safetensors` or shards with an index,
+/// `tokenizer.json`, image tokenizer), or `embedded:`, the small model inside the library. `engine` may be NULL: the model
+/// gets one of its own. `options` may be NULL: device and dtype `auto`. `run` may be NULL. The caller owns the result; free
+/// it with `sitter_model_free`. Any thread. SITTER_E_NOT_FOUND, SITTER_E_BAD_FORMAT, SITTER_E_SHAPE_MISMATCH,
+/// SITTER_E_CORRUPT, SITTER_E_UNSUPPORTED_MODEL, SITTER_E_DEVICE, SITTER_E_CANCELLED. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_model_open(
+    engine: *const sitter_engine,
+    path: *const c_char,
+    options: *const sitter_model_options,
+    run: *mut sitter_run,
+    out: *mut *mut sitter_model,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        let out = Out::handle(out, "out")?;
+        let engine = match handle::get_optional(engine)? {
+            Some(engine) => engine,
+            None => Engine::new(Default::default()),
+        };
+        let path = text::required(path, "path")?;
+        let options = handle::get_optional(options)?.map(|o| lock(&o).clone()).unwrap_or_default();
+        let run = handle::get_optional(run)?;
+        let backend = perform(&engine, run, move |run| -> crate::Result<Box<dyn Backend>> {
+            #[cfg(debug_assertions)]
+            if path.starts_with(super::fake::PREFIX) {
+                return Ok(Box::new(super::fake::Fake::open(&path, run)?));
+            }
+            Ok(Box::new(Model::open(&path, &options, run)?))
+        })?;
+        out.set(handle::new(Arc::new(OpenModel { engine, backend })));
+        Ok(())
+    })
+}
+
+/// One more reference to the same model; returns it. NULL gives NULL. Any thread. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_model_ref(model: *const sitter_model) -> *mut sitter_model {
+    handle::add_reference(model)
+}
+
+/// Gives a reference back. A call in progress keeps the model. NULL does nothing. Any thread. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_model_free(model: *mut sitter_model) {
+    handle::free(model);
+}
+
+/// Facts about the model as a JSON object: family, name, fingerprint, parameters, vocabulary, codebook, grid_unit_px, device,
+/// dtype, can_decode, sample_defaults. Copies them to `buffer` of `capacity` bytes, NUL included; `(NULL, 0)` asks for the
+/// size, in `needed`. SITTER_E_BUFFER_TOO_SMALL. Any thread. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_model_info_json(
+    model: *const sitter_model,
+    buffer: *mut c_char,
+    capacity: usize,
+    needed: *mut usize,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        let info = handle::get(model)?.backend.info().map_err(Failure::from)?;
+        copy_text(&info.to_string(), buffer, capacity, needed)
+    })
+}

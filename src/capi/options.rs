@@ -1,0 +1,217 @@
+//! Option objects. Their setters are in `setters`, generated from the fields of the Rust options.
+
+use super::boundary::guard;
+use super::buffer::{copy_text, Out};
+use super::engine::lock;
+use super::error::{sitter_error, Failure};
+use super::handle::{self, Noun};
+use super::model::sitter_model;
+use super::status::*;
+use super::text;
+use crate::model::OpenOptions;
+use crate::personalize::{self, Method};
+use crate::sample;
+use serde::Serialize;
+use std::ffi::c_char;
+use std::sync::{Arc, Mutex};
+
+/// How to open a model. Builder handle.
+pub struct sitter_model_options {
+    _opaque: [u8; 0],
+}
+
+/// How to draw. Builder handle.
+pub struct sitter_sample_options {
+    _opaque: [u8; 0],
+}
+
+/// How to teach a subject. Builder handle.
+pub struct sitter_train_options {
+    _opaque: [u8; 0],
+}
+
+/// Options that can be checked one field at a time.
+pub trait Fields: Clone + Serialize + Send + 'static {
+    fn check_ranges(&self) -> crate::Result<()>;
+}
+
+impl Fields for OpenOptions {
+    fn check_ranges(&self) -> crate::Result<()> {
+        OpenOptions::check_ranges(self)
+    }
+}
+
+impl Fields for sample::Options {
+    fn check_ranges(&self) -> crate::Result<()> {
+        sample::Options::check_ranges(self)
+    }
+}
+
+impl Fields for personalize::Options {
+    fn check_ranges(&self) -> crate::Result<()> {
+        personalize::Options::check_ranges(self)
+    }
+}
+
+impl Noun for sitter_model_options {
+    const NAME: &'static str = "sitter_model_options";
+    type Value = Arc<Mutex<OpenOptions>>;
+}
+
+impl Noun for sitter_sample_options {
+    const NAME: &'static str = "sitter_sample_options";
+    type Value = Arc<Mutex<sample::Options>>;
+}
+
+impl Noun for sitter_train_options {
+    const NAME: &'static str = "sitter_train_options";
+    type Value = Arc<Mutex<personalize::Options>>;
+}
+
+/// Sets a field if its new value is allowed; otherwise nothing changes.
+pub fn change<F: Fields, N: Noun<Value = Arc<Mutex<F>>>>(
+    options: *mut N,
+    set: impl FnOnce(&mut F) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let options = handle::get(options)?;
+    let mut fields = lock(&options);
+    let mut next = fields.clone();
+    set(&mut next)?;
+    next.check_ranges()?;
+    *fields = next;
+    Ok(())
+}
+
+/// 0 or 1.
+pub fn flag(value: i32, field: &str) -> Result<bool, Failure> {
+    match value {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(Failure::invalid(field, format!("is {value}; allowed are 0 and 1"))),
+    }
+}
+
+fn json<F: Fields, N: Noun<Value = Arc<Mutex<F>>>>(
+    options: *const N,
+    buffer: *mut c_char,
+    capacity: usize,
+    needed: *mut usize,
+) -> Result<(), Failure> {
+    let fields = lock(&*handle::get(options)?).clone();
+    let text = serde_json::to_string(&fields).map_err(|e| Failure::new(SITTER_E_INTERNAL, e.to_string()))?;
+    copy_text(&text, buffer, capacity, needed)
+}
+
+/// Options for opening a model. The caller owns them; free them with `sitter_model_options_free`. Any thread. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_model_options_new(
+    out: *mut *mut sitter_model_options,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        let out = Out::handle(out, "out")?;
+        out.set(handle::new(Arc::new(Mutex::new(OpenOptions::default()))));
+        Ok(())
+    })
+}
+
+/// All options with their values, as a JSON object. Copies it to `buffer` of `capacity` bytes, NUL included; `(NULL, 0)` asks
+/// for the size, in `needed`. SITTER_E_BUFFER_TOO_SMALL. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_model_options_get_json(
+    options: *const sitter_model_options,
+    buffer: *mut c_char,
+    capacity: usize,
+    needed: *mut usize,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || json(options, buffer, capacity, needed))
+}
+
+/// Frees options. NULL does nothing. Any thread. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_model_options_free(options: *mut sitter_model_options) {
+    handle::free(options);
+}
+
+/// Options for drawing, with what the model recommends; with the defaults for the 7B model if `model` is NULL. The caller owns
+/// them; free them with `sitter_sample_options_free`. Any thread. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_sample_options_new(
+    model: *const sitter_model,
+    out: *mut *mut sitter_sample_options,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        let out = Out::handle(out, "out")?;
+        let options = match handle::get_optional(model)? {
+            Some(model) => model.backend.sample_options()?,
+            None => sample::Options::default(),
+        };
+        out.set(handle::new(Arc::new(Mutex::new(options))));
+        Ok(())
+    })
+}
+
+/// All options with their values, as a JSON object. Copies it to `buffer` of `capacity` bytes, NUL included; `(NULL, 0)` asks
+/// for the size, in `needed`. SITTER_E_BUFFER_TOO_SMALL. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_sample_options_get_json(
+    options: *const sitter_sample_options,
+    buffer: *mut c_char,
+    capacity: usize,
+    needed: *mut usize,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || json(options, buffer, capacity, needed))
+}
+
+/// Frees options. NULL does nothing. Any thread. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_sample_options_free(options: *mut sitter_sample_options) {
+    handle::free(options);
+}
+
+/// Options for teaching a subject by a method, with what the model recommends; with the defaults for the 7B model if `model` is
+/// NULL. `method` is "two_stage" (also for NULL), "textual_inversion", "dreambooth" or "lora". The class word has to be set
+/// before they are used. The caller owns them; free them with `sitter_train_options_free`. Any thread. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_new(
+    model: *const sitter_model,
+    method: *const c_char,
+    out: *mut *mut sitter_train_options,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        let out = Out::handle(out, "out")?;
+        let method = match text::optional(method, "method")? {
+            Some(name) => Method::parse(&name)?,
+            None => Method::default(),
+        };
+        let options = match handle::get_optional(model)? {
+            Some(model) => model.backend.train_options(method)?,
+            None => personalize::Options::new(method),
+        };
+        out.set(handle::new(Arc::new(Mutex::new(options))));
+        Ok(())
+    })
+}
+
+/// All options with their values, as a JSON object. Copies it to `buffer` of `capacity` bytes, NUL included; `(NULL, 0)` asks
+/// for the size, in `needed`. SITTER_E_BUFFER_TOO_SMALL. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_get_json(
+    options: *const sitter_train_options,
+    buffer: *mut c_char,
+    capacity: usize,
+    needed: *mut usize,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || json(options, buffer, capacity, needed))
+}
+
+/// Frees options. NULL does nothing. Any thread. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_free(options: *mut sitter_train_options) {
+    handle::free(options);
+}

@@ -1,0 +1,742 @@
+//! Setters of the option objects. Generated from the fields of the Rust options by tests/abi/setters.rs; do not edit:
+//! `SITTER_UPDATE=1 cargo test --test abi`.
+
+use super::boundary::guard;
+use super::buffer::array;
+use super::error::sitter_error;
+use super::options::{change, flag, sitter_model_options, sitter_sample_options, sitter_train_options};
+use super::status::sitter_status;
+use super::text;
+use crate::personalize::Trainable;
+use std::ffi::c_char;
+
+/// "auto", "cpu", "cuda" or "cuda:N". SITTER_E_INVALID_ARGUMENT. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_model_options_set_device(
+    options: *mut sitter_model_options,
+    device: *const c_char,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.device = text::required(device, "device")?;
+            Ok(())
+        })
+    })
+}
+
+/// "auto", "f32" or "bf16". The image tokenizer always runs in f32. SITTER_E_INVALID_ARGUMENT. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_model_options_set_dtype(
+    options: *mut sitter_model_options,
+    dtype: *const c_char,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.dtype = text::required(dtype, "dtype")?;
+            Ok(())
+        })
+    })
+}
+
+/// Pixels; a multiple of the model's grid unit. SITTER_E_INVALID_ARGUMENT. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_sample_options_set_width(
+    options: *mut sitter_sample_options,
+    width: u32,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.width = width;
+            Ok(())
+        })
+    })
+}
+
+/// Pixels; a multiple of the model's grid unit. SITTER_E_INVALID_ARGUMENT. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_sample_options_set_height(
+    options: *mut sitter_sample_options,
+    height: u32,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.height = height;
+            Ok(())
+        })
+    })
+}
+
+/// Classifier-free guidance scale; 1 switches it off and halves the work. SITTER_E_INVALID_ARGUMENT. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_sample_options_set_guidance(
+    options: *mut sitter_sample_options,
+    guidance: f64,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.guidance = guidance as f32;
+            Ok(())
+        })
+    })
+}
+
+/// Only the k likeliest codes can be drawn; 0 allows all. SITTER_E_INVALID_ARGUMENT. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_sample_options_set_top_k(
+    options: *mut sitter_sample_options,
+    top_k: u32,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.top_k = top_k;
+            Ok(())
+        })
+    })
+}
+
+/// Above 0; smaller is safer and duller. SITTER_E_INVALID_ARGUMENT. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_sample_options_set_temperature(
+    options: *mut sitter_sample_options,
+    temperature: f64,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.temperature = temperature as f32;
+            Ok(())
+        })
+    })
+}
+
+/// The same seed gives the same picture. SITTER_E_INVALID_ARGUMENT. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_sample_options_set_seed(
+    options: *mut sitter_sample_options,
+    seed: u64,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.seed = seed;
+            Ok(())
+        })
+    })
+}
+
+/// The word that stands for the subject in prompts. No blanks, at most 64 bytes. Default "[V]".
+/// SITTER_E_INVALID_ARGUMENT. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_identifier(
+    options: *mut sitter_train_options,
+    identifier: *const c_char,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.identifier = text::required(identifier, "identifier")?;
+            Ok(())
+        })
+    })
+}
+
+/// What the subject is, in a word or a few: "dog". Needed unless "use_class_word" is false. SITTER_E_INVALID_ARGUMENT.
+/// Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_class_word(
+    options: *mut sitter_train_options,
+    class_word: *const c_char,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.class_word = text::required(class_word, "class_word")?;
+            Ok(())
+        })
+    })
+}
+
+/// Whether the class word follows the identifier in the templates. Default true (paper). SITTER_E_INVALID_ARGUMENT.
+/// Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_use_class_word(
+    options: *mut sitter_train_options,
+    use_class_word: i32,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.use_class_word = flag(use_class_word, "use_class_word")?;
+            Ok(())
+        })
+    })
+}
+
+/// Steps of the embedding stage; 0 leaves it out. 0 to 1 000 000, default 1500 (paper). SITTER_E_INVALID_ARGUMENT.
+/// Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_embedding_steps(
+    options: *mut sitter_train_options,
+    embedding_steps: u32,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.embedding_steps = embedding_steps;
+            Ok(())
+        })
+    })
+}
+
+/// Learning rate of the vectors, in both stages. 0 to 10, default 0.01 (paper). SITTER_E_INVALID_ARGUMENT. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_embedding_learning_rate(
+    options: *mut sitter_train_options,
+    embedding_learning_rate: f64,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.embedding_learning_rate = embedding_learning_rate;
+            Ok(())
+        })
+    })
+}
+
+/// Vectors that stand for the identifier. 1 to 64, default 1 (paper). SITTER_E_INVALID_ARGUMENT. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_embedding_vectors(
+    options: *mut sitter_train_options,
+    embedding_vectors: u32,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.embedding_vectors = embedding_vectors;
+            Ok(())
+        })
+    })
+}
+
+/// The first values of the vectors: "hidden" numbers for all of them, or "embedding_vectors x hidden". Default none.
+/// (NULL, 0) for none. SITTER_E_INVALID_ARGUMENT. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_initial_embedding(
+    options: *mut sitter_train_options,
+    initial_embedding: *const f32,
+    count: usize,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.initial_embedding = Some(array(initial_embedding, count, "initial_embedding")?).filter(|v| !v.is_empty());
+            Ok(())
+        })
+    })
+}
+
+/// A word whose rows of the vocabulary the vectors start from: a single vector from their mean, several each from a
+/// row, in turn. Without this and "initial_embedding" (not both) they start as normal noise of the size that rows of
+/// the vocabulary have (paper: random, its size not said). Default none. NULL for none. SITTER_E_INVALID_ARGUMENT.
+/// Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_initial_word(
+    options: *mut sitter_train_options,
+    initial_word: *const c_char,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.initial_word = text::optional(initial_word, "initial_word")?;
+            Ok(())
+        })
+    })
+}
+
+/// Steps of the layers stage; 0 leaves it out. 0 to 1 000 000, default 70 (paper), "lora" 150 (paper: 100 to 170).
+/// SITTER_E_INVALID_ARGUMENT. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_layer_steps(
+    options: *mut sitter_train_options,
+    layer_steps: u32,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.layer_steps = layer_steps;
+            Ok(())
+        })
+    })
+}
+
+/// Learning rate of the transformer's weights. 0 to 10, default 5e-6 (paper), "lora" 1e-4 (ours).
+/// SITTER_E_INVALID_ARGUMENT. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_layer_learning_rate(
+    options: *mut sitter_train_options,
+    layer_learning_rate: f64,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.layer_learning_rate = layer_learning_rate;
+            Ok(())
+        })
+    })
+}
+
+/// Which weights learn in the layers stage. Default "qkv" (the paper's count of weights fits no other set).
+/// SITTER_E_INVALID_ARGUMENT. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_trainable(
+    options: *mut sitter_train_options,
+    trainable: *const c_char,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.trainable = Trainable::parse(&text::required(trainable, "trainable")?)?;
+            Ok(())
+        })
+    })
+}
+
+/// Rank of "lora", at most the sides of the matrix it changes. 1 to 1024, default 64 (paper: 16 to 256).
+/// SITTER_E_INVALID_ARGUMENT. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_lora_rank(
+    options: *mut sitter_train_options,
+    lora_rank: u32,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.lora_rank = lora_rank;
+            Ok(())
+        })
+    })
+}
+
+/// Of the layers that may learn only every n-th does, the first among them. 1 to 1000, default 1 (paper: 1, 2, 4).
+/// SITTER_E_INVALID_ARGUMENT. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_layer_stride(
+    options: *mut sitter_train_options,
+    layer_stride: u32,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.layer_stride = layer_stride;
+            Ok(())
+        })
+    })
+}
+
+/// The layers that may learn, by their number from 0. Default empty: all. (NULL, 0) for none.
+/// SITTER_E_INVALID_ARGUMENT. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_layers(
+    options: *mut sitter_train_options,
+    layers: *const u32,
+    count: usize,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.layers = array(layers, count, "layers")?;
+            Ok(())
+        })
+    })
+}
+
+/// Whether the vectors go on learning in the layers stage. Default false (ours), "dreambooth" true.
+/// SITTER_E_INVALID_ARGUMENT. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_train_embedding_in_layer_stage(
+    options: *mut sitter_train_options,
+    train_embedding_in_layer_stage: i32,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.train_embedding_in_layer_stage = flag(train_embedding_in_layer_stage, "train_embedding_in_layer_stage")?;
+            Ok(())
+        })
+    })
+}
+
+/// Pictures with their prompts in one step. 1 to 256, default 1 (paper). SITTER_E_INVALID_ARGUMENT. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_batch_size(
+    options: *mut sitter_train_options,
+    batch_size: u32,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.batch_size = batch_size;
+            Ok(())
+        })
+    })
+}
+
+/// Passes that a step is split into; each holds only its share of the pictures in memory, and the result is the same
+/// but for rounding. 1 to "batch_size", default 1. SITTER_E_INVALID_ARGUMENT. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_accumulation(
+    options: *mut sitter_train_options,
+    accumulation: u32,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.accumulation = accumulation;
+            Ok(())
+        })
+    })
+}
+
+/// AdamW's decay per step, times the learning rate, of the transformer's weights; the vectors have none. 0 to 10,
+/// default 0.1 (Lumina). SITTER_E_INVALID_ARGUMENT. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_weight_decay(
+    options: *mut sitter_train_options,
+    weight_decay: f64,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.weight_decay = weight_decay;
+            Ok(())
+        })
+    })
+}
+
+/// 0 to below 1, default 0.9 (Lumina). SITTER_E_INVALID_ARGUMENT. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_beta1(
+    options: *mut sitter_train_options,
+    beta1: f64,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.beta1 = beta1;
+            Ok(())
+        })
+    })
+}
+
+/// 0 to below 1, default 0.95 (Lumina). SITTER_E_INVALID_ARGUMENT. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_beta2(
+    options: *mut sitter_train_options,
+    beta2: f64,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.beta2 = beta2;
+            Ok(())
+        })
+    })
+}
+
+/// Gradients are scaled down to this norm, taken over all that learns. 0 switches it off. Default 4.0 (Lumina).
+/// SITTER_E_INVALID_ARGUMENT. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_clip_norm(
+    options: *mut sitter_train_options,
+    clip_norm: f64,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.clip_norm = clip_norm;
+            Ok(())
+        })
+    })
+}
+
+/// Weight of the squared log-normaliser in the loss. 0 to 1, default 1e-5 (Lumina). SITTER_E_INVALID_ARGUMENT. Since
+/// 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_z_loss(
+    options: *mut sitter_train_options,
+    z_loss: f64,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.z_loss = z_loss;
+            Ok(())
+        })
+    })
+}
+
+/// Probability of zeroing an output of attention or MLP, in both stages. 0 to below 1, default 0.05 (Lumina's script;
+/// its paper has 0.1). SITTER_E_INVALID_ARGUMENT. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_dropout(
+    options: *mut sitter_train_options,
+    dropout: f64,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.dropout = dropout as f32;
+            Ok(())
+        })
+    })
+}
+
+/// Probability, in the layers stage, that a picture is learned without its prompt, so that guidance keeps something to
+/// push off from. In the embedding stage such a picture would teach nothing. 0 to 1, default 0.1 (Lumina-mGPT 2.0).
+/// SITTER_E_INVALID_ARGUMENT. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_guidance_dropout(
+    options: *mut sitter_train_options,
+    guidance_dropout: f64,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.guidance_dropout = guidance_dropout as f32;
+            Ok(())
+        })
+    })
+}
+
+/// Steps over which the learning rate rises from 0 at the start of each stage. Default 0 (Lumina: a hundredth of an
+/// epoch). SITTER_E_INVALID_ARGUMENT. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_warmup_steps(
+    options: *mut sitter_train_options,
+    warmup_steps: u32,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.warmup_steps = warmup_steps;
+            Ok(())
+        })
+    })
+}
+
+/// Whether each picture gets a vector of its own, which stands at the end of half of its prompts, learns with the
+/// identifier's and is dropped at the end: it takes up what is particular to the picture. Default true (paper),
+/// "textual_inversion" and "dreambooth" false. SITTER_E_INVALID_ARGUMENT. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_per_image_tokens(
+    options: *mut sitter_train_options,
+    per_image_tokens: i32,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.per_image_tokens = flag(per_image_tokens, "per_image_tokens")?;
+            Ok(())
+        })
+    })
+}
+
+/// Prompts, each with one "{}" for the subject. Default empty: the 27 of Textual Inversion (paper). (NULL, 0) for none.
+/// SITTER_E_INVALID_ARGUMENT. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_templates(
+    options: *mut sitter_train_options,
+    templates: *const *const c_char,
+    count: usize,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.templates = text::list(templates, count, "templates")?;
+            Ok(())
+        })
+    })
+}
+
+/// Side of the square whose area the pictures are brought to, in pixels: the target of the crop-size list; a multiple
+/// of the model's grid unit. Default 768. SITTER_E_INVALID_ARGUMENT. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_image_size(
+    options: *mut sitter_train_options,
+    image_size: u32,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.image_size = image_size;
+            Ok(())
+        })
+    })
+}
+
+/// Crops at random places instead of the middle (Lumina). Without "augment" this makes eight crops of each picture.
+/// Default false (ours). SITTER_E_INVALID_ARGUMENT. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_random_crop(
+    options: *mut sitter_train_options,
+    random_crop: i32,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.random_crop = flag(random_crop, "random_crop")?;
+            Ok(())
+        })
+    })
+}
+
+/// Adds the mirror image of each picture. Default false (ours: subjects may hold writing). SITTER_E_INVALID_ARGUMENT.
+/// Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_flip(
+    options: *mut sitter_train_options,
+    flip: i32,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.flip = flag(flip, "flip")?;
+            Ok(())
+        })
+    })
+}
+
+/// Varied copies of each picture that are learned beside it: zoomed by 0.8 to 1.12, shifted by up to an eighth of each
+/// side (edges repeated), mirrored half of the time if "flip", cropped anew if "random_crop". Default 0 (paper); worth
+/// having for small models, which else learn the pictures by heart. SITTER_E_INVALID_ARGUMENT. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_augment(
+    options: *mut sitter_train_options,
+    augment: u32,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.augment = augment;
+            Ok(())
+        })
+    })
+}
+
+/// Varied copies are not zoomed, and shifted by whole patches of the image tokenizer only, so that their tokens are
+/// those of the picture, moved. For models whose own pictures are drawn on that grid. Default false.
+/// SITTER_E_INVALID_ARGUMENT. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_augment_aligned(
+    options: *mut sitter_train_options,
+    augment_aligned: i32,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.augment_aligned = flag(augment_aligned, "augment_aligned")?;
+            Ok(())
+        })
+    })
+}
+
+/// Weight of the loss on pictures of the plain class that the untouched model drew (DreamBooth); as many of them as
+/// pictures of the subject are in each step of the layers stage. 0 switches it off. 0 to 100, default 0 (paper: none).
+/// SITTER_E_INVALID_ARGUMENT. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_prior_weight(
+    options: *mut sitter_train_options,
+    prior_weight: f64,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.prior_weight = prior_weight;
+            Ok(())
+        })
+    })
+}
+
+/// Class pictures to draw. 1 to 10 000, default 32 (ours). SITTER_E_INVALID_ARGUMENT. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_prior_count(
+    options: *mut sitter_train_options,
+    prior_count: u32,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.prior_count = prior_count;
+            Ok(())
+        })
+    })
+}
+
+/// Ends the embedding stage when the mean loss of the last N steps is not at least 0.2% below that of the N steps
+/// before. 0 switches it off. Default 0 (ours). SITTER_E_INVALID_ARGUMENT. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_early_stop(
+    options: *mut sitter_train_options,
+    early_stop: u32,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.early_stop = early_stop;
+            Ok(())
+        })
+    })
+}
+
+/// Steps between two checkpoints; 0 for none. Default 0. SITTER_E_INVALID_ARGUMENT. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_checkpoint_every(
+    options: *mut sitter_train_options,
+    checkpoint_every: u32,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.checkpoint_every = checkpoint_every;
+            Ok(())
+        })
+    })
+}
+
+/// The file that checkpoints are written to. If it is there when training begins, training goes on from it, to the same
+/// result; a training that came to its end removes it. Default none. NULL for none. SITTER_E_INVALID_ARGUMENT. Since
+/// 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_checkpoint_path(
+    options: *mut sitter_train_options,
+    checkpoint_path: *const c_char,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.checkpoint_path = text::optional(checkpoint_path, "checkpoint_path")?.map(Into::into);
+            Ok(())
+        })
+    })
+}
+
+/// The same seed, pictures and options give the same subject. SITTER_E_INVALID_ARGUMENT. Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_seed(
+    options: *mut sitter_train_options,
+    seed: u64,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.seed = seed;
+            Ok(())
+        })
+    })
+}
