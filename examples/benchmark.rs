@@ -2,46 +2,38 @@
 //!
 //! `benchmark prompts PROMPTS.json OUT [MODEL]` draws a list of {prompt, ...} as it is.
 //!
-//! `benchmark subjects FOLDER RECIPES.json OUT [MODEL]` teaches every subject of FOLDER (as `subjects.py` writes it; the
-//! first four pictures are learned, the rest only scored) by every recipe {name: {method, ...options}}, once for each
-//! of three seeds, and draws it in eight scenes, with and without its layers, besides the plain class word.
+//! `benchmark subjects FOLDER RECIPES.json SEEDS OUT [MODEL]` teaches every subject of FOLDER (as `subjects.py` writes it) by
+//! every recipe {name: {method, ...options}}, once for each of SEEDS seeds, and draws and scores it, with and without its
+//! layers, and the plain class word beside it.
 
-use serde_json::{json, Map, Value};
+use serde::Deserialize;
+use serde_json::{json, Value};
 use sitter::model::personalized::Personalized;
-use sitter::model::subject::Subject;
+use sitter::model::tokens::Tokens;
 use sitter::model::{Model, OpenOptions, EMBEDDED};
 use sitter::personalize::{Dataset, Method, Options};
 use sitter::picture::Picture;
 use sitter::run::Run;
 use sitter::sample::{self, draw_pictures};
 use sitter::{Error, Result};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-const LEARNED: usize = 4;
-const SEEDS: u64 = 3;
-
-/// Prompt for `{}`, and the scene, colour and accessory that it asks for.
-const PROMPTS: [(&str, &str, &str, &str); 8] = [
-    ("a photo of a {}", "", "none", "none"),
-    ("a photo of a {} in the snow", "snow", "none", "none"),
-    ("a photo of a {} at night", "night", "none", "none"),
-    ("a photo of a {} in the forest", "forest", "none", "none"),
-    ("a photo of a blue {}", "", "blue", "none"),
-    ("a photo of a red {} in the city", "city", "red", "none"),
-    ("a photo of a {} wearing a hat", "", "none", "hat"),
-    ("a photo of a {} wearing a crown underwater", "water", "none", "crown"),
-];
+/// Prompts drawn together.
+const BATCH: usize = 16;
+/// Pictures drawn of each prompt for a subject.
+const DRAWINGS: u32 = 3;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         ["prompts", prompts, out, ref model @ ..] => draw_prompts(prompts, out, open(model)?),
-        ["subjects", folder, recipes, out, ref model @ ..] => teach(folder, recipes, out, open(model)?),
+        ["subjects", folder, recipes, seeds, out, ref model @ ..] => teach(folder, recipes, seeds, out, open(model)?),
         _ => Err(Error::invalid(
             "command line",
-            "expected: prompts PROMPTS.json OUT [MODEL], or subjects FOLDER RECIPES.json OUT [MODEL]",
+            "expected: prompts PROMPTS.json OUT [MODEL], or subjects FOLDER RECIPES.json SEEDS OUT [MODEL]",
         )),
     }
 }
@@ -69,14 +61,19 @@ impl<'m> Album<'m> {
         Ok(Album { model, out: out.into(), entries: vec![] })
     }
 
-    fn draw(&mut self, view: &Personalized, prompt: &str, seed: u64, mut entry: Value) -> Result<()> {
-        let options = sample::Options { seed, ..sample::Options::for_model(self.model)? };
-        for sample in draw_pictures(view, prompt, &options, &mut Run::new())? {
+    /// Draws a picture for each entry, by the prompt in it.
+    fn draw(&mut self, view: &Personalized, count: u32, seed: u64, entries: Vec<Value>) -> Result<()> {
+        let options = sample::Options { seed, count, ..sample::Options::for_model(self.model)? };
+        let prompts: Vec<&str> = entries.iter().filter_map(|e| e["prompt"].as_str()).collect();
+        let drawn = draw_pictures(view, &prompts, &options, &mut Run::new())?;
+        for (i, sample) in drawn.iter().enumerate() {
+            let mut entry = entries[i / count as usize].clone();
             let file = format!("{:05}.png", self.entries.len());
-            let (key, text) = sample.provenance(view, prompt, &options);
+            let (key, text) = sample.provenance(view, &options);
             self.model.decode(&sample.tokens, &Run::new())?.save_png(self.out.join(&file), &[(key, &text)])?;
             entry["file"] = file.into();
-            self.entries.push(entry.clone());
+            entry["seed"] = sample.seed.into();
+            self.entries.push(entry);
         }
         Ok(())
     }
@@ -94,76 +91,123 @@ fn draw_prompts(prompts: &str, out: &str, model: Model) -> Result<()> {
     let started = Instant::now();
     let list = read_json(prompts)?;
     let list = list.as_array().ok_or_else(|| Error::bad_format(prompts, "expected a list"))?;
-    for (i, entry) in list.iter().enumerate() {
-        let prompt = entry["prompt"].as_str().ok_or_else(|| Error::bad_format(prompts, "an entry has no prompt"))?;
-        album.draw(&view, prompt, i as u64, entry.clone())?;
+    if !list.iter().all(|e| e["prompt"].is_string()) {
+        return Err(Error::bad_format(prompts, "an entry has no prompt"));
+    }
+    for (i, entries) in list.chunks(BATCH).enumerate() {
+        album.draw(&view, 1, i as u64, entries.to_vec())?;
     }
     println!("{} pictures, {:.2} s each", list.len(), started.elapsed().as_secs_f64() / list.len().max(1) as f64);
     album.save("manifest.json", &album.entries)
 }
 
-fn teach(folder: &str, recipes: &str, out: &str, model: Model) -> Result<()> {
+/// What subjects.json says of one subject; in prompts `{}` stands for it.
+#[derive(Deserialize)]
+struct Case {
+    learned: Vec<PathBuf>,
+    held_out: Vec<Scored>,
+    known: Vec<Scored>,
+    /// Entries of the manifest, without class, group and seed.
+    draw: Vec<Value>,
+}
+
+#[derive(Deserialize)]
+struct Scored {
+    file: PathBuf,
+    prompt: String,
+}
+
+fn teach(folder: &str, recipes: &str, seeds: &str, out: &str, model: Model) -> Result<()> {
     let folder = Path::new(folder);
-    let mut pictures: Map<String, Value> = Map::new();
-    for entry in read_json(folder.join("manifest.json"))?.as_array().into_iter().flatten() {
-        let class = entry["class"].as_str().unwrap_or_default().to_string();
-        let files = pictures.entry(class).or_insert(json!([]));
-        files.as_array_mut().into_iter().for_each(|f| f.push(entry["file"].clone()));
-    }
+    let seeds: u64 = seeds.parse().map_err(|_| Error::invalid("SEEDS", format!("{seeds} is not a number")))?;
+    let file = folder.join("subjects.json");
+    let cases: BTreeMap<String, Case> =
+        serde_json::from_value(read_json(&file)?).map_err(|e| Error::bad_format(&file, e.to_string()))?;
     let recipes = read_json(recipes)?;
-    let mut album = Album::new(&model, out)?;
-    let mut results = Vec::new();
-    for (class, files) in &pictures {
-        let paths = files.as_array().into_iter().flatten().filter_map(Value::as_str).map(|f| folder.join(f));
-        let all = paths.map(Picture::load).collect::<Result<Vec<_>>>()?;
-        let (learned, held_out) = all.split_at(LEARNED.min(all.len()));
-        let held_out = held_out.iter().map(|p| model.encode(p, &Run::new())).collect::<Result<Vec<_>>>()?;
-        for seed in 0..SEEDS {
-            let untouched = Personalized::new(&model, &[])?;
-            draw_subject(&mut album, &untouched, class, class, "untouched", seed)?;
-            results.push(json!({"class": class, "seed": seed, "recipe": "untouched",
-                "held_out": mean(&untouched.score(&plain_prompt(class), &held_out, &mut Run::new())?)}));
+    let mut bench = Bench { album: Album::new(&model, out)?, results: vec![] };
+    for (class, case) in &cases {
+        let load = |file: &PathBuf| Picture::load(folder.join(file));
+        let learned = Dataset::new(case.learned.iter().map(load).collect::<Result<_>>()?)?;
+        let encode = |s: &Scored| Ok((s.prompt.clone(), model.encode(&load(&s.file)?, &Run::new())?));
+        let scored = [&case.held_out, &case.known].map(|list| list.iter().map(encode).collect::<Result<Vec<_>>>());
+        let [held_out, known] = scored;
+        let case = Prepared { class, draw: &case.draw, held_out: held_out?, known: known? };
+        for seed in 0..seeds {
+            bench.measure(&case, &Personalized::new(&model, &[])?, "untouched", class, seed, None)?;
             for (name, recipe) in recipes.as_object().into_iter().flatten() {
                 let mut options = options_of(&model, recipe)?;
                 options.class_word = class.clone();
                 options.seed = seed;
                 let started = Instant::now();
-                let subject = sitter::train(&model, &Dataset::new(learned.to_vec())?, &options, &mut Run::new())?;
-                let seconds = started.elapsed().as_secs_f64();
-                let named = format!("{} {class}", subject.identifier);
-                let prompt = format!("a photo of a {named}");
-                let mut score = |subject: &Subject, name: &str| -> Result<f64> {
-                    let view = Personalized::new(&model, &[subject])?;
-                    draw_subject(&mut album, &view, class, &named, name, seed)?;
-                    let plain = json!({"class": class, "group": format!("{name}: plain class word"), "seed": seed});
-                    (0..2)
-                        .try_for_each(|i| album.draw(&view, &plain_prompt(class), 900 + 2 * seed + i, plain.clone()))?;
-                    Ok(mean(&view.score(&prompt, &held_out, &mut Run::new())?))
-                };
-                let full = score(&subject, name)?;
-                let vectors_only = match subject.changes.is_empty() {
-                    true => full,
-                    false => score(&subject.without_layers(), &format!("{name}, layers put back"))?,
-                };
-                let losses: Vec<f32> = subject.losses.iter().map(|l| l.loss).collect();
-                results
-                    .push(json!({"class": class, "seed": seed, "recipe": name, "seconds": seconds, "held_out": full,
-                    "held_out_layers_put_back": vectors_only, "losses": losses}));
-                println!("{class}, {name}, seed {seed}: {seconds:.1} s, held out {full:.3} / {vectors_only:.3}");
+                let subject = sitter::train(&model, &learned, &options, &mut Run::new())?;
+                let seconds = Some(started.elapsed().as_secs_f64());
+                let noun = format!("{} {class}", subject.identifier);
+                bench.measure(&case, &Personalized::new(&model, &[&subject])?, name, &noun, seed, seconds)?;
+                if !subject.changes.is_empty() {
+                    let view = Personalized::new(&model, &[&subject.without_layers()])?;
+                    bench.measure(&case, &view, &format!("{name}, layers put back"), &noun, seed, None)?;
+                }
             }
         }
-        album.save("manifest.json", &album.entries)?;
-        album.save("results.json", &results)?;
+        bench.album.save("manifest.json", &bench.album.entries)?;
+        bench.album.save("results.json", &bench.results)?;
     }
     Ok(())
 }
 
-fn plain_prompt(class: &str) -> String {
-    format!("a photo of a {class}")
+/// A subject's pictures, read and encoded.
+struct Prepared<'a> {
+    class: &'a str,
+    draw: &'a [Value],
+    held_out: Vec<(String, Tokens)>,
+    known: Vec<(String, Tokens)>,
 }
 
-fn mean(values: &[f32]) -> f64 {
-    values.iter().map(|&v| v as f64).sum::<f64>() / values.len().max(1) as f64
+struct Bench<'m> {
+    album: Album<'m>,
+    results: Vec<Value>,
+}
+
+impl Bench<'_> {
+    /// Draws and scores a class or subject called `noun`, and the plain class word beside it.
+    fn measure(
+        &mut self,
+        case: &Prepared,
+        view: &Personalized,
+        group: &str,
+        noun: &str,
+        seed: u64,
+        seconds: Option<f64>,
+    ) -> Result<()> {
+        let entry = |asked: &Value, group: &str, noun: &str| {
+            let mut entry = asked.clone();
+            let prompt = asked["prompt"].as_str().unwrap_or_default().replace("{}", noun);
+            entry["prompt"] = prompt.into();
+            entry["class"] = case.class.into();
+            entry["group"] = group.into();
+            entry
+        };
+        let asked: Vec<Value> = case.draw.iter().map(|asked| entry(asked, group, noun)).collect();
+        self.album.draw(view, DRAWINGS, seed, asked)?;
+        let plain = entry(&case.draw[0], &format!("{group}: plain class word"), case.class);
+        self.album.draw(view, DRAWINGS, seed + 1000, vec![plain])?;
+        let score = |pictures: &[(String, Tokens)], noun: &str| -> Result<f64> {
+            let one = |(prompt, tokens): &(String, Tokens)| {
+                let prompt = prompt.replace("{}", noun);
+                Ok(view.score(&prompt, std::slice::from_ref(tokens), &mut Run::new())?[0] as f64)
+            };
+            let nats = pictures.iter().map(one).collect::<Result<Vec<_>>>()?;
+            Ok(nats.iter().sum::<f64>() / nats.len() as f64)
+        };
+        let held_out = score(&case.held_out, noun)?;
+        println!("{}, {group}, seed {seed}: held out {held_out:.3}", case.class);
+        self.results.push(json!({
+            "class": case.class, "group": group, "seed": seed, "seconds": seconds, "held_out": held_out,
+            "held_out_class_word": score(&case.held_out, case.class)?,
+            "known_class_word": score(&case.known, case.class)?,
+        }));
+        Ok(())
+    }
 }
 
 /// The method's recommended options with what the recipe says.
@@ -175,15 +219,4 @@ fn options_of(model: &Model, recipe: &Value) -> Result<Options> {
         all.extend(given.clone());
     }
     serde_json::from_value(all).map_err(|e| wrong(e.to_string()))
-}
-
-fn draw_subject(album: &mut Album, view: &Personalized, class: &str, noun: &str, group: &str, seed: u64) -> Result<()> {
-    for (i, (prompt, scene, colour, accessory)) in PROMPTS.iter().enumerate() {
-        let mut entry = json!({"class": class, "colour": colour, "accessory": accessory, "group": group, "seed": seed});
-        if !scene.is_empty() {
-            entry["scene"] = (*scene).into();
-        }
-        album.draw(view, &prompt.replace("{}", noun), 100 * seed + i as u64, entry)?;
-    }
-    Ok(())
 }

@@ -6,7 +6,7 @@ use sitter::model::tokens::Tokens;
 use sitter::model::{Model, OpenOptions};
 use sitter::random::picture_seed;
 use sitter::run::{Flow, Run};
-use sitter::sample::{sample, Options};
+use sitter::sample::{draw_pictures, sample, Options};
 use sitter::Error;
 use std::path::PathBuf;
 
@@ -120,6 +120,32 @@ fn a_picture_of_a_batch_equals_the_picture_drawn_alone_with_its_own_seed() {
             let alone = Options { seed: picture.seed, ..options() };
             assert_eq!(&sample(&model, "a fox", &[], &alone, &mut Run::new()).unwrap()[0], picture, "{name} {i}");
         }
+    }
+}
+
+#[test]
+fn prompts_of_different_length_drawn_together_give_the_pictures_of_each_drawn_alone() {
+    for name in ["plain", "grouped"] {
+        let model = open(name);
+        let view = Personalized::new(&model, &[]).unwrap();
+        let prompts = ["a fox", "a cat and a fox and a cat", "a cat"];
+        for guidance in [1.0, 3.0] {
+            let options = Options { count: 2, guidance, ..options() };
+            let together = draw_pictures(&view, &prompts, &options, &mut Run::new()).unwrap();
+            let alone = prompts.map(|p| draw_pictures(&view, &[p], &options, &mut Run::new()).unwrap()).concat();
+            assert_eq!(together, alone, "{name}, guidance {guidance}");
+        }
+    }
+}
+
+#[test]
+fn a_call_draws_at_least_one_and_at_most_256_pictures() {
+    let model = open("plain");
+    let view = Personalized::new(&model, &[]).unwrap();
+    for prompts in [vec![], vec!["a fox"; 129]] {
+        let options = Options { count: 2, ..options() };
+        let error = draw_pictures(&view, &prompts, &options, &mut Run::new()).unwrap_err().to_string();
+        assert!(error.contains(&format!("{} prompts of 2 pictures", prompts.len())), "{error}");
     }
 }
 

@@ -58,12 +58,12 @@ fn a_subject_is_taught_with_class_pictures_drawn_by_the_untouched_model_and_draw
     let view = Personalized::new(&model, &[&subject]).unwrap();
     let settings = sample::Options { width: 8, height: 8, guidance: 2.0, ..sample::Options::default() };
     let prompt = "a photo of a [V] fox";
-    let drawn = draw_pictures(&view, prompt, &settings, &mut Run::new()).unwrap();
+    let drawn = draw_pictures(&view, &[prompt], &settings, &mut Run::new()).unwrap();
     let picture = model.decode(&drawn[0].tokens, &Run::new()).unwrap();
     assert_eq!((picture.width(), picture.height()), (8, 8));
 
     let png = folder.path().join("fox.png");
-    let (key, text) = drawn[0].provenance(&view, prompt, &settings);
+    let (key, text) = drawn[0].provenance(&view, &settings);
     picture.save_png(&png, &[(key, &text)]).unwrap();
     let said = read_png_text(&png).unwrap();
     let said: serde_json::Value = serde_json::from_str(&said.iter().find(|(k, _)| k == "sitter").unwrap().1).unwrap();

@@ -6,6 +6,7 @@ use candle_core::{Device, Tensor};
 use sitter::model::tokens::Tokens;
 use sitter::model::vqgan::{Config, Vqgan};
 use sitter::picture::Picture;
+use sitter::run::Run;
 use sitter::Error;
 use std::collections::HashMap;
 

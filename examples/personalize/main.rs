@@ -132,15 +132,15 @@ impl Artist<'_> {
         options.seed = self.arguments.seed;
         let mut tiles = Vec::new();
         let mut progress = Progress::new();
-        for prompt in prompts {
-            let mut run: Run = progress.run();
-            for sample in draw_pictures(&view, prompt, &options, &mut run)? {
+        // In one call as many as one call may draw.
+        for prompts in prompts.chunks((sample::MAX_PICTURES / count.max(1) as usize).max(1)) {
+            for sample in draw_pictures(&view, prompts, &options, &mut progress.run())? {
                 let picture = self.model.decode(&sample.tokens, &Run::new())?;
                 self.drawn += 1;
-                let file = self.file_name(prompt);
-                let (key, text) = sample.provenance(&view, prompt, &options);
+                let file = self.file_name(&sample.prompt);
+                let (key, text) = sample.provenance(&view, &options);
                 picture.save_png(&file, &[(key, &text)])?;
-                tiles.push((picture, prompt.clone()));
+                tiles.push((picture, sample.prompt));
             }
         }
         progress.end();

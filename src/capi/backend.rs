@@ -61,7 +61,7 @@ impl Backend for Model {
         let unit = self.layout().unit();
         let own = self.train_options(Method::default())?.image_size;
         let whole = picture.width().is_multiple_of(unit) && picture.height().is_multiple_of(unit);
-        let small = u64::from(picture.width()) * u64::from(picture.height()) <= u64::from(own) * u64::from(own);
+        let small = u64::from(picture.width()).saturating_mul(picture.height().into()) <= u64::from(own).pow(2);
         let tokens = match target {
             0 if whole && small => Model::encode(self, picture, run)?,
             0 => Model::encode(self, &picture.fit(own, unit, Crop::Centre)?, run)?,
@@ -89,9 +89,9 @@ impl Backend for Model {
         run: &mut Run,
     ) -> Result<Vec<Drawn>> {
         let view = Personalized::new(self, &borrowed(subjects))?;
-        let samples = sample::draw_pictures(&view, prompt, options, run)?;
+        let samples = sample::draw_pictures(&view, &[prompt], options, run)?;
         let with_provenance = samples.into_iter().map(|s| {
-            let text = s.provenance(&view, prompt, options).1;
+            let text = s.provenance(&view, options).1;
             (s.tokens, Some(text))
         });
         Ok(with_provenance.collect())

@@ -109,7 +109,7 @@ impl Backend for Fake {
 
     fn sample(&self, _: &str, _: &[Arc<Subject>], options: &sample::Options, run: &mut Run) -> Result<Vec<Drawn>> {
         self.work(Stage::Sample, run)?;
-        let code = |i: u32| u32::try_from(options.seed.wrapping_add(i.into()) % u64::from(CODEBOOK)).unwrap_or(0);
+        let code = |i: u32| u32::from(options.seed.wrapping_add(i.into()) as u8);
         (0..options.count).map(|i| Ok((Tokens::new(2, 2, vec![code(i); 4])?, None))).collect()
     }
 

@@ -32,7 +32,7 @@ pub fn perform<T: Send + 'static>(
             run.begin()?;
             run
         }
-        None => Arc::new(RunState::new()),
+        None => Arc::default(),
     };
     let callback = *super::engine::lock(&state.callback);
     let host = Host { state: state.clone(), callback, started: Instant::now() };

@@ -88,8 +88,8 @@ pub struct RunState {
     latest: Mutex<sitter_event>,
 }
 
-impl RunState {
-    pub fn new() -> Self {
+impl Default for RunState {
+    fn default() -> Self {
         RunState {
             control: Control::default(),
             used: AtomicBool::new(false),
@@ -106,7 +106,9 @@ impl RunState {
             }),
         }
     }
+}
 
+impl RunState {
     /// Claims the run for a call.
     pub fn begin(&self) -> Result<(), Failure> {
         if self.used.swap(true, Ordering::Relaxed) {
@@ -155,7 +157,7 @@ pub fn stage_number(stage: Stage) -> i32 {
 pub unsafe extern "C" fn sitter_run_new(out: *mut *mut sitter_run, err: *mut *mut sitter_error) -> sitter_status {
     guard(err, || {
         let out = Out::handle(out, "out")?;
-        out.set(handle::new(Arc::new(RunState::new())));
+        out.set(handle::new(Arc::<RunState>::default()));
         Ok(())
     })
 }

@@ -42,7 +42,7 @@ pub unsafe extern "C" fn sitter_abi_version() -> u32 {
 #[no_mangle]
 pub unsafe extern "C" fn sitter_require_abi(major: u32, minor: u32, err: *mut *mut sitter_error) -> sitter_status {
     guard(err, || {
-        if major == SITTER_ABI_MAJOR && minor <= SITTER_ABI_MINOR {
+        if major == SITTER_ABI_MAJOR && SITTER_ABI_MINOR.checked_sub(minor).is_some() {
             return Ok(());
         }
         let message = format!(

@@ -13,6 +13,9 @@ use crate::{Error, Result};
 use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
+/// The most pictures of one call.
+pub const MAX_PICTURES: usize = 256;
+
 /// How to draw. Defaults are the paper's (arXiv 2504.13162) unless the model recommends its own.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -21,7 +24,7 @@ pub struct Options {
     pub width: u32,
     /// Pixels; a multiple of the model's grid unit.
     pub height: u32,
-    /// Pictures to draw, all in one batch; 1 to 256.
+    /// Pictures to draw of a prompt, all in one batch; 1 to 256, all prompts of a call together.
     pub count: u32,
     /// Classifier-free guidance scale; 1 switches it off and halves the work.
     pub guidance: f32,
@@ -53,8 +56,8 @@ impl Options {
         };
         finite("guidance", self.guidance, 0.0, 100.0)?;
         finite("temperature", self.temperature, 0.01, 100.0)?;
-        if !(1..=256).contains(&self.count) {
-            return Err(Error::invalid("count", format!("{} is outside 1 to 256", self.count)));
+        if !(1..=MAX_PICTURES).contains(&(self.count as usize)) {
+            return Err(Error::invalid("count", format!("{} is outside 1 to {MAX_PICTURES}", self.count)));
         }
         Ok(())
     }
@@ -63,6 +66,7 @@ impl Options {
 /// One drawn picture.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
+    pub prompt: String,
     pub tokens: Tokens,
     /// Drawn alone with this seed, the picture is the same.
     pub seed: u64,
@@ -71,7 +75,7 @@ pub struct Sample {
 impl Sample {
     /// What made this picture, as the key and text of a PNG text chunk (see `Picture::save_png`): JSON with model,
     /// subjects, prompt, seed and settings.
-    pub fn provenance(&self, view: &Personalized, prompt: &str, options: &Options) -> (&'static str, String) {
+    pub fn provenance(&self, view: &Personalized, options: &Options) -> (&'static str, String) {
         let subjects: Vec<_> = view.words.iter().map(|w| &w.identifier).collect();
         let (width, height) = view.model.layout().pixels(&self.tokens);
         let json = serde_json::json!({
@@ -79,7 +83,7 @@ impl Sample {
             "model": view.model.name(),
             "fingerprint": view.model.fingerprint(),
             "subjects": subjects,
-            "prompt": prompt,
+            "prompt": self.prompt,
             "seed": self.seed,
             "width": width,
             "height": height,
@@ -101,18 +105,34 @@ pub fn sample(
     options: &Options,
     run: &mut Run,
 ) -> Result<Vec<Sample>> {
-    draw_pictures(&Personalized::new(model, subjects)?, prompt, options, run)
+    draw_pictures(&Personalized::new(model, subjects)?, &[prompt], options, run)
 }
 
-/// As [`sample`], for a model whose subjects are already applied.
-pub fn draw_pictures(view: &Personalized, prompt: &str, options: &Options, run: &mut Run) -> Result<Vec<Sample>> {
+/// As [`sample`], for a model whose subjects are already applied, and for several prompts in one batch: the pictures of the
+/// first prompt, then those of the next. But for rounding, each is what drawing it alone gives.
+pub fn draw_pictures(
+    view: &Personalized,
+    prompts: &[impl AsRef<str>],
+    options: &Options,
+    run: &mut Run,
+) -> Result<Vec<Sample>> {
     options.check_ranges()?;
+    if prompts.is_empty() || prompts.len() * options.count as usize > MAX_PICTURES {
+        let message = format!(
+            "{} prompts of {} pictures; allowed are 1 to {MAX_PICTURES} pictures in one call",
+            prompts.len(),
+            options.count
+        );
+        return Err(Error::invalid("prompts", message));
+    }
     run.check()?;
     let layout = view.model.layout();
     let (height, width) = layout.grid(options.width, options.height)?;
-    let prompt = view.prompt(prompt, options.width, options.height)?;
-    let mut decoder = Decoder::new(view, &prompt, (height, width), options, run.control())?;
-    let seeds: Vec<u64> = (0..options.count).map(|i| picture_seed(options.seed, i)).collect();
+    let pieces = prompts.iter().map(|p| view.prompt(p.as_ref(), options.width, options.height));
+    let mut decoder =
+        Decoder::new(view, &pieces.collect::<Result<Vec<_>>>()?, (height, width), options, run.control())?;
+    let each = |p| (0..options.count).map(move |i| (p, picture_seed(options.seed, i)));
+    let (texts, seeds): (Vec<&str>, Vec<u64>) = prompts.iter().map(AsRef::as_ref).flat_map(each).unzip();
     let mut codes = vec![Vec::with_capacity((height * width) as usize); seeds.len()];
     for position in 0..height * width {
         let drawn: Vec<u32> = decoder
@@ -131,26 +151,25 @@ pub fn draw_pictures(view: &Personalized, prompt: &str, options: &Options, run: 
             decoder.step(&drawn, (position + 1).is_multiple_of(width))?;
         }
     }
-    let samples = codes
-        .into_iter()
-        .zip(seeds)
-        .map(|(codes, seed)| Ok(Sample { tokens: Tokens::new(height, width, codes)?, seed }));
+    let samples = codes.into_iter().zip(texts).zip(seeds).map(|((codes, prompt), seed)| {
+        Ok(Sample { prompt: prompt.to_string(), tokens: Tokens::new(height, width, codes)?, seed })
+    });
     samples.collect()
 }
 
 /// The transformer in the middle of drawing: conditional rows first, then, under guidance, unconditional ones.
 ///
-/// All rows share the cache's slots. The unconditional rows begin at the image start token, which has position 0 for
-/// them; the slots of the prompt before it are masked.
+/// All rows share the cache's slots, and all pictures begin in the same one. A row whose prompt is shorter than the longest,
+/// or that has none, begins later: the slots before its first token are masked, and its positions count from there.
 struct Decoder<'v> {
     view: &'v Personalized<'v>,
     cache: Cache,
     head: Tensor,
-    guidance: f32,
-    count: usize,
-    prompt: usize,
+    guidance: Option<f32>,
     stop: Control,
-    /// [rows, 1, 1, capacity]: minus infinity where an unconditional row must not look. None without guidance.
+    /// The slot of each row's first token.
+    first: Vec<usize>,
+    /// [rows, 1, 1, capacity]: minus infinity where a row must not look. None if all rows begin in slot 0.
     hidden_slots: Option<Tensor>,
     /// The guided logits of the next code, for each picture.
     logits: Vec<Vec<f32>>,
@@ -159,7 +178,7 @@ struct Decoder<'v> {
 impl<'v> Decoder<'v> {
     fn new(
         view: &'v Personalized,
-        prompt: &[Piece],
+        prompts: &[Vec<Piece>],
         (height, width): (u32, u32),
         options: &Options,
         stop: Control,
@@ -168,49 +187,60 @@ impl<'v> Decoder<'v> {
         let layout = view.model.layout();
         let device = transformer.device();
         let opening = layout.image_head(height, width)?.map(Piece::Token);
-        let (count, guided) = (options.count as usize, options.guidance != 1.0);
-        let start = prompt.len() + opening.len();
+        let guidance = (options.guidance != 1.0).then_some(options.guidance);
+        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+        let start = longest + opening.len();
         let capacity = start + height as usize * (width as usize + 1);
 
-        let conditional = [prompt, &opening].concat();
-        let unconditional = [vec![Piece::Token(layout.bos); prompt.len()], opening.to_vec()].concat();
-        let mut rows = vec![conditional.as_slice()];
-        let mut positions = vec![(0..start as u32).collect::<Vec<_>>()];
-        let mut mask = causal_mask(start, start, device)?;
-        if guided {
-            rows.push(&unconditional);
-            positions.push((0..start as u32).map(|slot| slot.saturating_sub(prompt.len() as u32)).collect());
-            // The prompt's slots see themselves, so that no softmax is empty; nothing else sees them.
-            let sees = |i: usize, j: usize| j <= i && (j >= prompt.len() || i == j);
-            let bias = |i, j| if sees(i, j) { 0f32 } else { f32::NEG_INFINITY };
-            let values: Vec<f32> = (0..start).flat_map(|i| (0..start).map(move |j| bias(i, j))).collect();
-            mask = Tensor::cat(&[mask, Tensor::from_vec(values, (1, 1, start, start), device)?], 0)?;
-        }
+        // One row per prompt, and one without: they are multiplied when the prompts are read.
+        let unconditional: &[Piece] = &[];
+        let read = prompts.iter().map(Vec::as_slice).chain(guidance.map(|_| unconditional));
+        let padded =
+            |prompt: &[Piece]| [&vec![Piece::Token(layout.bos); longest - prompt.len()], prompt, &opening].concat();
+        let (rows, begin): (Vec<_>, Vec<_>) = read.map(|p| (padded(p), longest - p.len())).unzip();
+        let positions: Vec<Vec<u32>> =
+            begin.iter().map(|&b| (0..start).map(|slot| slot.saturating_sub(b) as u32).collect()).collect();
+        // Masked slots see themselves, so that no softmax is empty; nothing else sees them.
+        let sees = |i: usize, j: usize, first: usize| j <= i && (j >= first || i == j);
+        let bias = |seen: bool| if seen { 0f32 } else { f32::NEG_INFINITY };
+        let mask: Vec<f32> = begin
+            .iter()
+            .flat_map(|&b| (0..start * start).map(move |at| bias(sees(at / start, at % start, b))))
+            .collect();
+        let mask = Tensor::from_vec(mask, (rows.len(), 1, start, start), device)?;
         let mut cache = transformer.new_cache(rows.len(), capacity)?;
         let context = transformer.context(&positions, Some(mask), None)?.stopped_by(stop.clone());
+        let rows: Vec<&[Piece]> = rows.iter().map(Vec::as_slice).collect();
         let hidden = transformer.forward(&view.embed(&rows)?, &context, Some(&mut cache))?;
-        let hidden_slots = guided.then(|| {
-            let values: Vec<f32> = (0..2 * count)
-                .flat_map(|row| {
-                    (0..capacity)
-                        .map(move |slot| if row >= count && slot < prompt.len() { f32::NEG_INFINITY } else { 0.0 })
-                })
-                .collect();
-            Tensor::from_vec(values, (2 * count, 1, 1, capacity), device)
+
+        let pictures = prompts.len() * options.count as usize;
+        let mut source: Vec<u32> = (0..pictures as u32).map(|picture| picture / options.count).collect();
+        if guidance.is_some() {
+            source.extend(vec![prompts.len() as u32; pictures]);
+        }
+        let first: Vec<usize> = source.iter().map(|&row| begin[row as usize]).collect();
+        let hidden_slots = first.iter().any(|&f| f > 0).then(|| {
+            let row = |&f: &usize| (0..capacity).map(move |slot| bias(slot >= f));
+            Tensor::from_vec(first.iter().flat_map(row).collect::<Vec<f32>>(), (first.len(), 1, 1, capacity), device)
         });
+        let source = Tensor::new(source, device)?;
         let mut decoder = Decoder {
             view,
-            cache: cache.repeat_rows(count)?,
+            cache: cache.select_rows(&source)?,
             head: transformer.head_rows(layout.code_tokens())?,
-            guidance: options.guidance,
-            count,
+            guidance,
             stop,
-            prompt: prompt.len(),
+            first,
             hidden_slots: hidden_slots.transpose()?,
             logits: vec![],
         };
-        let first = decoder.read_logits(&hidden)?;
-        decoder.logits = first.into_iter().flat_map(|l| vec![l; count]).collect();
+        // All pictures of a prompt begin with the same logits.
+        let mut read = decoder.read_logits(&hidden)?;
+        if let Some(guidance) = guidance {
+            let unconditional = read.pop().unwrap_or_default();
+            read.iter_mut().for_each(|c| logits::guide(c, &unconditional, guidance));
+        }
+        decoder.logits = read.into_iter().flat_map(|l| vec![l; options.count as usize]).collect();
         Ok(decoder)
     }
 
@@ -223,13 +253,12 @@ impl<'v> Decoder<'v> {
             rows.iter_mut().for_each(|r| r.push(Piece::Token(layout.newline)));
         }
         let new = rows[0].len();
-        let slot = self.cache.filled();
-        let slots = |base: usize| ((slot - base) as u32..(slot - base + new) as u32).collect::<Vec<u32>>();
-        let mut positions = vec![slots(0)];
-        if self.hidden_slots.is_some() {
+        if self.guidance.is_some() {
             rows.extend(rows.clone());
-            positions = [vec![slots(0); self.count], vec![slots(self.prompt); self.count]].concat();
         }
+        let slot = self.cache.filled();
+        let positions: Vec<Vec<u32>> =
+            self.first.iter().map(|&f| ((slot - f) as u32..(slot - f + new) as u32).collect()).collect();
         let device = self.view.transformer.device();
         let causal = (new > 1).then(|| causal_mask(new, slot + new, device)).transpose()?;
         let hidden_slots = self.hidden_slots.as_ref().map(|m| m.narrow(3, 0, slot + new)).transpose()?;
@@ -241,20 +270,18 @@ impl<'v> Decoder<'v> {
         let context = self.view.transformer.context(&positions, mask, None)?.stopped_by(self.stop.clone());
         let hidden = self.view.transformer.forward(&self.view.embed(&rows)?, &context, Some(&mut self.cache))?;
         self.logits = self.read_logits(&hidden)?;
+        if let Some(guidance) = self.guidance {
+            let unconditional = self.logits.split_off(drawn.len());
+            self.logits.iter_mut().zip(&unconditional).for_each(|(c, u)| logits::guide(c, u, guidance));
+        }
         Ok(())
     }
 
-    /// Code logits behind the last place of each row, guided: f32 whatever the model runs in.
+    /// Code logits behind the last place of each row: f32 whatever the model runs in.
     fn read_logits(&self, hidden: &Tensor) -> Result<Vec<Vec<f32>>> {
         let (rows, t, h) = hidden.dims3()?;
         let last = hidden.narrow(1, t - 1, 1)?.reshape((rows, h))?;
-        let mut logits = crate::model::ops::linear(&last, &self.head)?.to_dtype(DType::F32)?.to_vec2::<f32>()?;
-        if self.hidden_slots.is_some() {
-            let unconditional = logits.split_off(rows / 2);
-            for (c, u) in logits.iter_mut().zip(&unconditional) {
-                logits::guide(c, u, self.guidance);
-            }
-        }
+        let logits = crate::model::ops::linear(&last, &self.head)?.to_dtype(DType::F32)?.to_vec2::<f32>()?;
         if logits.iter().flatten().any(|l| l.is_nan()) {
             return Err(Error::Internal {
                 message: "the transformer produced NaN; are the model's or the subject's weights sound?".into(),

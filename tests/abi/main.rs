@@ -2,6 +2,7 @@
 //! be made anew. To bring it up to date: `SITTER_UPDATE=1 cargo test --test abi`.
 
 mod bindings;
+mod cpp;
 mod header;
 mod setters;
 mod snapshots;

@@ -77,19 +77,13 @@ impl Cache {
         self.layers.first().map_or(0, |l| l.filled)
     }
 
-    /// A cache whose batch repeats each row of this one `times` times: a b -> a a b b.
-    pub fn repeat_rows(self, times: usize) -> Result<Cache> {
-        if times == 1 {
-            return Ok(self);
-        }
-        let repeat = |t: &Tensor| -> Result<Tensor> {
-            let (b, h, s, d) = t.dims4()?;
-            Ok(t.unsqueeze(1)?.expand((b, times, h, s, d))?.reshape((b * times, h, s, d))?)
-        };
+    /// A cache whose batch has these rows of this one, in this order; `rows` is u32.
+    pub fn select_rows(&self, rows: &Tensor) -> Result<Cache> {
+        let select = |t: &Tensor| t.index_select(rows, 0);
         let layers = self
             .layers
             .iter()
-            .map(|l| Ok(LayerCache { keys: repeat(&l.keys)?, values: repeat(&l.values)?, filled: l.filled }));
+            .map(|l| Ok(LayerCache { keys: select(&l.keys)?, values: select(&l.values)?, filled: l.filled }));
         Ok(Cache { layers: layers.collect::<Result<_>>()? })
     }
 }
