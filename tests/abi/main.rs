@@ -4,6 +4,7 @@
 mod bindings;
 mod cpp;
 mod header;
+mod node;
 mod setters;
 mod snapshots;
 mod surface;
