@@ -1,7 +1,7 @@
-//! The tables that Python and Node call through, made from the same source as the header.
+//! The table that Python calls through, made from the same source as the header.
 
 use crate::agree;
-use crate::surface::{constants, functions, Function};
+use crate::surface::{constants, functions};
 use std::fmt::Write;
 
 /// A type as ctypes has it.
@@ -40,8 +40,10 @@ fn python(ty: &str) -> String {
 fn python_table() -> String {
     let mut out = String::from(
         "\"\"\"Constants, types and prototypes of the C ABI. Made from src/capi by tests/abi/bindings.rs; do not edit.\"\"\"\n\
+         from __future__ import annotations\n\n\
          from ctypes import (CFUNCTYPE, POINTER, Structure, c_char_p, c_double, c_float, c_int32, c_size_t, c_uint8, c_uint32,\n\
-         \x20                   c_uint64, c_void_p)\n\n",
+         \x20                   c_uint64, c_void_p)\n\
+         from typing import Any\n\n",
     );
     for (name, value) in constants() {
         let _ = writeln!(out, "{} = {value}", name.trim_start_matches("SITTER_"));
@@ -52,7 +54,7 @@ fn python_table() -> String {
          EVENT_FN = CFUNCTYPE(c_int32, c_void_p, POINTER(Event))\n\
          LOG_FN = CFUNCTYPE(None, c_void_p, c_int32, c_char_p)\n\
          DROP_FN = CFUNCTYPE(None, c_void_p)\n\n\
-         # name: (result, arguments)\nPROTOTYPES = {\n",
+         # name: (result, arguments)\nPROTOTYPES: dict[str, tuple[Any, list[Any]]] = {\n",
     );
     for f in functions() {
         let arguments: Vec<String> = f.arguments.iter().map(|(_, t)| python(t)).collect();
@@ -62,72 +64,7 @@ fn python_table() -> String {
     out
 }
 
-/// A prototype as koffi reads it.
-fn koffi(f: &Function) -> String {
-    let argument = |(name, ty): &(String, String)| {
-        let out = |t: &str| format!("_Out_ {t} *{name}");
-        match ty.as_str() {
-            "*const c_char" => format!("const char *{name}"),
-            "*const *const c_char" => format!("const char **{name}"),
-            t if t.starts_with("*mut *mut sitter_")
-                && name == "out"
-                && f.arguments.iter().any(|(n, _)| n == "count") =>
-            {
-                format!("_Out_ void **{name}")
-            }
-            t if t.starts_with("*mut *mut sitter_") => format!("_Out_ void **{name}"),
-            t if t.starts_with("*const *const sitter_") => format!("void **{name}"),
-            "*mut sitter_event" => format!("_Out_ sitter_event *{name}"),
-            "*mut usize" => out("size_t"),
-            "*mut u32" if ["width", "height"].contains(&name.as_str()) => out("uint32_t"),
-            "sitter_event_fn" => format!("sitter_event_fn *{name}"),
-            "sitter_log_fn" | "sitter_drop_fn" => format!("void *{name}"),
-            // Buffers, arrays and handles.
-            t if t.starts_with('*') => format!("void *{name}"),
-            t => format!("{} {name}", c_type(t)),
-        }
-    };
-    let result = match f.result.as_str() {
-        "" => "void".into(),
-        "*const c_char" => "const char *".into(),
-        t if t.starts_with('*') => "void *".into(),
-        t => c_type(t),
-    };
-    let arguments: Vec<String> = f.arguments.iter().map(argument).collect();
-    format!("{result} {}({})", f.name, arguments.join(", "))
-}
-
-fn c_type(ty: &str) -> String {
-    match ty {
-        "sitter_status" | "i32" => "int32_t",
-        "u32" => "uint32_t",
-        "u64" => "uint64_t",
-        "f64" => "double",
-        "f32" => "float",
-        "usize" => "size_t",
-        _ => panic!("no C type for {ty}"),
-    }
-    .into()
-}
-
-fn node_table() -> String {
-    let constants: serde_json::Map<String, serde_json::Value> =
-        constants().into_iter().map(|(n, v)| (n.trim_start_matches("SITTER_").to_string(), v.into())).collect();
-    let prototypes: Vec<String> = functions().iter().map(koffi).collect();
-    let table = serde_json::json!({
-        "//": "Made from src/capi by tests/abi/bindings.rs; do not edit.",
-        "constants": constants,
-        "prototypes": prototypes,
-    });
-    serde_json::to_string_pretty(&table).unwrap() + "\n"
-}
-
 #[test]
 fn the_python_table_agrees() {
     agree("bindings/python/src/sitter/_abi.py", &python_table());
-}
-
-#[test]
-fn the_node_table_agrees() {
-    agree("bindings/node/src/abi.json", &node_table());
 }

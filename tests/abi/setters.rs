@@ -12,6 +12,33 @@ const OPTIONS: [(&str, &str, &str, &[&str]); 3] = [
     ("train", "src/personalize/options.rs", "Options", &["method"]),
 ];
 
+/// A field that has a setter.
+pub struct Field {
+    /// Whose: "model", "sample" or "train".
+    pub noun: &'static str,
+    pub name: String,
+    /// Rust type, without blanks.
+    pub ty: String,
+    pub doc: String,
+}
+
+/// All fields that have setters, in the order of the source.
+pub fn fields() -> Vec<Field> {
+    let of_struct = |(noun, file, name, skipped): (&'static str, &str, &str, &'static [&'static str])| {
+        let parsed = syn::parse_file(&std::fs::read_to_string(at(file)).unwrap()).unwrap();
+        let fields = parsed.items.into_iter().find_map(|item| match item {
+            syn::Item::Struct(s) if s.ident == name => Some(s.fields),
+            _ => None,
+        });
+        fields.unwrap().into_iter().filter_map(move |field| {
+            let name = field.ident?.to_string();
+            let wanted = !skipped.contains(&name.as_str());
+            wanted.then(|| Field { noun, name, ty: text(&field.ty), doc: doc(&field.attrs) })
+        })
+    };
+    OPTIONS.into_iter().flat_map(of_struct).collect()
+}
+
 /// Parameters of the setter and the statement that sets the field.
 fn forms(field: &str, ty: &str) -> (String, String) {
     let one = |c: &str, value: &str| (format!("{field}: {c}"), format!("o.{field} = {value}"));
@@ -58,33 +85,22 @@ fn generate() -> String {
          use super::options::{\n    change, flag, sitter_model_options, sitter_sample_options, sitter_train_options,\n};\n\
          use super::status::sitter_status;\nuse super::text;\nuse crate::personalize::Trainable;\nuse std::ffi::c_char;\n",
     );
-    for (noun, file, name, skipped) in OPTIONS {
-        let parsed = syn::parse_file(&std::fs::read_to_string(at(file)).unwrap()).unwrap();
-        let fields = parsed.items.into_iter().find_map(|item| match item {
-            syn::Item::Struct(s) if s.ident == name => Some(s.fields),
-            _ => None,
-        });
-        for field in fields.unwrap() {
-            let ident = field.ident.unwrap().to_string();
-            if skipped.contains(&ident.as_str()) {
-                continue;
-            }
-            let (parameters, statement) = forms(&ident, &text(&field.ty));
-            // Rust's own marks mean nothing in a header.
-            let doc = doc(&field.attrs).replace('`', "\"");
-            let nullable = match text(&field.ty).as_str() {
-                "Option<String>" | "Option<PathBuf>" => " NULL for none.",
-                "Vec<u32>" | "Vec<String>" | "Option<Vec<f32>>" => " (NULL, 0) for none.",
-                _ => "",
-            };
-            let doc = wrap(&format!("{doc}{nullable} SITTER_E_INVALID_ARGUMENT. Since 1.0."));
-            let _ = write!(
-                out,
-                "\n{doc}\n#[no_mangle]\npub unsafe extern \"C\" fn sitter_{noun}_options_set_{ident}(\n    \
-                 options: *mut sitter_{noun}_options,\n    {parameters},\n    err: *mut *mut sitter_error,\n) -> sitter_status {{\n    \
-                 guard(err, || {{\n        change(options, |o| {{\n            {statement};\n            Ok(())\n        }})\n    }})\n}}\n"
-            );
-        }
+    for Field { noun, name: ident, ty, doc } in fields() {
+        let (parameters, statement) = forms(&ident, &ty);
+        // Rust's own marks mean nothing in a header.
+        let doc = doc.replace('`', "\"");
+        let nullable = match ty.as_str() {
+            "Option<String>" | "Option<PathBuf>" => " NULL for none.",
+            "Vec<u32>" | "Vec<String>" | "Option<Vec<f32>>" => " (NULL, 0) for none.",
+            _ => "",
+        };
+        let doc = wrap(&format!("{doc}{nullable} SITTER_E_INVALID_ARGUMENT. Since 1.0."));
+        let _ = write!(
+            out,
+            "\n{doc}\n#[no_mangle]\npub unsafe extern \"C\" fn sitter_{noun}_options_set_{ident}(\n    \
+             options: *mut sitter_{noun}_options,\n    {parameters},\n    err: *mut *mut sitter_error,\n) -> sitter_status {{\n    \
+             guard(err, || {{\n        change(options, |o| {{\n            {statement};\n            Ok(())\n        }})\n    }})\n}}\n"
+        );
     }
     out
 }

@@ -100,6 +100,16 @@ pub fn constants() -> Vec<(String, i64)> {
     found
 }
 
+/// Fields of `sitter_event` and their types, in order.
+pub fn event_fields() -> Vec<(String, String)> {
+    let items = sources().into_values().flat_map(|parsed| parsed.items);
+    let event = items.filter_map(|item| match item {
+        Item::Struct(s) if s.ident == "sitter_event" => Some(s.fields),
+        _ => None,
+    });
+    event.flatten().map(|field| (field.ident.unwrap().to_string(), text(&field.ty))).collect()
+}
+
 #[test]
 fn every_exported_function_has_the_prefix_the_boundary_and_a_version() {
     for f in functions() {

@@ -1,6 +1,9 @@
 """Constants, types and prototypes of the C ABI. Made from src/capi by tests/abi/bindings.rs; do not edit."""
+from __future__ import annotations
+
 from ctypes import (CFUNCTYPE, POINTER, Structure, c_char_p, c_double, c_float, c_int32, c_size_t, c_uint8, c_uint32,
                     c_uint64, c_void_p)
+from typing import Any
 
 LOG_OFF = 0
 LOG_ERROR = 1
@@ -53,7 +56,7 @@ LOG_FN = CFUNCTYPE(None, c_void_p, c_int32, c_char_p)
 DROP_FN = CFUNCTYPE(None, c_void_p)
 
 # name: (result, arguments)
-PROTOTYPES = {
+PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "sitter_abi_version": (c_uint32, []),
     "sitter_build_info_json": (c_char_p, []),
     "sitter_dataset_add": (c_int32, [c_void_p, c_void_p, c_char_p, POINTER(c_void_p)]),

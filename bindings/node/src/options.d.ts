@@ -1,0 +1,217 @@
+// Made from the Rust options by tests/abi/node.rs; do not edit: `SITTER_UPDATE=1 cargo test --test abi`.
+
+/** How a model is opened. */
+export interface OpenFields {
+  /**
+   * `auto`, `cpu`, `cuda` or `cuda:N`.
+   */
+  device?: string;
+  /**
+   * `auto`, `f32` or `bf16`. The image tokenizer always runs in f32.
+   */
+  dtype?: 'auto' | 'f32' | 'bf16';
+}
+
+/** How tokens are drawn. */
+export interface SampleFields {
+  /**
+   * Pixels; a multiple of the model's grid unit.
+   */
+  width?: number;
+  /**
+   * Pixels; a multiple of the model's grid unit.
+   */
+  height?: number;
+  /**
+   * Classifier-free guidance scale; 1 switches it off and halves the work.
+   */
+  guidance?: number;
+  /**
+   * Only the k likeliest codes can be drawn; 0 allows all.
+   */
+  topK?: number;
+  /**
+   * Above 0; smaller is safer and duller.
+   */
+  temperature?: number;
+  /**
+   * The same seed gives the same picture.
+   */
+  seed?: number | bigint;
+}
+
+/** How a subject is taught. Defaults depend on the method and the model: see `Model.trainOptions`. */
+export interface TrainFields {
+  /**
+   * The word that stands for the subject in prompts. No blanks, at most 64 bytes. Default `[V]`.
+   */
+  identifier?: string;
+  /**
+   * What the subject is, in a word or a few: `dog`. Needed unless `useClassWord` is false.
+   */
+  classWord?: string;
+  /**
+   * Whether the class word follows the identifier in the templates. Default true (paper).
+   */
+  useClassWord?: boolean;
+  /**
+   * Steps of the embedding stage; 0 leaves it out. 0 to 1 000 000, default 1500 (paper).
+   */
+  embeddingSteps?: number;
+  /**
+   * Learning rate of the vectors, in both stages. 0 to 10, default 0.01 (paper).
+   */
+  embeddingLearningRate?: number;
+  /**
+   * Vectors that stand for the identifier. 1 to 64, default 1 (paper).
+   */
+  embeddingVectors?: number;
+  /**
+   * The first values of the vectors: `hidden` numbers for all of them, or `embedding_vectors x hidden`. Default
+   * none.
+   */
+  initialEmbedding?: Float32Array | readonly number[] | null;
+  /**
+   * A word whose rows of the vocabulary the vectors start from: a single vector from their mean, several each from
+   * a row, in turn. Without this and `initialEmbedding` (not both) they start as normal noise of the size that rows
+   * of the vocabulary have (paper: random, its size not said). Default none.
+   */
+  initialWord?: string | null;
+  /**
+   * Steps of the layers stage; 0 leaves it out. 0 to 1 000 000, default 70 (paper), `lora` 150 (paper: 100 to 170).
+   */
+  layerSteps?: number;
+  /**
+   * Learning rate of the transformer's weights. 0 to 10, default 5e-6 (paper), `lora` 1e-4 (ours).
+   */
+  layerLearningRate?: number;
+  /**
+   * Which weights learn in the layers stage. Default `qkv` (the paper's count of weights fits no other set).
+   */
+  trainable?: string;
+  /**
+   * Rank of `lora`, at most the sides of the matrix it changes. 1 to 1024, default 64 (paper: 16 to 256).
+   */
+  loraRank?: number;
+  /**
+   * Of the layers that may learn only every n-th does, the first among them. 1 to 1000, default 1 (paper: 1, 2, 4).
+   */
+  layerStride?: number;
+  /**
+   * The layers that may learn, by their number from 0. Default empty: all.
+   */
+  layers?: Uint32Array | readonly number[];
+  /**
+   * Whether the vectors go on learning in the layers stage. Default false (ours), `dreambooth` true.
+   */
+  trainEmbeddingInLayerStage?: boolean;
+  /**
+   * Pictures with their prompts in one step. 1 to 256, default 1 (paper).
+   */
+  batchSize?: number;
+  /**
+   * Passes that a step is split into; each holds only its share of the pictures in memory, and the result is the
+   * same but for rounding. 1 to `batchSize`, default 1.
+   */
+  accumulation?: number;
+  /**
+   * AdamW's decay per step, times the learning rate, of the transformer's weights; the vectors have none. 0 to 10,
+   * default 0.1 (Lumina).
+   */
+  weightDecay?: number;
+  /**
+   * 0 to below 1, default 0.9 (Lumina).
+   */
+  beta1?: number;
+  /**
+   * 0 to below 1, default 0.95 (Lumina).
+   */
+  beta2?: number;
+  /**
+   * Gradients are scaled down to this norm, taken over all that learns. 0 switches it off. Default 4.0 (Lumina).
+   */
+  clipNorm?: number;
+  /**
+   * Weight of the squared log-normaliser in the loss. 0 to 1, default 1e-5 (Lumina).
+   */
+  zLoss?: number;
+  /**
+   * Probability of zeroing an output of attention or MLP, in both stages. 0 to below 1, default 0.05 (Lumina's
+   * script; its paper has 0.1).
+   */
+  dropout?: number;
+  /**
+   * Probability, in the layers stage, that a picture is learned without its prompt, so that guidance keeps
+   * something to push off from. In the embedding stage such a picture would teach nothing. 0 to 1, default 0.1
+   * (Lumina-mGPT 2.0).
+   */
+  guidanceDropout?: number;
+  /**
+   * Steps over which the learning rate rises from 0 at the start of each stage. Default 0 (Lumina: a hundredth of
+   * an epoch).
+   */
+  warmupSteps?: number;
+  /**
+   * Whether each picture gets a vector of its own, which stands at the end of half of its prompts, learns with the
+   * identifier's and is dropped at the end: it takes up what is particular to the picture. Default true (paper),
+   * `textual_inversion` and `dreambooth` false.
+   */
+  perImageTokens?: boolean;
+  /**
+   * Prompts, each with one `{}` for the subject. Default empty: the 27 of Textual Inversion (paper).
+   */
+  templates?: readonly string[];
+  /**
+   * Side of the square whose area the pictures are brought to, in pixels: the target of the crop-size list; a
+   * multiple of the model's grid unit. Default 768.
+   */
+  imageSize?: number;
+  /**
+   * Crops at random places instead of the middle (Lumina). Without `augment` this makes eight crops of each
+   * picture. Default false (ours).
+   */
+  randomCrop?: boolean;
+  /**
+   * Adds the mirror image of each picture. Default false (ours: subjects may hold writing).
+   */
+  flip?: boolean;
+  /**
+   * Varied copies of each picture that are learned beside it: zoomed by 0.8 to 1.12, shifted by up to an eighth of
+   * each side (edges repeated), mirrored half of the time if `flip`, cropped anew if `randomCrop`. Default 0
+   * (paper); worth having for small models, which else learn the pictures by heart.
+   */
+  augment?: number;
+  /**
+   * Varied copies are not zoomed, and shifted by whole patches of the image tokenizer only, so that their tokens
+   * are those of the picture, moved. For models whose own pictures are drawn on that grid. Default false.
+   */
+  augmentAligned?: boolean;
+  /**
+   * Weight of the loss on pictures of the plain class that the untouched model drew (DreamBooth); as many of them
+   * as pictures of the subject are in each step of the layers stage. 0 switches it off. 0 to 100, default 0 (paper:
+   * none).
+   */
+  priorWeight?: number;
+  /**
+   * Class pictures to draw. 1 to 10 000, default 32 (ours).
+   */
+  priorCount?: number;
+  /**
+   * Ends the embedding stage when the mean loss of the last N steps is not at least 0.2% below that of the N steps
+   * before. 0 switches it off. Default 0 (ours).
+   */
+  earlyStop?: number;
+  /**
+   * Steps between two checkpoints; 0 for none. Default 0.
+   */
+  checkpointEvery?: number;
+  /**
+   * The file that checkpoints are written to. If it is there when training begins, training goes on from it, to the
+   * same result; a training that came to its end removes it. Default none.
+   */
+  checkpointPath?: string | URL | null;
+  /**
+   * The same seed, pictures and options give the same subject.
+   */
+  seed?: number | bigint;
+}
