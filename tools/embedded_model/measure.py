@@ -1,6 +1,7 @@
-"""Tables of a benchmark's pictures, as Markdown: of `benchmark.py` or of `examples/benchmark.rs subjects`.
+"""Tables, as Markdown, of the pictures of `examples/benchmark.rs subjects`.
 
-Numbers of pictures are means over the drawing seeds, with the standard deviation between the means of the seeds."""
+Numbers of pictures are means over the drawing seeds (of all training seeds), with the standard deviation between the means of the
+seeds."""
 import argparse, collections, json
 import numpy as np, torch
 import classifier, evaluator
@@ -53,7 +54,7 @@ if __name__ == '__main__':
     nearest = lambda w: float(min(w['errors'], key=w['errors'].get) == HELD_OUT)
     bare = lambda w: not w['grey'] and w['accessory'] == 'none'
     right = lambda k: lambda w: float(w['seen'][k] == w[k]) if w.get(k, 'none') != 'none' else None
-    mean = lambda g, k: (lambda v: f'{np.mean(v):.3f}' if v else '')([x[k] for x in results if x.get('group', x.get('recipe')) == g and k in x])
+    mean = lambda g, k: (lambda v: f'{np.mean(v):.3f}' if v else '')([x[k] for x in results if x['group'] == g and k in x])
     print(f'{len({w["class"] for w in wanted})} subjects, {len(wanted)} pictures. The classifier itself: {own}\n')
     rows = []
     for g in groups:
@@ -71,5 +72,5 @@ if __name__ == '__main__':
     print(table(['the plain class word with', 'nearest style is the subject\'s', 'matching error', 'subject\'s pictures, nats', 'pictures of the known styles, nats', 'pictures'], rows) + '\n')
     seconds = collections.defaultdict(list)
     for x in results:
-        if 'seconds' in x: seconds[x.get('group', x.get('recipe'))].append(np.sum(x['seconds']))
+        if x['seconds']: seconds[x['group']].append(x['seconds'])
     print('Seconds of training, mean: ' + ', '.join(f'{k} {np.mean(v):.1f}' for k, v in seconds.items()))
