@@ -1,0 +1,128 @@
+"""Pictures in every form that Python programs have them in."""
+from __future__ import annotations
+
+import os
+import sys
+from ctypes import POINTER, c_float, c_size_t, c_uint8, c_uint32, byref
+from typing import Any, Union
+
+import numpy as np
+import numpy.typing as npt
+
+from ._library import Handle, call, make, path_utf8
+from .errors import InvalidArgument
+
+Pixels = npt.NDArray[np.uint8]
+
+ImageLike = Union[str, "os.PathLike[str]", npt.NDArray[Any], Any]
+"""A path to a PNG, JPEG or WebP file; a Pillow image; or an array, also a torch tensor on any device: uint8, or float from 0
+to 1, of shape [height, width] (grey), or [height, width, channels] with 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA)
+channels. Transparency is laid on white. A batch [pictures, height, width, channels] is as many pictures."""
+
+
+def pictures(images: "ImageLike | list[ImageLike] | tuple[ImageLike, ...]") -> list[Handle]:
+    """The pictures in anything that holds some."""
+    if isinstance(images, (list, tuple)):
+        return [handle for image in images for handle in pictures(image)]
+    if isinstance(images, (str, os.PathLike)):
+        return [make("image", "sitter_image_open", path_utf8(images, "image"))]
+    if _is_pillow(images):
+        return [_from_array(_pillow_pixels(images))]
+    array = _as_array(images)
+    if array.ndim == 4:
+        return [_from_array(one) for one in array]
+    return [_from_array(array)]
+
+
+def picture(image: ImageLike) -> Handle:
+    """One picture."""
+    found = pictures(image)
+    if len(found) != 1:
+        raise InvalidArgument(f"image: one picture is needed, {len(found)} were given")
+    return found[0]
+
+
+def to_array(image: Handle) -> Pixels:
+    """The pixels of a picture of the library: uint8 of [height, width, 3]."""
+    width, height = c_uint32(), c_uint32()
+    call("sitter_image_size", image, byref(width), byref(height))
+    pixels = np.empty((height.value, width.value, 3), np.uint8)
+    needed = c_size_t()
+    call("sitter_image_copy_rgb8", image, pixels.ctypes.data_as(POINTER(c_uint8)), pixels.size, byref(needed))
+    return pixels
+
+
+def _is_pillow(image: Any) -> bool:
+    # Who has a Pillow image has imported Pillow.
+    module = sys.modules.get("PIL.Image")
+    return module is not None and isinstance(image, module.Image)
+
+
+def _pillow_pixels(image: Any) -> Pixels:
+    """As the library reads files: upright, transparency kept for `_from_array`, high bytes of 16-bit grey."""
+    from PIL import ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        return np.asarray(np.asarray(image) >> 8, np.uint8)
+    if image.mode == "F":
+        raise InvalidArgument("image: Pillow's mode F does not say what is white; convert it to L or RGB")
+    # A single transparent colour of an RGB picture is no transparency to the library either.
+    transparent = "A" in image.getbands() or "a" in image.getbands() or ("transparency" in image.info and image.mode != "RGB")
+    return np.asarray(image.convert("RGBA" if transparent else "RGB"))
+
+
+def _as_array(image: Any) -> npt.NDArray[Any]:
+    # A torch tensor, without importing torch: away from its graph and its device, and in a type that numpy knows.
+    if hasattr(image, "detach") and hasattr(image, "cpu"):
+        image = image.detach().cpu()
+        try:
+            return np.asarray(image)
+        except TypeError:
+            return np.asarray(image.float())
+    if not isinstance(image, np.ndarray) and not hasattr(image, "__array__"):
+        raise TypeError(f"image must be a path, a Pillow image or an array, not {type(image).__name__}")
+    return np.asarray(image)
+
+
+def _from_array(array: npt.NDArray[Any]) -> Handle:
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.ndim != 3 or array.shape[2] not in (1, 2, 3, 4):
+        raise InvalidArgument(
+            f"image: an array of shape {_shape(array)} is no picture; [height, width], [height, width, channels] and batches of "
+            "these are, with 1 to 4 channels last"
+        )
+    if array.shape[0] == 0 or array.shape[1] == 0:
+        raise InvalidArgument(f"image: an array of shape {_shape(array)} has no pixels")
+    rgb: npt.NDArray[Any]
+    item: Any
+    if array.dtype == np.uint8:
+        name, rgb, item = "sitter_image_from_rgb8", np.ascontiguousarray(_on_white(array), np.uint8), c_uint8
+    elif array.dtype.kind == "f":
+        # Clipped by the library; but numbers up to 255 are a mistake that would come out as a white picture.
+        if array.max() >= 2:
+            raise InvalidArgument(f"image: float pixels go from 0 to 1, these up to {array.max():g}; divide by 255?")
+        name, rgb, item = "sitter_image_from_f32", np.ascontiguousarray(_on_white(array), np.float32), c_float
+    else:
+        hint = "; for a grid of tokens use sitter.Tokens(grid)" if array.dtype.kind in "iu" else ""
+        raise InvalidArgument(f"image: pixels are uint8 or float, these are {array.dtype}{hint}")
+    height, width = rgb.shape[:2]
+    if max(height, width) > 0xFFFF_FFFF:
+        raise InvalidArgument(f"image: {width}x{height} pixels are too many")
+    return make("image", name, rgb.ctypes.data_as(POINTER(item)), width, height, 0)
+
+
+def _on_white(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """RGB of grey, grey with alpha, RGB or RGBA; bytes as src/picture/read.rs does it: in f64, truncated."""
+    channels = array.shape[2]
+    colour = array[:, :, : channels - 1] if channels in (2, 4) else array
+    if channels in (2, 4):
+        white = 255.0 if array.dtype == np.uint8 else 1.0
+        alpha = array[:, :, -1:].astype(np.float64) / white
+        colour = ((1.0 - alpha) * white + alpha * colour).astype(array.dtype)
+    return np.repeat(colour, 3, axis=2) if colour.shape[2] == 1 else colour
+
+
+def _shape(array: npt.NDArray[Any]) -> str:
+    return "[" + ", ".join(map(str, array.shape)) + "]"
