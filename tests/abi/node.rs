@@ -15,7 +15,6 @@ fn koffi(f: &Function) -> String {
         "*const *const c_char" => format!("const char **{name}"),
         t if t.starts_with("*mut *mut sitter_") => format!("_Out_ void **{name}"),
         t if t.starts_with("*const *const sitter_") => format!("void **{name}"),
-        "*mut sitter_event" => format!("_Out_ sitter_event *{name}"),
         "*mut usize" => format!("_Out_ size_t *{name}"),
         "*mut u32" if ["width", "height"].contains(&name.as_str()) => format!("_Out_ uint32_t *{name}"),
         // Never given: koffi's functions cannot be called safely from a thread of the pool when the process ends.

@@ -1,0 +1,250 @@
+/// <reference lib="esnext.disposable" />
+
+import type { OpenFields, SampleFields, TrainFields } from './src/options';
+
+export type { OpenFields, SampleFields, TrainFields };
+
+/** The version of the library. */
+export function version(): string;
+/** How the library was built. */
+export function buildInfo(): BuildInfo;
+/** The devices that models can be opened on. */
+export function devices(): Device[];
+/** Whether the library has a feature: `cuda`, `embedded_model`. */
+export function hasFeature(name: string): boolean;
+/** Writes a PNG file. It appears whole or not at all. */
+export function savePng(path: string | URL, image: ImageInput): Promise<void>;
+
+export interface BuildInfo {
+  version: string;
+  target: string;
+  profile: string;
+  compiler: string;
+  commit: string;
+  [more: string]: unknown;
+}
+
+export interface Device {
+  name: string;
+  memoryBytes: number | null;
+}
+
+/** RGB pixels, three bytes each, rows from top to bottom. */
+export interface Image {
+  data: Uint8Array;
+  width: number;
+  height: number;
+  channels: 3;
+}
+
+/**
+ * A PNG, JPEG or WebP file, or pixels: bytes, or floats from 0 to 1, rows from top to bottom. `channels` follows from the
+ * length of `data` where it is left out; transparency is laid on white.
+ */
+export type ImageInput = string | URL | Pixels;
+
+export interface Pixels {
+  data: Uint8Array | Uint8ClampedArray | Float32Array;
+  width: number;
+  height: number;
+  channels?: 3 | 4;
+}
+
+/** Image tokens of one picture: `height` rows of `width` indices into the model's codebook. */
+export interface TokensLike {
+  grid: Uint32Array | readonly number[];
+  width: number;
+  height: number;
+}
+
+export class Tokens implements TokensLike {
+  constructor(grid: Uint32Array | readonly number[], width: number, height: number);
+  grid: Uint32Array;
+  width: number;
+  height: number;
+}
+
+/**
+ * What an error says: `status` and `code` are those of the C library (`SITTER_E_NOT_FOUND`), `detail` the chain of causes,
+ * a line each, often empty.
+ */
+export class SitterError extends Error {
+  constructor(status: number, message: string, detail?: string);
+  readonly name: 'SitterError';
+  status: number;
+  code: string;
+  detail: string;
+}
+
+export type Stage =
+  | 'waiting'
+  | 'open'
+  | 'encode'
+  | 'prior'
+  | 'embedding'
+  | 'layers'
+  | 'sample'
+  | 'score'
+  | 'decode'
+  | 'unknown';
+
+/** `done` of `total` units of `stage` are finished. */
+export interface ProgressEvent {
+  /** Says what is counted: layers, pictures, training steps, tokens. */
+  stage: Stage;
+  /** Never falls within a stage. */
+  done: number;
+  /** 0 if it is not known. */
+  total: number;
+  /** Since the call began. */
+  elapsedMs: number;
+  /** Nats per token, in the training stages. */
+  loss: number | null;
+  /** Which of `itemCount` things the stage is at, from 0. */
+  item: number;
+  itemCount: number;
+}
+
+/** Controls of a long call. Calls of one model wait for each other. */
+export interface Controls {
+  /** Stops the call, which rejects with the signal's reason. */
+  signal?: AbortSignal;
+  /**
+   * Called on the thread that made the call, at most every 50 ms, when there is something new; steps in between share an
+   * event. What it throws, or what its promise rejects with, stops the call and is what the call rejects with.
+   */
+  onProgress?: (event: ProgressEvent) => unknown;
+  /** More ways to control the call. A run serves one call. */
+  run?: Run;
+}
+
+/** Controls one long call. */
+export class Run {
+  constructor();
+  /** Stops the call, which rejects with a SitterError of code `SITTER_E_CANCELLED`; before the call, it never starts. */
+  cancel(): void;
+  /** Ends a training at its next step, with what was learned so far; other calls ignore it. */
+  finishEarly(): void;
+  /** The newest event; null before the first. */
+  snapshot(): ProgressEvent | null;
+  close(): void;
+  [Symbol.dispose](): void;
+}
+
+export interface OpenOptions extends OpenFields, Controls {
+  /** Threads of each call; 0, the default, takes one per core. */
+  threads?: number;
+}
+
+export interface EncodeOptions extends Controls {
+  /**
+   * The side, in pixels, of the square whose area the picture is brought to, as in training. Left out, a picture that the
+   * model could have drawn is taken as it is, and another one fitted.
+   */
+  size?: number;
+}
+
+export interface ScoreOptions extends Controls {
+  subjects?: readonly Subject[];
+}
+
+export interface SampleOptions extends SampleFields, Controls {
+  /** Pictures to draw in one batch, 1 to 256. Default 1. */
+  count?: number;
+  /** Subjects that the prompt names by their identifiers. */
+  subjects?: readonly Subject[];
+}
+
+export type Method = 'two_stage' | 'textual_inversion' | 'dreambooth' | 'lora';
+
+export interface TrainOptions extends TrainFields, Controls {
+  /** Default `two_stage`. */
+  method?: Method;
+  /** One for each picture, with the identifier in it; left out, the pictures are learned under the templates. */
+  captions?: readonly string[];
+}
+
+export interface ModelInfo {
+  family: string;
+  name: string;
+  fingerprint: string;
+  parameters: number;
+  vocabulary: number;
+  codebook: number;
+  /** Sides of pictures are multiples of it. */
+  gridUnitPx: number;
+  device: string;
+  dtype: string;
+  canDecode: boolean;
+  sampleDefaults: Required<SampleFields>;
+  [more: string]: unknown;
+}
+
+/** A pretrained model. Calls reject with a SitterError. */
+export class Model {
+  private constructor();
+  /** Opens a model folder, or `embedded:`, the small model inside the library. */
+  static open(path: string | URL, options?: OpenOptions): Promise<Model>;
+  readonly info: ModelInfo;
+  /** All options of `sample` with what the model recommends. */
+  sampleOptions(): Required<SampleFields> & { count: number };
+  /** All options of `train` with their defaults. */
+  trainOptions(method?: Method): Required<TrainFields> & { method: Method };
+  encode(image: ImageInput, options?: EncodeOptions): Promise<Tokens>;
+  decode(tokens: TokensLike, controls?: Controls): Promise<Image>;
+  /** How surprising the model finds a picture under a prompt: mean nats per labelled token; lower is likelier. */
+  score(prompt: string, picture: ImageInput | TokensLike, options?: ScoreOptions): Promise<number>;
+  score(prompt: string, pictures: readonly (ImageInput | TokensLike)[], options?: ScoreOptions): Promise<number[]>;
+  sample(prompt: string, options?: SampleOptions): Promise<Sample[]>;
+  /** Teaches the model a subject from a few pictures; the model stays as it is. */
+  train(images: readonly ImageInput[], options?: TrainOptions): Promise<Subject>;
+  close(): void;
+  [Symbol.dispose](): void;
+}
+
+/** One drawn picture. It is decoded when it is asked for, by its model, which must not be closed before. */
+export class Sample {
+  private constructor();
+  readonly tokens: Tokens;
+  image(controls?: Controls): Promise<Image>;
+  /** Writes a PNG file that says what made it. */
+  savePng(path: string | URL, controls?: Controls): Promise<void>;
+  close(): void;
+  [Symbol.dispose](): void;
+}
+
+export interface SubjectInfo {
+  identifier: string;
+  classWord: string;
+  /** Fingerprint of the model that it was trained on, which alone can use it. */
+  model: string;
+  method: Method;
+  vectors: number;
+  changedWeights: number;
+  storedNumbers: number;
+  steps: number;
+  lastLoss: number | null;
+  options: Record<string, unknown>;
+  [more: string]: unknown;
+}
+
+export interface Loss {
+  stage: 'embedding' | 'layers' | 'unknown';
+  /** Within the stage, from 0. */
+  step: number;
+  /** Nats per token. */
+  loss: number;
+}
+
+/** What training learned about one subject. */
+export class Subject {
+  private constructor();
+  static load(path: string | URL): Promise<Subject>;
+  /** Writes a subject file. It appears whole or not at all. */
+  save(path: string | URL): Promise<void>;
+  readonly info: SubjectInfo;
+  /** One for each step of the training. */
+  readonly losses: Loss[];
+  close(): void;
+  [Symbol.dispose](): void;
+}
