@@ -340,14 +340,10 @@ pub unsafe extern "C" fn sitter_engine_options_set_log(
     err: *mut *mut sitter_error,
 ) -> sitter_status {
     guard(err, || {
-        let Some(call) = log else {
-            lock(&*handle::get(options)?).log = None;
-            return Ok(());
-        };
-        let target = Arc::new(LogTarget { call, user_data, drop: drop_user_data });
+        let target = log.map(|call| Arc::new(LogTarget { call, user_data, drop: drop_user_data }));
         let settings = handle::get(options)?;
-        let before = lock(&settings).log.replace(target);
-        // Its drop function may call in here.
+        let before = std::mem::replace(&mut lock(&settings).log, target);
+        // Without the lock: its drop function may call in here.
         drop(before);
         Ok(())
     })

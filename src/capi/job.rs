@@ -60,6 +60,8 @@ pub fn perform<T: Send + 'static>(
             Ok(work(&mut run)?)
         });
         drop(log);
+        // Whoever waits may free the engine next, and then it is to be gone.
+        drop(engine);
         // The receiver is gone only if the waiting thread is, and then there is nobody to tell.
         let _ = send.send(Message::Done(result));
     });
@@ -71,7 +73,10 @@ pub fn perform<T: Send + 'static>(
             }
             Ok(Message::Done(result)) => {
                 host.state.note_time(host.started);
-                return result;
+                // A host that said stop gets no result, even if the work was done by the time it heard of it.
+                let value = result?;
+                host.state.control.check()?;
+                return Ok(value);
             }
             // The work looks at the control by itself; what the host answered is in it.
             Err(RecvTimeoutError::Timeout) => drop(host.call()),

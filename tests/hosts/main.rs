@@ -4,6 +4,7 @@
 mod c;
 mod cpp;
 mod node;
+mod null_matrix;
 mod python;
 
 use std::path::{Path, PathBuf};
