@@ -160,7 +160,7 @@ impl Drop for Slot {
 }
 
 pub struct LogTarget {
-    call: unsafe extern "C" fn(*mut c_void, i32, *const c_char),
+    call: sitter_log_fn,
     user_data: *mut c_void,
     drop: sitter_drop_fn,
 }
@@ -221,7 +221,7 @@ impl log::Log for Bridge {
         let line = format!("{}: {}", record.target(), record.args()).replace(['\n', '\0'], " ");
         match &sink.target {
             Some(target) => {
-                let Ok(line) = CString::new(line) else { return };
+                let (Ok(line), Some(call)) = (CString::new(line), target.call) else { return };
                 let level = match record.level() {
                     log::Level::Error => SITTER_LOG_ERROR,
                     log::Level::Warn => SITTER_LOG_WARN,
@@ -229,7 +229,7 @@ impl log::Log for Bridge {
                     _ => SITTER_LOG_DEBUG,
                 };
                 // SAFETY: the host's function, its user data, and a line that lives through the call.
-                super::boundary::calling_out(|| unsafe { (target.call)(target.user_data, level, line.as_ptr()) });
+                super::boundary::calling_out(|| unsafe { call(target.user_data, level, line.as_ptr()) });
             }
             None => {
                 let mut lines = lock(&sink.lines);
@@ -330,7 +330,7 @@ pub unsafe extern "C" fn sitter_engine_options_set_log_level(
 }
 
 /// The function that gets the log lines; NULL for none. `drop_user_data`, which may be NULL, is called once, on any thread,
-/// when the engine and its last job are gone (at once if this call fails or the function is replaced). Since 1.0.
+/// when the engine and its last job are gone (at once if this call fails, or without a function). Since 1.0.
 #[no_mangle]
 pub unsafe extern "C" fn sitter_engine_options_set_log(
     options: *mut sitter_engine_options,
@@ -340,8 +340,10 @@ pub unsafe extern "C" fn sitter_engine_options_set_log(
     err: *mut *mut sitter_error,
 ) -> sitter_status {
     guard(err, || {
-        let target = log.map(|call| Arc::new(LogTarget { call, user_data, drop: drop_user_data }));
+        // Made first: whatever happens next, the user data is given back.
+        let target = Arc::new(LogTarget { call: log, user_data, drop: drop_user_data });
         let settings = handle::get(options)?;
+        let target = log.is_some().then_some(target);
         let before = std::mem::replace(&mut lock(&settings).log, target);
         // Without the lock: its drop function may call in here.
         drop(before);

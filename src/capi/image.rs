@@ -11,6 +11,7 @@ use super::status::*;
 use super::text;
 use super::tokens::sitter_tokens;
 use crate::picture::Picture;
+use crate::run::Stage;
 use std::ffi::c_char;
 use std::sync::Arc;
 
@@ -156,7 +157,7 @@ pub unsafe extern "C" fn sitter_image_decode(
         let (model, tokens, run) = (handle::get(model)?, handle::get(tokens)?, handle::get_optional(run)?);
         let engine = model.engine.clone();
         let provenance = tokens.provenance.clone();
-        let picture = perform(&engine, run, move |run| model.backend.decode(&tokens.tokens, run))?;
+        let picture = perform(&engine, run, Stage::Decode, move |run| model.backend.decode(&tokens.tokens, run))?;
         out.set(handle::new(Arc::new(Image { picture, provenance })));
         Ok(())
     })

@@ -3,9 +3,9 @@
 use super::boundary::{calling_out, catch, refuse_reentry};
 use super::engine::Engine;
 use super::error::Failure;
-use super::run::{Callback, RunState, SITTER_CONTINUE, SITTER_STAGE_WAITING};
+use super::run::{stage_number, Callback, RunState, SITTER_CONTINUE, SITTER_STAGE_WAITING};
 use super::status::SITTER_E_INTERNAL;
-use crate::run::{Flow, Run};
+use crate::run::{Flow, Run, Stage};
 use crate::{Error, Result};
 use std::sync::mpsc::{channel, sync_channel, RecvTimeoutError, SyncSender};
 use std::sync::Arc;
@@ -20,10 +20,11 @@ enum Message<T> {
     Done(std::result::Result<T, Failure>),
 }
 
-/// Does `work` as a job of the engine and waits for it.
+/// Does `work`, which begins with stage `first`, as a job of the engine and waits for it.
 pub fn perform<T: Send + 'static>(
     engine: &Arc<Engine>,
     run: Option<Arc<RunState>>,
+    first: Stage,
     work: impl FnOnce(&mut Run) -> Result<T> + Send + 'static,
 ) -> std::result::Result<T, Failure> {
     refuse_reentry()?;
@@ -39,6 +40,7 @@ pub fn perform<T: Send + 'static>(
     state.control.check()?;
     state.note_stage(SITTER_STAGE_WAITING);
     let slot = engine.admit(TICK, || host.call())?;
+    state.note_stage(stage_number(first));
 
     let (send, receive) = channel::<Message<T>>();
     let engine = engine.clone();

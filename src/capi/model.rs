@@ -12,6 +12,7 @@ use super::run::sitter_run;
 use super::status::*;
 use super::text;
 use crate::model::Model;
+use crate::run::Stage;
 use std::ffi::c_char;
 use std::sync::Arc;
 
@@ -53,7 +54,7 @@ pub unsafe extern "C" fn sitter_model_open(
         let path = text::required(path, "path")?;
         let options = handle::get_optional(options)?.map(|o| lock(&o).clone()).unwrap_or_default();
         let run = handle::get_optional(run)?;
-        let backend = perform(&engine, run, move |run| -> crate::Result<Box<dyn Backend>> {
+        let backend = perform(&engine, run, Stage::Open, move |run| -> crate::Result<Box<dyn Backend>> {
             #[cfg(debug_assertions)]
             if path.starts_with(super::fake::PREFIX) {
                 return Ok(Box::new(super::fake::Fake::open(&path, run)?));

@@ -46,7 +46,7 @@ pub unsafe extern "C" fn sitter_subject_train(
         let options = lock(&options).clone();
         let run = handle::get_optional(run)?;
         let engine = model.engine.clone();
-        let subject = perform(&engine, run, move |run| model.backend.train(&dataset, &options, run))?;
+        let subject = perform(&engine, run, Stage::Encode, move |run| model.backend.train(&dataset, &options, run))?;
         out.set(handle::new(Arc::new(subject)));
         Ok(())
     })

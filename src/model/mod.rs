@@ -21,7 +21,7 @@ use candle_core::{DType, Device};
 use checkpoint::Checkpoint;
 use files::Files;
 use lumina::config::Config;
-use lumina::layout::Layout;
+use lumina::layout::{Layout, LARGEST_GRID};
 use lumina::transformer::Transformer;
 use serde::de::DeserializeOwned;
 use serde::Serialize;
@@ -167,8 +167,14 @@ impl Model {
         tokens.pop().ok_or_else(|| Error::Internal { message: "the image tokenizer gave nothing".into() })
     }
 
-    /// The picture of a grid of tokens.
+    /// The picture of a grid of tokens, which may be larger than any that the model draws, but no larger than its grammar
+    /// has words for: 510 codes along a side.
     pub fn decode(&self, tokens: &Tokens, run: &Run) -> Result<Picture> {
+        if tokens.width().max(tokens.height()) > LARGEST_GRID {
+            let (height, width) = (tokens.height(), tokens.width());
+            let message = format!("a grid of {height} x {width} codes; at most {LARGEST_GRID} are decoded along a side");
+            return Err(Error::invalid("tokens", message));
+        }
         let pixels = self.vqgan.decode(std::slice::from_ref(tokens), run)?;
         Picture::from_tensor(&pixels.squeeze(0)?)
     }

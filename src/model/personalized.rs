@@ -6,7 +6,7 @@ use super::subject::Subject;
 use super::tokens::Tokens;
 use super::Model;
 use crate::random::Dropout;
-use crate::run::{Run, Stage};
+use crate::run::{Control, Run, Stage};
 use crate::{Error, Result};
 use candle_core::Tensor;
 use std::ops::Range;
@@ -162,19 +162,19 @@ impl<'m> Personalized<'m> {
     }
 
     /// One forward pass over a batch: `weight` gives each sequence's weight per labelled token in the total.
-    /// The nats of the result are in the order of the sequences' labelled tokens.
+    /// The nats of the result are in the order of the sequences' labelled tokens. Ends with an error once `stop` is cancelled.
     pub fn losses(
         &self,
         sequences: &[Sequence],
         weight: impl Fn(usize) -> f32,
         z_loss: f64,
         dropout: Option<&Dropout>,
-        run: &Run,
+        stop: &Control,
     ) -> Result<Loss> {
         let rows: Vec<&[Piece]> = sequences.iter().map(|s| s.pieces.as_slice()).collect();
         let x = self.embed(&rows)?;
         let (b, t, h) = x.dims3()?;
-        let context = self.transformer.causal_context(t, dropout)?.stopped_by(run.control());
+        let context = self.transformer.causal_context(t, dropout)?.stopped_by(stop.clone());
         let hidden = self.transformer.forward(&x, &context, None)?;
         let (mut at, mut targets, mut weights) = (Vec::new(), Vec::new(), Vec::new());
         for (i, sequence) in sequences.iter().enumerate() {
@@ -209,7 +209,7 @@ impl<'m> Personalized<'m> {
                 self.sequence(Some(&self.prompt(prompt, width, height)?), &pictures[i])
             });
             let sequences = sequences.collect::<Result<Vec<_>>>()?;
-            let mut nats = self.losses(&sequences, |_| 0.0, 0.0, None, run)?.nats.into_iter();
+            let mut nats = self.losses(&sequences, |_| 0.0, 0.0, None, &run.control())?.nats.into_iter();
             for (&i, sequence) in batch.iter().zip(&sequences) {
                 let n = sequence.labelled.len();
                 scores[i] = (nats.by_ref().take(n).map(f64::from).sum::<f64>() / n as f64) as f32;

@@ -8,9 +8,10 @@ use crate::model::personalized::{Personalized, Sequence, Word};
 use crate::model::subject::Change;
 use crate::model::Model;
 use crate::random::{Dropout, Purpose, Stream};
-use crate::run::{Run, Stage};
+use crate::run::{Control, Run, Stage};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor, Var};
+use rayon::prelude::*;
 use std::collections::BTreeMap;
 
 /// The sequences of one step.
@@ -146,12 +147,24 @@ impl<'m> Learner<'m> {
         let sequences: Vec<(&Sequence, f32)> =
             batch.subject.iter().map(|s| (s, weight)).chain(batch.prior.iter().map(|s| (s, prior_weight))).collect();
 
+        // A GPU is filled by one wide pass, a CPU by one pass per thread, and those need no padding. The passes are the same
+        // whatever the number of threads, and are summed in order, so the result is too.
+        let per_round = sequences.len().div_ceil(self.options.accumulation as usize).max(1);
+        let (per_pass, passes) = match self.view.model.device().is_cpu() {
+            true => (1, per_round.min(rayon::current_num_threads())),
+            false => (per_round, 1),
+        };
         let mut loss = 0f64;
         let mut gradients: Vec<Option<Tensor>> = vec![None; self.parameters.len()];
-        let per_pass = sequences.len().div_ceil(self.options.accumulation as usize).max(1);
-        for (pass, sequences) in sequences.chunks(per_pass).enumerate() {
-            run.check()?;
-            loss += self.pass(pass, sequences, &mut gradients, run)?;
+        let stop = run.control();
+        let passed: Vec<_> = sequences.chunks(per_pass).enumerate().collect();
+        for round in passed.chunks(passes) {
+            let one = |&(pass, sequences): &(usize, _)| self.pass(pass, sequences, &stop);
+            for result in round.par_iter().map(one).collect::<Vec<_>>() {
+                let (part, found) = result?;
+                loss += part;
+                add(&mut gradients, found)?;
+            }
         }
         let gradients = self.parameters.iter().zip(gradients).map(|(p, g)| match g {
             Some(g) => Ok(g),
@@ -189,14 +202,10 @@ impl<'m> Learner<'m> {
         Ok(Outcome { loss: loss as f32, gradient_norm: norm as f32 })
     }
 
-    /// Forward and backward over some sequences of a step with their weights per labelled token; adds to the gradients.
-    fn pass(
-        &self,
-        pass: usize,
-        sequences: &[(&Sequence, f32)],
-        gradients: &mut [Option<Tensor>],
-        run: &Run,
-    ) -> Result<f64> {
+    /// Forward and backward over some sequences of a step with their weights per labelled token: the loss and the gradient
+    /// of each parameter.
+    fn pass(&self, pass: usize, sequences: &[(&Sequence, f32)], stop: &Control) -> Result<(f64, Vec<Option<Tensor>>)> {
+        stop.check()?;
         let view = self.tracked_view()?;
         let dropout = Dropout {
             probability: self.options.dropout,
@@ -204,20 +213,13 @@ impl<'m> Learner<'m> {
             step: step_key(self.stage, self.steps()) | (pass as u64) << 32,
         };
         let owned: Vec<Sequence> = sequences.iter().map(|(s, _)| (*s).clone()).collect();
-        let loss = view.losses(&owned, |i| sequences[i].1, self.options.z_loss, Some(&dropout), run)?;
+        let loss = view.losses(&owned, |i| sequences[i].1, self.options.z_loss, Some(&dropout), stop)?;
         let found = loss.total.backward();
         // A cancelled run fails inside; what to say of it is not that tensor operation's to know.
-        run.check()?;
+        stop.check()?;
         let mut found = found?;
-        for (parameter, sum) in self.parameters.iter().zip(gradients) {
-            if let Some(g) = found.remove(&parameter.value) {
-                *sum = Some(match sum.take() {
-                    Some(sum) => (sum + g)?,
-                    None => g,
-                });
-            }
-        }
-        Ok(loss.total.to_scalar::<f32>()? as f64)
+        let gradients = self.parameters.iter().map(|p| found.remove(&p.value)).collect();
+        Ok((loss.total.to_scalar::<f32>()? as f64, gradients))
     }
 
     /// The view with everything that learns put in, so that gradients flow to it.
@@ -314,6 +316,16 @@ impl<'m> Learner<'m> {
         self.optimizer = AdamW::resume(self.options.beta1, self.options.beta2, steps, moments);
         Ok(())
     }
+}
+
+fn add(sums: &mut [Option<Tensor>], found: Vec<Option<Tensor>>) -> Result<()> {
+    for (sum, g) in sums.iter_mut().zip(found) {
+        *sum = match (sum.take(), g) {
+            (Some(sum), Some(g)) => Some((sum + g)?),
+            (sum, g) => sum.or(g),
+        };
+    }
+    Ok(())
 }
 
 /// The value as it is now, in storage of its own: that of the variable changes with the next step.

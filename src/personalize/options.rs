@@ -142,8 +142,8 @@ pub struct Options {
 
     /// Pictures with their prompts in one step. 1 to 256, default 1 (paper).
     pub batch_size: u32,
-    /// Passes that a step is split into; each holds only its share of the pictures in memory, and the result is the same
-    /// but for rounding. 1 to `batch_size`, default 1.
+    /// Rounds that a step is split into; each holds only its share of the pictures in memory. On the CPU the result is the
+    /// same, on a GPU but for rounding. 1 to `batch_size`, default 1.
     pub accumulation: u32,
     /// AdamW's decay per step, times the learning rate, of the transformer's weights; the vectors have none. 0 to 10,
     /// default 0.1 (Lumina).

@@ -13,9 +13,15 @@ const MAX_FILE: u64 = 512 << 20;
 const MAX_MEMORY: u64 = 512 << 20;
 
 pub(super) fn load(path: &Path) -> Result<Picture> {
+    let found = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
+    // Looked at before opening, because opening a named pipe would wait for its writer.
+    if !found.is_file() {
+        let what = if found.is_dir() { "a folder" } else { "a device or a pipe" };
+        return Err(Error::bad_format(path, format!("is {what}; a picture file is needed")));
+    }
     let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
     let mut bytes = Vec::new();
-    // One byte over the limit tells; a length from the file system would not, for a device or a growing file.
+    // One byte over the limit tells; a length from the file system would not, for a growing file.
     file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|e| Error::io(path, e))?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(Error::bad_format(path, format!("larger than the {} MiB allowed for a picture", MAX_FILE >> 20)));

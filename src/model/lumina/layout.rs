@@ -7,6 +7,12 @@ use crate::model::text::Text;
 use crate::model::tokens::Tokens;
 use crate::{Error, Result};
 
+/// Size tokens count grid units of two codes, up to this number.
+const LARGEST_SIZE: usize = 255;
+
+/// The most codes along a side of a picture.
+pub const LARGEST_GRID: u32 = 2 * LARGEST_SIZE as u32;
+
 /// Token ids by role, all taken from the vocabulary by name.
 #[derive(Clone, Debug)]
 pub struct Layout {
@@ -28,7 +34,7 @@ impl Layout {
     /// pixels per code, `vocab_size` the number of rows that the transformer has.
     pub fn new(text: &Text, codebook: usize, downsampling: u32, vocab_size: usize) -> Result<Self> {
         let mut code_tokens = vec![None; codebook];
-        let mut size_tokens = vec![None; 256];
+        let mut size_tokens = vec![None; LARGEST_SIZE + 1];
         for (name, id) in text.vocabulary() {
             if let Some(index) = code_of_name(&name) {
                 let slot = code_tokens.get_mut(index).ok_or_else(|| {
@@ -197,7 +203,7 @@ fn code_of_name(name: &str) -> Option<usize> {
 /// The number n of grid units in a size token `<reserved{8800+n}>`.
 fn size_of_name(name: &str) -> Option<usize> {
     let number: usize = name.strip_prefix("<reserved")?.strip_suffix('>')?.parse().ok()?;
-    number.checked_sub(8800).filter(|n| (1..256).contains(n))
+    number.checked_sub(8800).filter(|n| (1..=LARGEST_SIZE).contains(n))
 }
 
 #[cfg(test)]
