@@ -43,8 +43,9 @@ impl Backend for Model {
         let internal = |e: serde_json::Error| Error::Internal { message: e.to_string() };
         let mut info = serde_json::to_value(Model::info(self)).map_err(internal)?;
         if let Some(object) = info.as_object_mut() {
-            let defaults = self.sample_options()?;
-            object.insert("sample_defaults".into(), serde_json::to_value(defaults).map_err(internal)?);
+            // By way of text: as a value, 0.7 of f32 would become 0.699999988.
+            let defaults = serde_json::to_string(&self.sample_options()?).map_err(internal)?;
+            object.insert("sample_defaults".into(), serde_json::from_str(&defaults).map_err(internal)?);
         }
         Ok(info)
     }

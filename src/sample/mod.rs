@@ -78,6 +78,8 @@ impl Sample {
     pub fn provenance(&self, view: &Personalized, options: &Options) -> (&'static str, String) {
         let subjects: Vec<_> = view.words.iter().map(|w| &w.identifier).collect();
         let (width, height) = view.model.layout().pixels(&self.tokens);
+        // JSON numbers are f64: 0.7 stays 0.7 by way of its text only.
+        let decimal = |v: f32| v.to_string().parse().unwrap_or(f64::from(v));
         let json = serde_json::json!({
             "software": concat!("sitter ", env!("CARGO_PKG_VERSION")),
             "model": view.model.name(),
@@ -87,9 +89,9 @@ impl Sample {
             "seed": self.seed,
             "width": width,
             "height": height,
-            "guidance": options.guidance,
+            "guidance": decimal(options.guidance),
             "top_k": options.top_k,
-            "temperature": options.temperature,
+            "temperature": decimal(options.temperature),
         });
         ("sitter", json.to_string())
     }

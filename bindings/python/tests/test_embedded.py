@@ -28,6 +28,7 @@ class Embedded(unittest.TestCase):
         self.assertEqual((info["family"], info["device"], info["can_decode"]), ("lumina-mgpt", "cpu", True))
         self.assertGreater(info["parameters"], 1_000_000)
         self.assertEqual(self.model.sample_options()["width"], 96)
+        self.assertEqual(info["sample_defaults"], self.model.sample_options())
 
     def test_a_picture_survives_encoding_and_decoding(self):
         tokens = self.model.encode(FOX[0])
@@ -63,7 +64,7 @@ class Embedded(unittest.TestCase):
         self.assertTrue((draw(1) != draw(2)).any())
 
     def test_a_saved_sample_says_what_made_it(self):
-        (sample,) = self.model.sample(PROMPT, seed=3, width=48, height=32, guidance=1.0, top_k=1, temperature=0.5)
+        (sample,) = self.model.sample(PROMPT, seed=3, width=48, height=32, guidance=1.0, top_k=1, temperature=0.7)
         self.assertEqual(sample.image.shape, (32, 48, 3))
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "fox.png"
@@ -71,6 +72,7 @@ class Embedded(unittest.TestCase):
             data = path.read_bytes()
             self.assertIn(b"sitter", data)
             self.assertIn(PROMPT.encode(), data)
+            self.assertIn(b'"temperature":0.7,', data)
             np.testing.assert_array_equal(to_array(picture(path)), sample.image)
 
     def test_a_subject_is_taught_saved_loaded_and_drawn(self):

@@ -28,13 +28,16 @@ class End(unittest.TestCase):
         self.ends_well(OBJECTS + "    import sys; sys.kept = [model, subject, samples]; sys.kept.append(sys.kept)")
 
     def test_a_daemon_thread_at_work_is_stopped(self):
-        for call in ("model.train(pixels, 'dog')", "model.encode(pixels, progress=lambda e: None)"):
+        for call in ("model.train(pixels, 'dog')", "model.encode(pixels, progress=lambda e: None)", "quick.encode(pixels)"):
             self.ends_well(f"""
                 import sitter, threading, time, numpy as np
                 model, pixels = sitter.Model.open("fake:steps=100000,step_ms=5"), np.zeros((8, 8, 3), np.uint8)
+                quick = sitter.Model.open("fake:steps=2,step_ms=1")
                 def work():
-                    try: {call}
-                    except sitter.Cancelled: pass
+                    while True:
+                        try: {call}
+                        except sitter.Cancelled: pass
+                        except sitter.InvalidState: break
                 threading.Thread(target=work, daemon=True).start()
                 time.sleep(0.2)
             """)

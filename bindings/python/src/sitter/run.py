@@ -101,11 +101,14 @@ class Run:
 # Runs of calls that are under way. The interpreter ends a daemon thread by unwinding it where it comes back from the
 # library to Python code, which the library's own frames do not survive: at exit such calls are stopped first.
 _at_work: set[Run] = set()
+_exiting = False
 # Seconds to wait for them.
 PATIENCE = 10.0
 
 
 def _stop_all() -> None:
+    global _exiting
+    _exiting = True
     until = time.monotonic() + PATIENCE
     while _at_work and time.monotonic() < until:
         for run in list(_at_work):
@@ -153,6 +156,8 @@ class Job:
         result: Optional[T] = None
         _at_work.add(self._run)
         try:
+            if _exiting and threading.current_thread() is not threading.main_thread():
+                raise InvalidState("the interpreter is shutting down", _abi.E_INVALID_STATE)
             with self._interruptible():
                 result = work(run)
         except Error as e:
