@@ -504,8 +504,8 @@ class Dataset : public detail::Owned<sitter_dataset> {
 public:
     Dataset() : Owned(detail::make<sitter_dataset>(sitter_dataset_new)) {}
 
-    Dataset &add(const Image &image) { return add(image, nullptr); }
-    Dataset &add(const Image &image, const std::string &caption) { return add(image, caption.c_str()); }
+    Dataset &add(const Image &image) { return append(image, nullptr); }
+    Dataset &add(const Image &image, const std::string &caption) { return append(image, caption.c_str()); }
     std::size_t count() const {
         std::size_t count = 0;
         detail::check([&](sitter_error **err) { return sitter_dataset_count(get(), &count, err); });
@@ -513,7 +513,7 @@ public:
     }
 
 private:
-    Dataset &add(const Image &image, const char *caption) {
+    Dataset &append(const Image &image, const char *caption) {
         detail::check([&](sitter_error **err) { return sitter_dataset_add(get(), image.get(), caption, err); });
         return *this;
     }

@@ -47,7 +47,7 @@ impl Argument {
     /// The noun of a handle that is handed in.
     fn handle(&self) -> Option<&str> {
         let noun = self.ty.trim_start_matches("const ").strip_prefix("struct ")?.strip_suffix(" *")?;
-        (noun != "sitter_event").then_some(noun)
+        (noun != "sitter_event" && !noun.contains('*')).then_some(noun)
     }
 
     /// The noun of a handle that comes out.
@@ -190,8 +190,11 @@ impl Function {
             }
             if argument.handles().is_some() {
                 text += &self.statement(&with(i, "(void *)nothing"), "a NULL in the array", "SITTER_E_NULL_POINTER");
-                text +=
-                    &self.statement(&with(i, "(void *)array_wrong"), "a wrong handle in the array", "SITTER_E_WRONG_HANDLE");
+                text += &self.statement(
+                    &with(i, "(void *)array_wrong"),
+                    "a wrong handle in the array",
+                    "SITTER_E_WRONG_HANDLE",
+                );
             }
         }
         let null = |a: &Argument, number: &str| if a.is_pointer() { "NULL".into() } else { number.to_string() };
