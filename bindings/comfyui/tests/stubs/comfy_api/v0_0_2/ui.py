@@ -1,0 +1,8 @@
+class PreviewImage:
+    def __init__(self, image, cls=None):
+        self.image = image
+
+
+class PreviewText:
+    def __init__(self, value):
+        self.value = value

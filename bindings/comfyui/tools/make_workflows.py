@@ -1,0 +1,202 @@
+"""Writes example_workflows/*.json, in the format that the editor saves, from the short descriptions below.
+
+    python bindings/comfyui/tools/make_workflows.py
+
+Widget values that are not given are the nodes' defaults. Needs no ComfyUI: the schemas come through the tests' stand-ins.
+"""
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import uuid
+from typing import Any, Optional
+
+PACK = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, PACK)
+from tests import PACK  # noqa: E402, F811  (puts the stand-ins on the path)
+
+from sitter_nodes import extension  # noqa: E402
+
+# Core's nodes that the workflows use: inputs, then widgets with their values.
+CORE = {"SaveImage": ([("images", "IMAGE")], ["sitter"]), "PreviewImage": ([("images", "IMAGE")], [])}
+WIDTH = 320
+
+
+class Graph:
+    """One workflow, growing."""
+
+    def __init__(self) -> None:
+        nodes = asyncio.run(asyncio.run(extension.comfy_entrypoint()).get_node_list())
+        self.schemas = {schema.node_id: schema for schema in (node.define_schema() for node in nodes)}
+        self.nodes: list[dict[str, Any]] = []
+        self.links: list[list[Any]] = []
+
+    def note(self, x: int, y: int, height: int, text: str, width: int = WIDTH) -> None:
+        self.nodes.append({
+            **self._frame("MarkdownNote", x, y, width, height), "inputs": [], "outputs": [], "widgets_values": [text],
+            "color": "#432", "bgcolor": "#653", "title": "Read me",
+        })
+
+    def add(self, kind: str, x: int, y: int, height: int, title: Optional[str] = None, **given: Any) -> "Out":
+        """`given`: values of widgets, and outputs (`Out`) for inputs."""
+        node = self._frame(kind, x, y, WIDTH, height)
+        if title:
+            node["title"] = title
+        inputs, values, outputs = self._slots(kind, given)
+        node.update(inputs=[], outputs=[{"name": n, "type": t, "links": None} for n, t in outputs], widgets_values=values)
+        for name, io_type, widget in inputs:
+            source = given.pop(name, None)
+            if widget and not isinstance(source, Out):
+                continue
+            socket = {"name": name, "type": io_type, "link": None}
+            if widget:
+                socket["widget"] = {"name": name}
+            node["inputs"].append(socket)
+            if isinstance(source, Out):
+                self._link(source, node, len(node["inputs"]) - 1, io_type)
+        assert not given, f"{kind} has no {list(given)}"
+        self.nodes.append(node)
+        return Out(self, node, 0)
+
+    def _slots(self, kind: str, given: dict[str, Any]) -> tuple[list[Any], list[Any], list[Any]]:
+        if kind in CORE:
+            inputs, values = CORE[kind]
+            prefix = given.pop("filename_prefix", None)
+            return [(n, t, False) for n, t in inputs], [prefix] if prefix else list(values), []
+        schema, inputs, values = self.schemas[kind], [], []
+        for slot in schema.inputs:
+            inputs.append((slot.id, slot.io_type, slot.widget))
+            if slot.widget:
+                chosen = given.get(slot.id, slot.given.get("default"))
+                values.append(slot.given.get("default") if isinstance(chosen, Out) else chosen)
+                if not isinstance(chosen, Out):
+                    given.pop(slot.id, None)
+                if slot.given.get("control_after_generate"):
+                    values.append("fixed")
+        # Sockets before widgets, as the editor has them.
+        inputs.sort(key=lambda one: one[2])
+        return inputs, values, [(o.given["display_name"], o.io_type) for o in schema.outputs]
+
+    def _frame(self, kind: str, x: int, y: int, width: int, height: int) -> dict[str, Any]:
+        number = len(self.nodes) + 1
+        return {
+            "id": number, "type": kind, "pos": [x, y], "size": [width, height], "flags": {}, "order": number - 1, "mode": 0,
+            "properties": {} if kind == "MarkdownNote" else {"Node name for S&R": kind},
+        }
+
+    def _link(self, source: "Out", node: dict[str, Any], entry: int, io_type: str) -> None:
+        number = len(self.links) + 1
+        output = source.node["outputs"][source.slot]
+        assert output["type"] == io_type, (output, node["type"], entry)
+        output["links"] = [*(output["links"] or []), number]
+        node["inputs"][entry]["link"] = number
+        self.links.append([number, source.node["id"], source.slot, node["id"], entry, io_type])
+
+    def write(self, name: str) -> None:
+        workflow = {
+            "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"sitter/{name}")), "revision": 0, "last_node_id": len(self.nodes),
+            "last_link_id": len(self.links), "nodes": self.nodes, "links": self.links, "groups": [], "config": {},
+            "extra": {}, "version": 0.4,
+        }
+        with open(os.path.join(PACK, "example_workflows", name + ".json"), "w", encoding="utf-8") as file:
+            json.dump(workflow, file, indent=1, ensure_ascii=False)
+            file.write("\n")
+
+
+class Out:
+    """An output of a node; `out[1]` is its second."""
+
+    def __init__(self, graph: Graph, node: dict[str, Any], slot: int) -> None:
+        self.graph, self.node, self.slot = graph, node, slot
+
+    def __getitem__(self, slot: int) -> "Out":
+        return Out(self.graph, self.node, slot)
+
+
+def first_picture() -> None:
+    g = Graph()
+    g.note(20, 20, 130, "Draws four pictures with the small model inside Sitter: 96x96 pixels, a few seconds. Nothing is "
+           "downloaded. Press **Run**; then change the prompt (it knows 48 kinds of emoji in 14 scenes) or the seed.")
+    model = g.add("SitterLoadModel", 20, 210, 150)
+    drawn = g.add("SitterSample", 400, 20, 440, model=model, prompt="a photo of a fox in the snow", seed=1, count=4)
+    g.add("PreviewImage", 780, 20, 440, images=drawn)
+    g.write("1_first_picture")
+
+
+def teach_a_subject() -> None:
+    g = Graph()
+    g.note(20, 20, 200, "Teaches the model one particular fox from four pictures (about a minute on two cores), and draws it in four "
+           "scenes that no reference shows.\n\nFor a subject of your own, connect **Load Image** or any folder loader to *images* "
+           "and write its class word. Press **Run** again: nothing is trained twice. **Stop** with *on_stop: keep* goes on with "
+           "what was learned so far.")
+    model = g.add("SitterLoadModel", 20, 280, 150)
+    pictures = g.add("SitterExamplePictures", 20, 490, 260, example="fox")
+    subject = g.add("SitterTrainSubject", 400, 20, 600, model=model, images=pictures, class_word=pictures[1])
+    g.add("SitterSaveSubject", 400, 700, 150, subject=subject, filename_prefix="fox")
+    g.add("SitterSubjectInfo", 400, 910, 100, subject=subject)
+    rows, scenes = {}, ["in the snow", "at night", "in the desert", "at sunset"]
+    for i, scene in enumerate(scenes):
+        rows[f"results{f'_{i + 1}' if i else ''}"] = g.add(
+            "SitterSample", 780, 20 + 470 * i, 420, model=model, subject=subject, prompt=f"a photo of a [V] fox {scene}", seed=1, count=4,
+        )
+    sheet = g.add("SitterContactSheet", 1160, 20, 700, references=pictures, cell=144,
+                  titles="\n".join(["References", *(f"a photo of a [V] fox {scene}" for scene in scenes)]), **rows)
+    g.add("SaveImage", 1540, 20, 500, images=sheet, filename_prefix="sitter/teach")
+    g.add("SitterLossCurve", 1160, 780, 420, subject=subject)
+    g.write("2_teach_a_subject")
+
+
+def two_subjects() -> None:
+    g = Graph()
+    g.note(20, 20, 220, "Two subjects, each learned under a word of its own, **[V]** and **[W]**, are given to one drawing. Each "
+           "prompt below has both connected; the last one asks for both in one picture.\n\nThe small model was trained on pictures "
+           "of one thing each, so do not expect two animals from it: the last row shows how it mixes them. A large model draws both.")
+    model = g.add("SitterLoadModel", 20, 300, 150)
+    one = g.add("SitterExamplePictures", 20, 510, 260, example="fox")
+    two = g.add("SitterExamplePictures", 20, 830, 260, example="robot")
+    fox = g.add("SitterTrainSubject", 400, 20, 480, title="Train [V]", model=model, images=one, class_word=one[1], identifier="[V]",
+                method="lora")
+    robot = g.add("SitterTrainSubject", 400, 600, 480, title="Train [W]", model=model, images=two, class_word=two[1], identifier="[W]",
+                  method="lora")
+    rows, prompts = {}, ["a photo of a [V] fox in the snow", "a photo of a [W] robot in the snow",
+                         "a photo of a [V] fox and a [W] robot in the snow"]
+    for i, prompt in enumerate(prompts):
+        rows[f"results{f'_{i + 1}' if i else ''}"] = g.add(
+            "SitterSample", 780, 20 + 470 * i, 420, model=model, subject=fox, subject_2=robot, prompt=prompt, seed=1, count=4,
+        )
+    sheet = g.add("SitterContactSheet", 1160, 20, 700, cell=144, titles="\n".join(prompts), **rows)
+    g.add("SaveImage", 1540, 20, 500, images=sheet, filename_prefix="sitter/two_subjects")
+    g.write("3_two_subjects")
+
+
+def compare_methods() -> None:
+    g = Graph()
+    g.note(20, 20, 200, "The same four pictures, taught in three ways: the word alone, word and layers together, and first the word, "
+           "then layers. The curves show the losses while learning; the rows show one prompt with the same seeds; the scores "
+           "say how likely each subject makes the four references (lower is likelier).")
+    model = g.add("SitterLoadModel", 20, 280, 150)
+    pictures = g.add("SitterExamplePictures", 20, 490, 260, example="dog")
+    methods = {"textual_inversion": "Word alone", "dreambooth": "Together", "two_stage": "Two stages"}
+    subjects, rows = {}, {}
+    for i, (method, title) in enumerate(methods.items()):
+        suffix = f"_{i + 1}" if i else ""
+        trained = g.add("SitterTrainSubject", 400, 20 + 560 * i, 480, title=title, model=model, images=pictures,
+                        class_word=pictures[1], method=method)
+        rows["results" + suffix] = g.add(
+            "SitterSample", 780, 20 + 560 * i, 420, model=model, subject=trained, prompt="a photo of a [V] dog in the snow", seed=1, count=4,
+        )
+        g.add("SitterScorePicture", 1160, 20 + 260 * i, 200, title=f"Score: {title}", model=model, images=pictures, subject=trained,
+              prompt="a photo of a [V] dog")
+        subjects["subject" + suffix] = trained
+    g.add("SitterLossCurve", 1160, 820, 420, **subjects)
+    sheet = g.add("SitterContactSheet", 1540, 20, 700, references=pictures, cell=144,
+                  titles="\n".join(["References", *methods.values()]), **rows)
+    g.add("SaveImage", 1920, 20, 500, images=sheet, filename_prefix="sitter/compare_methods")
+    g.write("4_compare_methods")
+
+
+if __name__ == "__main__":
+    for make in (first_picture, teach_a_subject, two_subjects, compare_methods):
+        make()
