@@ -434,7 +434,8 @@ SITTER_API sitter_status sitter_engine_options_new(struct sitter_engine_options 
 
 /*
  The function that gets the log lines; NULL for none. `drop_user_data`, which may be NULL, is called once, on any thread,
- when the engine and its last job are gone (at once if this call fails or the function is replaced). Since 1.0.
+ when the engine and its last job are gone; at once if this call fails, if `log` is NULL, or when the function is
+ replaced. Since 1.0.
  */
 SITTER_API
 sitter_status sitter_engine_options_set_log(struct sitter_engine_options *options,

@@ -330,7 +330,8 @@ pub unsafe extern "C" fn sitter_engine_options_set_log_level(
 }
 
 /// The function that gets the log lines; NULL for none. `drop_user_data`, which may be NULL, is called once, on any thread,
-/// when the engine and its last job are gone (at once if this call fails, or without a function). Since 1.0.
+/// when the engine and its last job are gone; at once if this call fails, if `log` is NULL, or when the function is
+/// replaced. Since 1.0.
 #[no_mangle]
 pub unsafe extern "C" fn sitter_engine_options_set_log(
     options: *mut sitter_engine_options,

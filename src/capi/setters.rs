@@ -4,7 +4,9 @@
 use super::boundary::guard;
 use super::buffer::array;
 use super::error::sitter_error;
-use super::options::{change, flag, sitter_model_options, sitter_sample_options, sitter_train_options};
+use super::options::{
+    change, flag, sitter_model_options, sitter_sample_options, sitter_train_options,
+};
 use super::status::sitter_status;
 use super::text;
 use crate::personalize::Trainable;
@@ -387,8 +389,8 @@ pub unsafe extern "C" fn sitter_train_options_set_batch_size(
     })
 }
 
-/// Passes that a step is split into; each holds only its share of the pictures in memory, and the result is the same
-/// but for rounding. 1 to "batch_size", default 1. SITTER_E_INVALID_ARGUMENT. Since 1.0.
+/// Rounds that a step is split into; each holds only its share of the pictures in memory. On the CPU the result is the
+/// same, on a GPU but for rounding. 1 to "batch_size", default 1. SITTER_E_INVALID_ARGUMENT. Since 1.0.
 #[no_mangle]
 pub unsafe extern "C" fn sitter_train_options_set_accumulation(
     options: *mut sitter_train_options,

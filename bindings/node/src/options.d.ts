@@ -110,8 +110,8 @@ export interface TrainFields {
    */
   batchSize?: number;
   /**
-   * Passes that a step is split into; each holds only its share of the pictures in memory, and the result is the
-   * same but for rounding. 1 to `batchSize`, default 1.
+   * Rounds that a step is split into; each holds only its share of the pictures in memory. On the CPU the result is
+   * the same, on a GPU but for rounding. 1 to `batchSize`, default 1.
    */
   accumulation?: number;
   /**
