@@ -9,3 +9,15 @@ STUBS = os.path.join(PACK, "tests", "stubs")
 for folder in (os.path.join(REPOSITORY, "bindings", "python", "src"), PACK, STUBS):
     if folder not in sys.path:
         sys.path.insert(0, folder)
+
+
+def need(*modules: str) -> None:
+    """Skips a test module, with the reason, where Python has no numpy or Pillow."""
+    import importlib
+    import unittest
+
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise unittest.SkipTest(f"needs {module}: {error}")

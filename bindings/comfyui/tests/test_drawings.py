@@ -1,13 +1,12 @@
 """Loss curves and contact sheets."""
 import unittest
 
-try:
-    import numpy as np
-    import PIL  # noqa: F401
-except ImportError as error:
-    raise unittest.SkipTest(f"needs numpy and Pillow: {error}")
+from . import need
 
-from sitter_nodes import drawings
+need("numpy", "PIL")
+
+import numpy as np  # noqa: E402
+from sitter_nodes import drawings  # noqa: E402
 
 
 def losses(*values):

@@ -7,7 +7,9 @@ import threading
 import time
 import unittest
 
-from . import REPOSITORY
+from . import REPOSITORY, need
+
+need("numpy", "PIL")
 
 FOUND = [os.path.join(REPOSITORY, "target", *path) for path in (("debug", "deps", "libsitter.so"), ("debug", "libsitter.so"))]
 if "SITTER_LIBRARY" not in os.environ:

@@ -1,8 +1,12 @@
 """Errors name the field and what to change."""
 import unittest
 
-import sitter
-from sitter_nodes import messages
+from . import need
+
+need("numpy", "PIL")
+
+import sitter  # noqa: E402
+from sitter_nodes import messages  # noqa: E402
 
 
 class MessagesTest(unittest.TestCase):

@@ -1,10 +1,14 @@
 """Widgets and the library's options."""
 import unittest
 
-from sitter import _abi
-from sitter_nodes import options
-from sitter_nodes.messages import NodeError
-from sitter_nodes.nodes_picture import DRAWING
+from . import need
+
+need("numpy", "PIL")
+
+from sitter import _abi  # noqa: E402
+from sitter_nodes import options  # noqa: E402
+from sitter_nodes.messages import NodeError  # noqa: E402
+from sitter_nodes.nodes_picture import DRAWING  # noqa: E402
 
 ALL = options.STEPS + options.OPTIONS
 

@@ -2,16 +2,13 @@
 import os
 import unittest
 
-try:
-    import numpy as np
-    import PIL  # noqa: F401
-except ImportError as error:
-    raise unittest.SkipTest(f"needs numpy and Pillow: {error}")
+from . import REPOSITORY, need
 
-from sitter_nodes import pictures
-from sitter_nodes.messages import NodeError
+need("numpy", "PIL")
 
-from . import REPOSITORY
+import numpy as np  # noqa: E402
+from sitter_nodes import pictures  # noqa: E402
+from sitter_nodes.messages import NodeError  # noqa: E402
 
 
 def plain(height, width, value=0.5, count=1, channels=3):

@@ -5,18 +5,14 @@ import json
 import os
 import unittest
 
-try:
-    import numpy  # noqa: F401
-    import PIL  # noqa: F401
-except ImportError as error:
-    raise unittest.SkipTest(f"needs numpy and Pillow: {error}")
+from . import PACK, need
 
-from sitter_nodes import extension
-from sitter_nodes.nodes_model import LoadModel
-from sitter_nodes.nodes_subject import LoadSubject
-from sitter_nodes.nodes_train import TrainSubject, loss_map
+need("numpy", "PIL")
 
-from . import PACK
+from sitter_nodes import extension  # noqa: E402
+from sitter_nodes.nodes_model import LoadModel  # noqa: E402
+from sitter_nodes.nodes_subject import LoadSubject  # noqa: E402
+from sitter_nodes.nodes_train import TrainSubject, loss_map  # noqa: E402
 
 # Saved workflows name these. Never rename or remove one.
 IDS = {
