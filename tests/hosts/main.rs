@@ -1,7 +1,9 @@
 //! Programs in other languages use the shared library. A language whose tools are not installed is skipped with a line that
 //! says so; with SITTER_REQUIRE_HOSTS set, as in CI, it fails instead.
 
+mod abi_diff;
 mod c;
+mod comfyui;
 mod cpp;
 mod node;
 mod null_matrix;

@@ -4,7 +4,7 @@ use super::*;
 use std::sync::OnceLock;
 
 /// A Python with numpy and Pillow: the system's, or a virtual environment that is made once and kept.
-fn python() -> Option<&'static Path> {
+pub(super) fn python() -> Option<&'static Path> {
     static PYTHON: OnceLock<Option<PathBuf>> = OnceLock::new();
     let found = PYTHON.get_or_init(|| {
         let system = tool("python3")?;

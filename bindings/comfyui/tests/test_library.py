@@ -28,8 +28,8 @@ PICTURE = np.full((96, 96, 3), 0.5, np.float32)
 
 
 def slow(**settings):
-    """A fake model that takes two seconds for everything."""
-    words = ",".join(f"{k}={v}" for k, v in {"steps": 100, "step_ms": 20, **settings}.items())
+    """A fake model that takes four seconds for everything."""
+    words = ",".join(f"{k}={v}" for k, v in {"steps": 100, "step_ms": 40, **settings}.items())
     return ModelWire(f"fake:{words}", "cpu", "auto", 1)
 
 
@@ -54,7 +54,7 @@ class StopTest(unittest.TestCase):
         self.assertFalse(model_management.processing_interrupted(), "the flag stays for the next prompt")
         return time.monotonic() - pressed[0]
 
-    def test_stop_while_loading_training_sampling_and_scoring_comes_within_half_a_second(self):
+    def test_stop_while_loading_training_sampling_and_scoring_comes_within_a_second(self):
         wire = slow()
         tokens = library().Tokens(np.zeros((4, 4), int))
         verbs = {
@@ -65,7 +65,7 @@ class StopTest(unittest.TestCase):
         }
         for name, work in verbs.items():
             with self.subTest(verb=name):
-                self.assertLess(self.stopped_after(work), 0.5)
+                self.assertLess(self.stopped_after(work), 1.0)
         # The model is as good as new.
         self.assertEqual(len(memory.opened(ModelWire("fake:steps=1", "cpu", "auto", 1), Watch(self.node)).sample("a dog")), 1)
 
@@ -76,8 +76,8 @@ class StopTest(unittest.TestCase):
         began = time.monotonic()
         subject = self.node.watched(lambda w: memory.opened(wire, w).train([PICTURE], "dog", progress=w, run=run), watch)
         self.assertTrue(watch.kept and model_management.processing_interrupted())
-        # Of the two seconds that the training takes.
-        self.assertLess(time.monotonic() - began, 0.8)
+        # Of the four seconds that the training takes.
+        self.assertLess(time.monotonic() - began, 2.0)
         self.assertEqual(subject.info["class_word"], "dog")
 
     def test_stop_before_a_call_makes_no_call(self):
