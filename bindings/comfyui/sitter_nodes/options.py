@@ -69,7 +69,7 @@ OPTIONS = (
            "7B: 0.000005, lora 0.0001; embedded: 0.0002, lora 0.001"),
     Option("trainable", "choice", "Which weights of a layer learn in the second stage.", "7B: qkv; embedded: all",
            choices=(RECOMMENDED, *TRAINABLE)),
-    _int("lora_rank", 1, 1024, "Rank of the low-rank changes of the method lora.", "7B: 64; embedded: 16"),
+    _int("lora_rank", 1, 1024, "Rank of the low-rank changes of the method lora.", "64; embedded with lora: 16"),
     _int("layer_stride", 1, 1000, "Of the layers only every n-th learns, the first among them.", "1"),
     Option("layers", "text", "The layers that may learn, by number from 0, with commas between them.", "all"),
     _flag("train_embedding_in_layer_stage", "Whether the word goes on learning in the second stage.", "no; dreambooth: yes"),

@@ -99,8 +99,7 @@ class HostTest(unittest.TestCase):
         drawn = self.images(result, preview, "first_picture")
         self.assertEqual([one.shape for one in drawn], [(96, 96, 3)] * graph[sample]["inputs"]["count"])
         self.assertTrue(all(one.std() > 15 for one in drawn), "the pictures are empty")
-        steps = [x["value"] for x in result.of("progress") if x["node"] == sample and x["max"] == 36 or x["max"] == 144]
-        self.assertGreater(len(steps), 5)
+        self.assertGreater(len({x["value"] for x in result.of("progress") if x["node"] == sample}), 5)
         self.assertTrue(any(node == sample and text.startswith("drawing ") for node, text in result.texts), result.texts)
 
         again = self.succeeded(graph)
@@ -252,7 +251,6 @@ class HostTest(unittest.TestCase):
             config = json.load(file)
         scale, small = 6, config["hidden_size"]
         sizes = {small: small * scale, config["intermediate_size"]: config["intermediate_size"] * scale}
-        head = small // config["num_attention_heads"]
         config.update(hidden_size=small * scale, intermediate_size=config["intermediate_size"] * scale, num_hidden_layers=layers,
                       num_attention_heads=config["num_attention_heads"] * scale, num_key_value_heads=config["num_key_value_heads"] * scale)
         tensors, end = {}, 0
@@ -262,7 +260,7 @@ class HostTest(unittest.TestCase):
             copies = [name.replace("layers.0.", f"layers.{k}.") for k in range(layers)] if "layers.0." in name else [name]
             if "layers." in name and "layers.0." not in name:
                 continue
-            shape = [sizes.get(n, n * scale if "_norm" in name and n != head and len(tensor["shape"]) == 2 else n) for n in tensor["shape"]]
+            shape = [sizes.get(side, side) for side in tensor["shape"]]
             for copy in copies:
                 size = int(np.prod(shape)) * 2
                 tensors[copy] = {"dtype": "BF16", "shape": shape, "data_offsets": [end, end + size]}

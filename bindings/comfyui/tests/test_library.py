@@ -19,7 +19,8 @@ if "SITTER_LIBRARY" not in os.environ:
 
 import numpy as np  # noqa: E402
 from comfy import model_management  # noqa: E402
-from sitter_nodes import host, memory, places  # noqa: E402
+from sitter.options import Options  # noqa: E402
+from sitter_nodes import host, memory, nodes_picture, options, places  # noqa: E402
 from sitter_nodes.messages import NodeError  # noqa: E402
 from sitter_nodes.watch import Watch  # noqa: E402
 from sitter_nodes.wires import ModelWire, library, subjects_of  # noqa: E402
@@ -131,3 +132,36 @@ class StrangerTest(unittest.TestCase):
             with self.assertRaises(NodeError):
                 host.Node("7").watched(lambda w: memory.opened(wire, w), field="model")
             self.assertFalse(os.path.exists(os.path.join(folder, "owned")))
+
+
+class HelpTest(unittest.TestCase):
+    """The values that tooltips call recommended are those of the library."""
+
+    def test_the_defaults_of_training(self):
+        embedded = ModelWire("embedded:", "cpu", "auto", 1).open().train_options()
+        for option in options.STEPS + options.OPTIONS:
+            if option.kind != "text":
+                with self.subTest(option=option.name):
+                    self.check(option, Options("train", None, b"two_stage").as_dict(), embedded)
+
+    def test_the_defaults_of_drawing(self):
+        embedded = ModelWire("embedded:", "cpu", "auto", 1).open().sample_options()
+        for option in nodes_picture.DRAWING:
+            with self.subTest(option=option.name):
+                self.check(option, Options("sample", None).as_dict(), embedded)
+
+    def check(self, option, large, embedded):
+        """`7B: 4; embedded: 1`, or one value for both; exceptions of a method follow after a comma or a semicolon."""
+        told = {}
+        for part in option.defaults.split(";"):
+            model, _, value = part.strip().rpartition(": ")
+            if model in ("7B", "embedded", ""):
+                told[model] = value.split(",")[0].strip()
+        for model, values in (("7B", large), ("embedded", embedded)):
+            value, said = values[option.name], told.get(model, told.get(""))
+            if isinstance(value, bool):
+                self.assertEqual(said, "yes" if value else "no", model)
+            elif isinstance(value, str):
+                self.assertEqual(said, value, model)
+            else:
+                self.assertAlmostEqual(float(said), value, msg=model)
