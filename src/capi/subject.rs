@@ -122,8 +122,10 @@ pub unsafe extern "C" fn sitter_subject_losses(
             n if n == Stage::Layers.name() => stage_number(Stage::Layers),
             _ => 0,
         };
-        if capacity == 0 {
+        if capacity == 0 || !needed.is_null() {
             Out::value(needed, "needed")?.set(records.len());
+        }
+        if capacity == 0 {
             return Ok(());
         }
         if !stages.is_null() {

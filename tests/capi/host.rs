@@ -23,6 +23,8 @@ pub type Result<T> = std::result::Result<T, Failed>;
 pub struct Failed {
     pub status: sitter_status,
     pub message: String,
+    /// Seen where a test prints the whole.
+    #[allow(dead_code)]
     pub detail: String,
 }
 

@@ -224,12 +224,16 @@ fn as_checkpoint(bytes: &[u8]) -> Vec<u8> {
     for (i, (name, view)) in SafeTensors::deserialize(bytes).unwrap().iter().enumerate() {
         let count: usize = view.shape().iter().product();
         let strides = (0..view.shape().len()).map(|d| view.shape()[d + 1..].iter().product()).collect();
+        let storage = match view.dtype() {
+            safetensors::Dtype::F16 => "HalfStorage",
+            safetensors::Dtype::BF16 => "BFloat16Storage",
+            _ => "FloatStorage",
+        };
+        let storage = format!("ctorch\n{storage}\n").into_bytes();
         let key = i.to_string();
         program.extend(text(name));
         program.extend(b"ctorch._utils\n_rebuild_tensor_v2\n((");
-        program.extend(
-            [text("storage"), b"ctorch\nFloatStorage\n".to_vec(), text(&key), text("cpu"), int(count)].concat(),
-        );
+        program.extend([text("storage"), storage, text(&key), text("cpu"), int(count)].concat());
         program.extend([b"tQ".to_vec(), int(0), tuple(view.shape().to_vec()), tuple(strides)].concat());
         program.extend(b"\x89}tRs");
         members.push((format!("vq/data/{key}"), view.data().to_vec()));

@@ -222,8 +222,12 @@ fn child_computes_on_engines_of_one_and_of_three_threads() {
             now.iter().map(|(n, t)| (n.as_str(), t - before.get(n).unwrap_or(&0))).collect();
         let ours: Vec<u64> = (0..threads).map(|i| spent[format!("sitter-{i}").as_str()]).collect();
         assert_eq!(now.keys().filter(|n| n.starts_with("sitter-")).count(), threads, "{now:?}");
-        let (all, own) = (spent.values().sum::<u64>(), ours.iter().sum::<u64>());
-        assert!(all > 50 && own * 10 >= all * 9, "work outside the engine's threads: {spent:?}");
+        let own = ours.iter().sum::<u64>();
+        // candle splits large element-wise operations among threads of its own, which all engines share.
+        let candle = spent.iter().filter(|(n, _)| n.starts_with("candle-bp-")).map(|(_, t)| t).sum::<u64>();
+        let all = spent.values().sum::<u64>();
+        assert!(own > 50 && candle < own, "little work on the engine's threads: {spent:?}");
+        assert!((all - own - candle) * 50 <= all, "work elsewhere: {spent:?}");
         let working = ours.iter().filter(|&&t| t * 10 > own).count();
         // candle splits its products among as many threads as the machine has cores.
         let expected = threads.min(std::thread::available_parallelism().unwrap().get());
