@@ -112,6 +112,17 @@ fn a_failed_save_leaves_the_older_file() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_saved_file_is_as_readable_as_any_new_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let (plain, saved) = (folder.path().join("plain"), folder.path().join("s.safetensors"));
+    std::fs::write(&plain, "").unwrap();
+    subject(&open("plain")).save(&saved).unwrap();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions();
+    assert_eq!(mode(&saved), mode(&plain));
+}
+
 #[test]
 fn another_model_refuses_it_and_both_are_named() {
     let (plain, grouped) = (open("plain"), open("grouped"));

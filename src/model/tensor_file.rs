@@ -47,6 +47,11 @@ pub fn save(path: &Path, kind: &Kind, content: &impl Serialize, tensors: &BTreeM
     temporary.push(format!(".{}.{}.tmp", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed)));
     let temporary = path.with_file_name(temporary);
 
+    // safetensors makes a file that its owner alone may read; this one is to be as any new file of the process.
+    let permissions = std::fs::File::create_new(&temporary)
+        .and_then(|file| file.metadata())
+        .map_err(|e| Error::io(path, e))?
+        .permissions();
     let info = HashMap::from([(kind.key.to_string(), header)]);
     let written = safetensors::serialize_to_file(tensors, Some(info), &temporary)
         .map_err(|e| match e {
@@ -54,8 +59,12 @@ pub fn save(path: &Path, kind: &Kind, content: &impl Serialize, tensors: &BTreeM
             e => Error::Internal { message: format!("cannot write {}: {e}", path.display()) },
         })
         .and_then(|()| {
-            let sync = || std::fs::File::open(&temporary)?.sync_all();
-            sync().and_then(|()| std::fs::rename(&temporary, path)).map_err(|e| Error::io(path, e))
+            let finish = || {
+                std::fs::set_permissions(&temporary, permissions)?;
+                std::fs::File::open(&temporary)?.sync_all()?;
+                std::fs::rename(&temporary, path)
+            };
+            finish().map_err(|e| Error::io(path, e))
         });
     if written.is_err() {
         // The first error is the one to report.
