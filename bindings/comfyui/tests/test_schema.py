@@ -46,12 +46,13 @@ class SchemaTest(unittest.TestCase):
                 elif "min" in slot.given:
                     self.assertTrue(slot.given["min"] <= default <= slot.given["max"], name)
 
-    def test_every_node_has_a_help_page_that_names_every_input(self):
+    def test_every_node_has_a_help_page_with_every_input_as_its_tooltip_says_it(self):
         for schema in schemas().values():
             with open(os.path.join(PACK, "web", "docs", schema.node_id + ".md"), encoding="utf-8") as file:
                 page = file.read()
             for slot in schema.inputs:
-                self.assertIn(f"`{slot.id}`", page, schema.node_id)
+                kind = slot.io_type + (", optional" if slot.optional else "")
+                self.assertIn(f"| `{slot.id}` | {kind} | {slot.tooltip} |\n", page, schema.node_id)
 
     def test_fingerprints_do_not_raise_for_linked_inputs_and_strange_names(self):
         for name in (None, "../x", "embedded:", 7):
