@@ -58,6 +58,8 @@ def build_library() -> Path:
 
 class BuildWithLibrary(build_py):
     def run(self) -> None:
+        # An earlier build may have left modules that are gone since.
+        shutil.rmtree(self.build_lib, ignore_errors=True)
         super().run()
         # An editable installation runs from the source folder.
         package = HERE / "src" / "sitter" if self.editable_mode else Path(self.build_lib) / "sitter"
