@@ -434,7 +434,8 @@ SITTER_API sitter_status sitter_engine_options_new(struct sitter_engine_options 
 
 /*
  The function that gets the log lines; NULL for none. `drop_user_data`, which may be NULL, is called once, on any thread,
- when the engine and its last job are gone (at once if this call fails or the function is replaced). Since 1.0.
+ when the engine and its last job are gone; at once if this call fails, if `log` is NULL, or when the function is
+ replaced. Since 1.0.
  */
 SITTER_API
 sitter_status sitter_engine_options_set_log(struct sitter_engine_options *options,
@@ -461,7 +462,8 @@ sitter_status sitter_engine_options_set_max_jobs(struct sitter_engine_options *o
                                                  struct sitter_error **err);
 
 /*
- Threads of each job; 0, the default, takes one per core. At most 1024. Since 1.0.
+ Threads of each job; 0, the default, takes one per core. At most 1024. On the CPU the tensor library adds some for
+ element-wise operations, one set for the process (its environment variable CANDLE_NUM_THREADS says how many). Since 1.0.
  */
 SITTER_API
 sitter_status sitter_engine_options_set_threads(struct sitter_engine_options *options,
@@ -982,8 +984,8 @@ sitter_status sitter_train_options_new(const struct sitter_model *model,
                                        struct sitter_error **err);
 
 /*
- Passes that a step is split into; each holds only its share of the pictures in memory, and the result is the same
- but for rounding. 1 to "batch_size", default 1. SITTER_E_INVALID_ARGUMENT. Since 1.0.
+ Rounds that a step is split into; each holds only its share of the pictures in memory. On the CPU the result is the
+ same, on a GPU but for rounding. 1 to "batch_size", default 1. SITTER_E_INVALID_ARGUMENT. Since 1.0.
  */
 SITTER_API
 sitter_status sitter_train_options_set_accumulation(struct sitter_train_options *options,
