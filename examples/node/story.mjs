@@ -1,6 +1,6 @@
 // The whole story in Node: open a model, teach it a fox from four pictures, draw the fox in the snow.
 //
-//     npm install                                        (builds the library once, with Rust, if there is none)
+//     npm install                                        (builds the library, with Rust: some minutes)
 //     node story.mjs [MODEL [STEPS [FOLDER_FOR_RESULTS [FOLDER_OF_PICTURES]]]]
 //
 // Two or three minutes; with 4 steps a few seconds and a poor picture. Ctrl-C stops it.

@@ -8,6 +8,13 @@ const abi = require('./abi.json');
 const { SitterError } = require('./error.js');
 const { candidates } = require('./place.js');
 
+// Files are decoded on the stack that koffi gives a call on Node's pool. Its 128 KiB have been enough, 64 have not.
+try {
+  koffi.config({ async_stack_size: 1 << 20 });
+} catch {
+  // Another package has loaded a library before; koffi's settings are fixed then.
+}
+
 /** The library's functions by name, without `sitter_`; refuses a library that does not serve this package. */
 function bind(file) {
   const library = koffi.load(file);
