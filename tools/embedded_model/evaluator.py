@@ -1,7 +1,6 @@
-"""Evaluates the embedded model, or any folder of pictures.
+"""Evaluates pictures, those that the embedded model drew above all.
 
   prompts   writes the held-out prompts as JSON
-  model     draws them with a model folder as it ships, and scores the pictures
   folder    scores a folder of PNGs with manifest.json: a list of {file, class, scene, colour, accessory, group}
   styles    the same folder: which style's drawing of its class each picture matches best, and how well
 """
@@ -69,28 +68,15 @@ def styles(folder, raw):
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('what', choices=['prompts', 'model', 'folder', 'styles'])
-    p.add_argument('--path', help='model folder or folder of pictures'); p.add_argument('--judge', help='file of classifier.py')
+    p.add_argument('what', choices=['prompts', 'folder', 'styles'])
+    p.add_argument('--path', help='folder of pictures'); p.add_argument('--judge', help='file of classifier.py')
     p.add_argument('--raw', help='art packs, for styles'); p.add_argument('--out'); p.add_argument('--count', type=int, default=400)
     p.add_argument('--seed', type=int, default=0); p.add_argument('--threads', type=int, default=1)
-    p.add_argument('--guidance', type=float); p.add_argument('--top-k', type=int); p.add_argument('--temperature', type=float)
-    p.add_argument('--save', help='model: keep the pictures and their manifest here')
     a = p.parse_args()
     torch.set_num_threads(a.threads)
     if a.what == 'prompts': result = held_out_prompts(a.count, a.seed)
     elif a.what == 'folder': result = score(*read(a.path), a.judge)
-    elif a.what == 'styles': result = styles(a.path, a.raw)
-    else:
-        import folder, transformer as tf
-        m, vq, setting = folder.open_folder(a.path)
-        wanted = held_out_prompts(a.count, a.seed)
-        kw = {'guidance': a.guidance or setting.get('guidance', 3.), 'top_k': setting.get('top_k', 100) if a.top_k is None else a.top_k, 'temperature': a.temperature or setting.get('temperature', 1.)}
-        pictures = tf.generate(m, vq, [w['prompt'] for w in wanted], torch.Generator().manual_seed(a.seed), **kw)
-        if a.save:
-            os.makedirs(a.save, exist_ok=True)
-            for i, (x, w) in enumerate(zip(pictures, wanted)): w['file'] = f'{i:03}.png'; Image.fromarray(x).save(f'{a.save}/{w["file"]}')
-            json.dump(wanted, open(f'{a.save}/manifest.json', 'w'), indent=1)
-        result = {'setting': kw, **score(pictures, wanted, a.judge)}
+    else: result = styles(a.path, a.raw)
     text = json.dumps(result, indent=1)
     if a.out: open(a.out, 'w').write(text + '\n')
     else: print(text)
