@@ -7,15 +7,7 @@ import threading
 import time
 import unittest
 
-from . import REPOSITORY, need
-
-need("numpy", "PIL")
-
-FOUND = [os.path.join(REPOSITORY, "target", *path) for path in (("debug", "deps", "libsitter.so"), ("debug", "libsitter.so"))]
-if "SITTER_LIBRARY" not in os.environ:
-    os.environ.update({"SITTER_LIBRARY": path for path in FOUND if os.path.isfile(path)})
-if "SITTER_LIBRARY" not in os.environ:
-    raise unittest.SkipTest("the library was not built with debug assertions, and SITTER_LIBRARY is not set")
+from . import REPOSITORY, library as _  # noqa: F401
 
 import numpy as np  # noqa: E402
 from comfy import model_management  # noqa: E402
