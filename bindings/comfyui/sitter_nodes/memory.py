@@ -14,7 +14,7 @@ from comfy.model_patcher import ModelPatcher
 
 from . import places
 from .watch import Watch
-from .wires import ModelWire
+from .wires import ModelWire, library
 
 log = logging.getLogger("sitter")
 
@@ -67,7 +67,7 @@ def opened(wire: ModelWire, watch: Watch, alone: bool = False) -> Any:
         management.free_memory(needed + management.minimum_inference_memory(), device, ours)
     model = wire.open(watch)
     if wire not in _patchers:
-        _patchers[wire] = Patcher(wire, device)
+        _patchers[wire] = Patcher(wire, _device(wire))
     patcher = _patchers[wire]
     if all(entry.model is not patcher for entry in management.current_loaded_models):
         try:
@@ -79,9 +79,8 @@ def opened(wire: ModelWire, watch: Watch, alone: bool = False) -> Any:
 
 
 def _device(wire: ModelWire) -> torch.device:
+    """Where the model is, or will be: a build of the library without CUDA takes the CPU beside any GPU."""
     name = wire.info.get("device") or wire.device
     if name == "auto":
-        return management.get_torch_device()
-    if name == "cuda":
-        return torch.device("cuda", 0)
-    return torch.device(name)
+        name = "cuda" if any(one["name"].startswith("cuda") for one in library().devices()) else "cpu"
+    return torch.device("cuda", 0) if name == "cuda" else torch.device(name)

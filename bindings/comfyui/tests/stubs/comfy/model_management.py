@@ -40,9 +40,3 @@ def free_memory(*_):
 
 def minimum_inference_memory():
     return 0
-
-
-def get_torch_device():
-    import torch
-
-    return torch.device("cpu")
