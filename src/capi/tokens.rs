@@ -53,7 +53,8 @@ pub unsafe extern "C" fn sitter_tokens_encode(
         let out = Out::handle(out, "out")?;
         let (model, image, run) = (handle::get(model)?, handle::get(image)?, handle::get_optional(run)?);
         let engine = model.engine.clone();
-        let tokens = perform(&engine, run, Stage::Encode, move |run| model.backend.encode(&image.picture, target_px, run))?;
+        let tokens =
+            perform(&engine, run, Stage::Encode, move |run| model.backend.encode(&image.picture, target_px, run))?;
         out.set(handle::new(Arc::new(Grid { tokens, provenance: None })));
         Ok(())
     })
@@ -99,7 +100,8 @@ pub unsafe extern "C" fn sitter_tokens_sample(
         options.count = u32::try_from(count).unwrap_or(u32::MAX);
         let run = handle::get_optional(run)?;
         let engine = model.engine.clone();
-        let drawn = perform(&engine, run, Stage::Sample, move |run| model.backend.sample(&prompt, &subjects, &options, run))?;
+        let drawn =
+            perform(&engine, run, Stage::Sample, move |run| model.backend.sample(&prompt, &subjects, &options, run))?;
         if drawn.len() != count {
             let message = format!("{} pictures were drawn instead of {count}", drawn.len());
             return Err(Failure::new(SITTER_E_INTERNAL, message));
@@ -160,7 +162,8 @@ pub unsafe extern "C" fn sitter_tokens_score(
             handles(pictures, count, "pictures")?.iter().map(|grid| grid.tokens.clone()).collect();
         let run = handle::get_optional(run)?;
         let engine = model.engine.clone();
-        let found = perform(&engine, run, Stage::Score, move |run| model.backend.score(&prompt, &subjects, &pictures, run))?;
+        let found =
+            perform(&engine, run, Stage::Score, move |run| model.backend.score(&prompt, &subjects, &pictures, run))?;
         let found: Vec<f64> = found.into_iter().map(f64::from).collect();
         copy_out(&found, out, count, std::ptr::null_mut())
     })

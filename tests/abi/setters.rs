@@ -82,7 +82,7 @@ fn generate() -> String {
         "//! Setters of the option objects. Generated from the fields of the Rust options by tests/abi/setters.rs; do not edit:\n\
          //! `SITTER_UPDATE=1 cargo test --test abi`.\n\n\
          use super::boundary::guard;\nuse super::buffer::array;\nuse super::error::sitter_error;\n\
-         use super::options::{\n    change, flag, sitter_model_options, sitter_sample_options, sitter_train_options,\n};\n\
+         use super::options::{change, flag, sitter_model_options, sitter_sample_options, sitter_train_options};\n\
          use super::status::sitter_status;\nuse super::text;\nuse crate::personalize::Trainable;\nuse std::ffi::c_char;\n",
     );
     for Field { noun, name: ident, ty, doc } in fields() {
