@@ -31,7 +31,7 @@ export function program(source, ...flags) {
   const started = Date.now();
   const module = `import { Model, Run } from 'sitter';\n${source}`;
   return new Promise((resolve) => {
-    const options = { cwd: HERE, timeout: 20_000, killSignal: 'SIGKILL' };
+    const options = { cwd: HERE, timeout: 60_000, killSignal: 'SIGKILL' };
     const child = execFile(process.execPath, [...flags, '--input-type=module', '-e', module], options, (_, stdout, stderr) => {
       resolve({ code: child.exitCode, signal: child.signalCode, stdout, stderr, ms: Date.now() - started });
     });
