@@ -6,6 +6,7 @@ import tempfile
 import threading
 import time
 import unittest
+import weakref
 
 from . import REPOSITORY, library as _  # noqa: F401
 
@@ -93,9 +94,9 @@ class MemoryTest(unittest.TestCase):
     def test_nothing_of_a_model_stays_when_its_wire_is_gone(self):
         wire = ModelWire("fake:steps=1", "cpu", "auto", 1)
         memory.opened(wire, Watch(host.Node("7")))
-        before = len(memory._patchers)
+        before, model = len(memory._patchers), weakref.ref(wire._model)
         del wire
-        self.assertEqual(len(memory._patchers), before - 1)
+        self.assertEqual((len(memory._patchers), model()), (before - 1, None))
 
 
 class SubjectsTest(unittest.TestCase):
