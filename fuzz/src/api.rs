@@ -50,8 +50,8 @@ impl Input<'_> {
             3 => c"a photo of a [V] fox",
             4 => c"two_stage",
             5 => c"a {} b",
-            // SAFETY: ends with its only NUL; not UTF-8 in between.
-            6 => unsafe { CStr::from_bytes_with_nul_unchecked(b"x\xff\xfe\0") },
+            // Not UTF-8.
+            6 => c"x\xff\xfe",
             _ => c"/no/such/folder/file",
         }
     }
@@ -161,6 +161,8 @@ pub fn sequence(data: &[u8]) {
     }
 }
 
+// The library holds the address of each box.
+#[allow(clippy::vec_box)]
 unsafe fn call(input: &mut Input, pool: &mut Pool, answers: &mut Vec<Box<Answers>>, may_panic: &mut bool) {
     let mut err: *mut sitter_error = null_mut();
     let err_at: *mut *mut sitter_error = if input.byte() < 200 { &mut err } else { null_mut() };
@@ -205,7 +207,8 @@ unsafe fn call(input: &mut Input, pool: &mut Pool, answers: &mut Vec<Box<Answers
             }
             6 | 7 if !full => {
                 let status = make!(run, |out| sitter_run_new(out, err_at));
-                if let Some(&(at, _)) = pool.0.last().filter(|_| status == SITTER_OK && input.byte() % 2 == 0) {
+                if let Some(&(at, _)) = pool.0.last().filter(|_| status == SITTER_OK && input.byte().is_multiple_of(2))
+                {
                     let mut box_ = Box::new(Answers {
                         answers: [input.byte(), input.byte(), input.byte(), input.byte()],
                         calls: 0,
@@ -232,7 +235,7 @@ unsafe fn call(input: &mut Input, pool: &mut Pool, answers: &mut Vec<Box<Answers
             11 | 12 if !full => {
                 let (width, height) = (input.number(), input.number());
                 let stride = if input.byte() < 200 { 0 } else { input.number() as usize };
-                let pixels = vec![input.byte(); 8 * 8 * 3];
+                let pixels = [input.byte(); 8 * 8 * 3];
                 let row = if stride == 0 { 3 * width as usize } else { stride };
                 // As many pixels as were promised, or a size that has to be refused.
                 let fits = row.checked_mul(height as usize).is_some_and(|n| n <= pixels.len());

@@ -172,7 +172,8 @@ impl Model {
     pub fn decode(&self, tokens: &Tokens, run: &Run) -> Result<Picture> {
         if tokens.width().max(tokens.height()) > LARGEST_GRID {
             let (height, width) = (tokens.height(), tokens.width());
-            let message = format!("a grid of {height} x {width} codes; at most {LARGEST_GRID} are decoded along a side");
+            let message =
+                format!("a grid of {height} x {width} codes; at most {LARGEST_GRID} are decoded along a side");
             return Err(Error::invalid("tokens", message));
         }
         let pixels = self.vqgan.decode(std::slice::from_ref(tokens), run)?;

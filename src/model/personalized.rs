@@ -11,6 +11,10 @@ use crate::{Error, Result};
 use candle_core::Tensor;
 use std::ops::Range;
 
+/// The most tokens of a prompt: far more than any model was trained with, and few enough that their attention to each other
+/// fits into memory.
+const MAX_PROMPT: usize = 4096;
+
 /// One place in a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece {
@@ -97,7 +101,10 @@ impl<'m> Personalized<'m> {
         }
         self.push_text(&mut pieces, rest)?;
         pieces.push(Piece::Token(layout.separator));
-        Ok(pieces)
+        match pieces.len() {
+            0..=MAX_PROMPT => Ok(pieces),
+            n => Err(Error::invalid("prompt", format!("has {n} tokens; at most {MAX_PROMPT} are read"))),
+        }
     }
 
     fn push_text(&self, pieces: &mut Vec<Piece>, text: &str) -> Result<()> {

@@ -140,7 +140,7 @@ impl Subject {
     /// Reads a subject file. Which model it belongs to is checked where it meets one.
     pub fn load(path: impl AsRef<Path>) -> Result<Subject> {
         let file = tensor_file::open::<Description>(path.as_ref(), &FILE)?;
-        let vectors = match file.names().any(|n| n == "vectors") {
+        let vectors = match file.contains("vectors") {
             true => file.get("vectors")?.to_dtype(DType::F32)?,
             false => return Err(file.bad("the tensor vectors is missing")),
         };
@@ -158,7 +158,7 @@ impl Subject {
                 changes.insert(weight.to_string(), Change::Delta(file.get(name)?));
             } else if let Some(weight) = name.strip_prefix("down.") {
                 let other = format!("up.{weight}");
-                if !file.names().any(|n| n == other) {
+                if !file.contains(&other) {
                     return Err(file.bad(format!("the tensor {other} is missing, though {name} is there")));
                 }
                 let (down, up) = (file.get(name)?, file.get(&other)?);
@@ -170,7 +170,7 @@ impl Subject {
                 }
                 changes.insert(weight.to_string(), Change::LowRank { down, up });
             } else if let Some(weight) = name.strip_prefix("up.") {
-                if !file.names().any(|n| n.strip_prefix("down.") == Some(weight)) {
+                if !file.contains(&format!("down.{weight}")) {
                     return Err(file.bad(format!("the tensor down.{weight} is missing, though {name} is there")));
                 }
             } else if name != "vectors" {

@@ -116,6 +116,10 @@ impl<T> Opened<T> {
         self.tensors.names()
     }
 
+    pub fn contains(&self, name: &str) -> bool {
+        self.tensors.contains(name)
+    }
+
     /// A tensor in the dtype that it is stored in, on the CPU; all its numbers are finite.
     pub fn get(&self, name: &str) -> Result<Tensor> {
         let dtype = self.tensors.dtype(name).unwrap_or(DType::F32);

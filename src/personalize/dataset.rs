@@ -67,24 +67,26 @@ impl Dataset {
 
     /// The tokens of every picture and of its varied copies.
     pub(super) fn encode(&self, model: &Model, options: &Options, run: &mut Run) -> Result<Vec<Vec<Tokens>>> {
-        let copies =
-            self.pictures.iter().enumerate().map(|(index, p)| varied(p, index, model.layout().unit(), options));
-        let copies = copies.collect::<Result<Vec<_>>>()?;
-        let total = copies.iter().map(Vec::len).sum::<usize>() as u64;
-        let mut done = 0;
-        let mut encode = |picture: &Picture| {
-            let tokens = model.encode(picture, run)?;
-            done += 1;
-            // Finishing early here still teaches one step, so that there is something to return.
-            run.report(Stage::Encode, done, total, None)?;
-            Ok(tokens)
-        };
-        copies.iter().map(|copies| copies.iter().map(&mut encode).collect()).collect()
+        let (mut all, mut done) = (Vec::new(), 0);
+        for (index, picture) in self.pictures.iter().enumerate() {
+            let copies = varied(picture, index, model.layout().unit(), options, run)?;
+            // Each picture has as many.
+            let total = (copies.len() * self.pictures.len()) as u64;
+            let mut tokens = Vec::new();
+            for copy in &copies {
+                tokens.push(model.encode(copy, run)?);
+                done += 1;
+                // Finishing early here still teaches one step, so that there is something to return.
+                run.report(Stage::Encode, done, total, None)?;
+            }
+            all.push(tokens);
+        }
+        Ok(all)
     }
 }
 
 /// A picture brought to the model's size, and its varied copies.
-fn varied(picture: &Picture, index: usize, unit: u32, options: &Options) -> Result<Vec<Picture>> {
+fn varied(picture: &Picture, index: usize, unit: u32, options: &Options, run: &Run) -> Result<Vec<Picture>> {
     let crops = match (options.random_crop, options.augment) {
         (true, 0) => RANDOM_CROPS,
         (_, n) => n,
@@ -92,6 +94,7 @@ fn varied(picture: &Picture, index: usize, unit: u32, options: &Options) -> Resu
     let plain = picture.fit(options.image_size, unit, Crop::Centre)?;
     let mut copies = Vec::new();
     for copy in 0..crops {
+        run.check()?;
         let mut random = Stream::new(options.seed, Purpose::Augment, (index as u64) << 16 | copy as u64);
         // Every number is drawn whether it is used or not, so that one option does not change what another draws.
         let at = Crop::At(random.uniform().into(), random.uniform().into());
@@ -135,7 +138,7 @@ mod tests {
     }
 
     fn count(options: Options) -> usize {
-        varied(&picture(), 0, 8, &Options { image_size: 16, ..options }).unwrap().len()
+        varied(&picture(), 0, 8, &Options { image_size: 16, ..options }, &Run::new()).unwrap().len()
     }
 
     #[test]
@@ -150,20 +153,20 @@ mod tests {
     #[test]
     fn copies_are_varied_have_one_size_and_come_again_with_the_seed() {
         let options = Options { augment: 6, flip: true, image_size: 16, seed: 3, ..Options::default() };
-        let copies = varied(&picture(), 1, 8, &options).unwrap();
+        let copies = varied(&picture(), 1, 8, &options, &Run::new()).unwrap();
         for (i, a) in copies.iter().enumerate() {
             assert_eq!((a.width(), a.height()), (copies[0].width(), copies[0].height()));
             assert!(copies[..i].iter().all(|b| a != b), "copy {i}");
         }
-        assert!(copies == varied(&picture(), 1, 8, &options).unwrap());
-        assert!(copies[1] != varied(&picture(), 1, 8, &Options { seed: 4, ..options }).unwrap()[1]);
+        assert!(copies == varied(&picture(), 1, 8, &options, &Run::new()).unwrap());
+        assert!(copies[1] != varied(&picture(), 1, 8, &Options { seed: 4, ..options }, &Run::new()).unwrap()[1]);
     }
 
     #[test]
     fn aligned_copies_hold_the_picture_moved_by_whole_patches() {
         let picture = Picture::new(64, 64, (0..64 * 64 * 3).map(|i| (i * 37 % 251) as u8).collect()).unwrap();
         let options = Options { augment: 8, augment_aligned: true, image_size: 64, seed: 2, ..Options::default() };
-        let copies = varied(&picture, 0, 8, &options).unwrap();
+        let copies = varied(&picture, 0, 8, &options, &Run::new()).unwrap();
         let pixel = |p: &Picture, x: i32, y: i32| p.rgb()[((y * 64 + x) * 3) as usize];
         for copy in &copies[1..] {
             // The middle, which no shift pushes out, is there again some patches of 4 pixels away.

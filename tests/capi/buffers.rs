@@ -134,7 +134,7 @@ fn pixels_and_tokens_come_back_as_they_went_in() {
     assert_eq!(rgb(&again.unwrap()), bytes);
 
     // Rows with gaps between them, the last without one.
-    let mut wide = vec![0xeeu8; 2 * 20 + 12];
+    let mut wide = [0xeeu8; 2 * 20 + 12];
     for y in 0..3 {
         wide[y * 20..y * 20 + 12].copy_from_slice(&bytes[y * 12..y * 12 + 12]);
     }

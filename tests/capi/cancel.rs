@@ -60,6 +60,7 @@ fn a_call_can_be_stopped_at_every_event_of_every_verb() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "measures time")]
 fn a_run_cancelled_before_its_call_makes_it_return_at_once() {
     let studio = Studio::fake("steps=100,step_ms=100");
     for verb in Verb::ALL {
@@ -118,6 +119,7 @@ fn a_second_thread_may_cancel_over_and_over() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "measures time")]
 fn cancelling_takes_a_step_at_most() {
     let _alone = alone();
     let studio = Studio::fake("steps=50,step_ms=20");
@@ -177,6 +179,7 @@ fn finishing_early_at_any_step_of_a_training_keeps_a_subject() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "measures time")]
 fn a_job_can_be_cancelled_while_it_waits_and_the_other_goes_on() {
     let engine = engine(1, 1);
     let studio = Studio::on(engine.at, "fake:steps=10,step_ms=40", 16, 2);

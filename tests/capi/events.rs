@@ -70,6 +70,7 @@ fn each_verb_tells_its_steps_in_order_on_the_calling_thread() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "measures time")]
 fn time_passes_in_events_and_silence_never_lasts_longer_than_100_ms() {
     let _alone = alone();
     let studio = Studio::fake("steps=2,step_ms=400");

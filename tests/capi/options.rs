@@ -76,7 +76,7 @@ fn train_setters(at: *mut sitter_train_options) -> Vec<Setter> {
     }
     vec![
         setter!(at, sitter_train_options_set_identifier, "identifier";
-            (c"sks".as_ptr()) => "sks", ("[Ä]\0".as_ptr().cast()) => "[Ä]"; (c"".as_ptr()), (c"a b".as_ptr()), (c"a\n".as_ptr()), (long)),
+            (c"sks".as_ptr()) => "sks", (c"[Ä]".as_ptr()) => "[Ä]"; (c"".as_ptr()), (c"a b".as_ptr()), (c"a\n".as_ptr()), (long)),
         setter!(at, sitter_train_options_set_class_word, "class_word"; (c"toy car".as_ptr()) => "toy car", (c"".as_ptr()) => ""; ),
         flag!(sitter_train_options_set_use_class_word, "use_class_word"),
         setter!(at, sitter_train_options_set_embedding_steps, "embedding_steps"; (0) => 0, (1_000_000) => 1_000_000; (1_000_001), (u32::MAX)),

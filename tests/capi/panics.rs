@@ -56,6 +56,7 @@ fn child_panics_at_every_step() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs another process")]
 fn a_caught_panic_prints_nothing() {
     let (stdout, stderr) = in_own_process("panics::child_panics_at_every_step");
     assert_eq!(stderr, "");

@@ -28,7 +28,8 @@ fn smoke(target: &str, run: fn(&[u8])) {
 #[test]
 fn every_fuzz_target_survives_its_corpus() {
     let manifest = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/Cargo.toml")).unwrap();
-    let all: [(&str, fn(&[u8])); 9] = [
+    type Target = (&'static str, fn(&[u8]));
+    let all: [Target; 9] = [
         ("config", targets::config),
         ("safetensors", targets::safetensors),
         ("index", targets::index),

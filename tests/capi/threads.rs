@@ -102,6 +102,7 @@ fn overlap(max_jobs: u32) -> (bool, bool) {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "measures time")]
 fn as_many_jobs_run_at_once_as_the_engine_allows() {
     assert_eq!(overlap(1), (false, true));
     assert_eq!(overlap(2), (true, false));
@@ -158,6 +159,7 @@ fn a_callback_that_starts_work_is_refused_and_its_job_goes_on() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs another process")]
 fn in_a_forked_child_every_object_of_the_parent_says_so() {
     let studio = Studio::fake("steps=1");
     let run = Run::silent();
@@ -243,6 +245,7 @@ fn child_computes_on_engines_of_one_and_of_three_threads() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs another process")]
 fn the_work_runs_on_the_engines_threads_and_no_others_and_they_end_with_it() {
     let _alone = alone();
     in_own_process("threads::child_computes_on_engines_of_one_and_of_three_threads");

@@ -248,6 +248,10 @@ fn impossible_drawings_are_refused_before_they_begin() {
     for prompt in ["", " \t", "a [nobody] fox"] {
         fails(studio.sample_with(prompt, &[], null_mut()), SITTER_E_INVALID_ARGUMENT);
     }
+    let endless = "fox ".repeat(100_000);
+    let message = fails(studio.sample_with(&endless, &[], null_mut()), SITTER_E_INVALID_ARGUMENT);
+    assert!(message.contains("tokens") && message.len() < 1000, "{message}");
+    fails(studio.score_all(&endless, &[], &[&studio.tokens], null_mut()), SITTER_E_INVALID_ARGUMENT);
     // Options that contradict each other are told when they meet.
     let train = train_options(&studio.model, None);
     let refused = |message: &str| {

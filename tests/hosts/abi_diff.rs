@@ -60,7 +60,10 @@ fn abidiff_finds_nothing_but_additions() {
         assert!(!same(&format!("broken{i}"), header).0, "change {i} was not noticed");
     }
     // And what does not.
-    let added = change("SITTER_API const char *sitter_version_string(void);", "SITTER_API const char *sitter_version_string(void);\nSITTER_API int32_t sitter_new_in_1_1(void);");
+    let added = change(
+        "SITTER_API const char *sitter_version_string(void);",
+        "SITTER_API const char *sitter_version_string(void);\nSITTER_API int32_t sitter_new_in_1_1(void);",
+    );
     let grown = change("  uint32_t item_count;", "  uint32_t item_count;\n  uint64_t new_in_1_1;");
     for (name, header) in [("added", &added), ("grown", &grown)] {
         let (fine, report) = same(name, header);
