@@ -34,6 +34,8 @@
     )
 )]
 #![allow(non_camel_case_types)]
+// The comments are a C header's, where brackets are brackets.
+#![allow(rustdoc::broken_intra_doc_links)]
 // Every exported function takes raw pointers from a stranger; what it asks of them stands in the header's first page.
 #![allow(clippy::missing_safety_doc)]
 
