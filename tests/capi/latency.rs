@@ -106,6 +106,9 @@ fn the_embedded_model_stops_soon_whatever_it_does() {
 
 /// Memory of this process that is in use, in bytes.
 fn resident() -> usize {
+    // What the allocator keeps for later is not in use, and how much that is depends on which threads met.
+    // SAFETY: has no preconditions.
+    unsafe { libc::malloc_trim(0) };
     let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
     pages.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 4096
 }
@@ -121,10 +124,10 @@ fn child_cancels_many_jobs() {
     };
     (0..20).for_each(job);
     let before = resident();
-    (0..50).for_each(job);
+    (0..200).for_each(job);
     let grown = resident().saturating_sub(before);
-    println!("50 cancelled jobs: {} KiB more in use", grown / 1024);
-    assert!(grown < 24 << 20, "{grown} bytes");
+    println!("200 cancelled jobs: {} KiB more in use", grown / 1024);
+    assert!(grown < 40 << 20, "{grown} bytes");
 }
 
 #[test]
