@@ -76,7 +76,10 @@ fn sizes_are_asked_for_and_small_buffers_stay_untouched() {
             &[0],
         );
         check_two_calls(|b, n, needed, err| sitter_train_options_get_json(studio.train.at, b, n, needed, err), x, &[0]);
-        check_two_calls(|b, n, needed, err| sitter_devices_json(b, n, needed, err), x, &[0]);
+        // Miri knows no function that says how much memory there is.
+        if !cfg!(miri) {
+            check_two_calls(|b, n, needed, err| sitter_devices_json(b, n, needed, err), x, &[0]);
+        }
         check_two_calls(|b, n, needed, err| sitter_engine_drain_log(engine.at, b, n, needed, err), x, &[0]);
         check_two_calls(|b, n, needed, err| sitter_tokens_copy(studio.tokens.at, b, n, needed, err), u32::MAX, &[0]);
         check_two_calls(|b, n, needed, err| sitter_image_copy_rgb8(odd.at, b, n, needed, err), 0xee, &[0]);

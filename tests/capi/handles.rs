@@ -231,6 +231,9 @@ fn the_library_says_what_it_is() {
         assert_eq!(sitter_has_feature(c"time_travel".as_ptr()), 0);
         assert_eq!(sitter_has_feature(null()), 0);
     }
-    let devices = json(|b, n, needed, err| unsafe { sitter_devices_json(b, n, needed, err) });
-    assert!(devices.as_array().unwrap().iter().any(|d| d["name"] == "cpu"), "{devices}");
+    // Miri knows no function that says how much memory there is.
+    if !cfg!(miri) {
+        let devices = json(|b, n, needed, err| unsafe { sitter_devices_json(b, n, needed, err) });
+        assert!(devices.as_array().unwrap().iter().any(|d| d["name"] == "cpu"), "{devices}");
+    }
 }
