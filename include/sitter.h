@@ -229,8 +229,9 @@ typedef struct sitter_event {
 
 /*
  Gets events on the thread that made the call: after each step, and at least every 100 milliseconds. Return
- SITTER_CONTINUE to go on; any other value cancels the call. It must return: no exception, no longjmp. Inside it only
- `sitter_run_*`, getters, `*_ref` and `*_free` may be called; what would start work gives SITTER_E_REENTRANT.
+ SITTER_CONTINUE to go on; any other value cancels the call, and no more events come. It must return: no exception, no
+ longjmp. Inside it only `sitter_run_*`, getters, `*_ref` and `*_free` may be called; what would start work gives
+ SITTER_E_REENTRANT.
  */
 typedef int32_t (*sitter_event_fn)(void *user_data, const struct sitter_event *event);
 

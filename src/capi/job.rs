@@ -7,6 +7,7 @@ use super::run::{stage_number, Callback, RunState, SITTER_CONTINUE, SITTER_STAGE
 use super::status::SITTER_E_INTERNAL;
 use crate::run::{Flow, Run, Stage};
 use crate::{Error, Result};
+use std::cell::Cell;
 use std::sync::mpsc::{channel, sync_channel, RecvTimeoutError, SyncSender};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -36,7 +37,7 @@ pub fn perform<T: Send + 'static>(
         None => Arc::default(),
     };
     let callback = *super::engine::lock(&state.callback);
-    let host = Host { state: state.clone(), callback, started: Instant::now() };
+    let host = Host { state: state.clone(), callback, started: Instant::now(), refused: Cell::new(false) };
     state.control.check()?;
     state.note_stage(SITTER_STAGE_WAITING);
     let slot = engine.admit(TICK, || host.call())?;
@@ -94,17 +95,20 @@ struct Host {
     state: Arc<RunState>,
     callback: Option<Callback>,
     started: Instant,
+    /// It said stop, and is not asked again: what it threw to say so must not be lost to a second call.
+    refused: Cell<bool>,
 }
 
 impl Host {
     /// Tells the newest event. Errors if the run is cancelled, or the host wants it to be.
     fn call(&self) -> std::result::Result<(), Failure> {
         self.state.note_time(self.started);
-        if let Some(Callback { call, user_data }) = self.callback {
+        if let Some(Callback { call, user_data }) = self.callback.filter(|_| !self.refused.get()) {
             let event = self.state.latest();
             // SAFETY: the host's function and user data; the event lives through the call; no lock is held.
             let answer = calling_out(|| unsafe { call(user_data, &event) });
             if answer != SITTER_CONTINUE {
+                self.refused.set(true);
                 self.state.control.cancel();
             }
         }

@@ -57,8 +57,9 @@ pub struct sitter_event {
 }
 
 /// Gets events on the thread that made the call: after each step, and at least every 100 milliseconds. Return
-/// SITTER_CONTINUE to go on; any other value cancels the call. It must return: no exception, no longjmp. Inside it only
-/// `sitter_run_*`, getters, `*_ref` and `*_free` may be called; what would start work gives SITTER_E_REENTRANT.
+/// SITTER_CONTINUE to go on; any other value cancels the call, and no more events come. It must return: no exception, no
+/// longjmp. Inside it only `sitter_run_*`, getters, `*_ref` and `*_free` may be called; what would start work gives
+/// SITTER_E_REENTRANT.
 pub type sitter_event_fn = Option<unsafe extern "C" fn(user_data: *mut c_void, event: *const sitter_event) -> i32>;
 
 /// Callback and controls of one long call. Single use. Builder handle, but cancel, finish early, snapshot and free may come
