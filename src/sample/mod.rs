@@ -2,7 +2,7 @@
 
 pub mod logits;
 
-use crate::model::lumina::transformer::{causal_mask, Cache};
+use crate::model::lumina::transformer::{Cache, Span};
 use crate::model::personalized::{Personalized, Piece};
 use crate::model::subject::Subject;
 use crate::model::tokens::Tokens;
@@ -171,8 +171,6 @@ struct Decoder<'v> {
     stop: Control,
     /// The slot of each row's first token.
     first: Vec<usize>,
-    /// [rows, 1, 1, capacity]: minus infinity where a row must not look. None if all rows begin in slot 0.
-    hidden_slots: Option<Tensor>,
     /// The guided logits of the next code, for each picture.
     logits: Vec<Vec<f32>>,
 }
@@ -202,16 +200,14 @@ impl<'v> Decoder<'v> {
         let (rows, begin): (Vec<_>, Vec<_>) = read.map(|p| (padded(p), longest - p.len())).unzip();
         let positions: Vec<Vec<u32>> =
             begin.iter().map(|&b| (0..start).map(|slot| slot.saturating_sub(b) as u32).collect()).collect();
-        // Masked slots see themselves, so that no softmax is empty; nothing else sees them.
-        let sees = |i: usize, j: usize, first: usize| j <= i && (j >= first || i == j);
-        let bias = |seen: bool| if seen { 0f32 } else { f32::NEG_INFINITY };
-        let mask: Vec<f32> = begin
+        // Slots before the first token see themselves, so that no softmax is empty; nothing else sees them.
+        let span = |slot: usize, first: usize| if slot < first { (slot, slot + 1) } else { (first, slot + 1) };
+        let spans: Vec<Vec<Span>> = begin
             .iter()
-            .flat_map(|&b| (0..start * start).map(move |at| bias(sees(at / start, at % start, b))))
+            .map(|&b| (0..start).map(|slot| span(slot, b)).map(|(from, to)| (from as u32, to as u32)).collect())
             .collect();
-        let mask = Tensor::from_vec(mask, (rows.len(), 1, start, start), device)?;
         let mut cache = transformer.new_cache(rows.len(), capacity)?;
-        let context = transformer.context(&positions, Some(mask), None)?.stopped_by(stop.clone());
+        let context = transformer.context(&positions, &spans, start, None)?.stopped_by(stop.clone());
         let rows: Vec<&[Piece]> = rows.iter().map(Vec::as_slice).collect();
         let hidden = transformer.forward(&view.embed(&rows)?, &context, Some(&mut cache))?;
 
@@ -221,10 +217,6 @@ impl<'v> Decoder<'v> {
             source.extend(vec![prompts.len() as u32; pictures]);
         }
         let first: Vec<usize> = source.iter().map(|&row| begin[row as usize]).collect();
-        let hidden_slots = first.iter().any(|&f| f > 0).then(|| {
-            let row = |&f: &usize| (0..capacity).map(move |slot| bias(slot >= f));
-            Tensor::from_vec(first.iter().flat_map(row).collect::<Vec<f32>>(), (first.len(), 1, 1, capacity), device)
-        });
         let source = Tensor::new(source, device)?;
         let mut decoder = Decoder {
             view,
@@ -233,7 +225,6 @@ impl<'v> Decoder<'v> {
             guidance,
             stop,
             first,
-            hidden_slots: hidden_slots.transpose()?,
             logits: vec![],
         };
         // All pictures of a prompt begin with the same logits.
@@ -261,15 +252,11 @@ impl<'v> Decoder<'v> {
         let slot = self.cache.filled();
         let positions: Vec<Vec<u32>> =
             self.first.iter().map(|&f| ((slot - f) as u32..(slot - f + new) as u32).collect()).collect();
-        let device = self.view.transformer.device();
-        let causal = (new > 1).then(|| causal_mask(new, slot + new, device)).transpose()?;
-        let hidden_slots = self.hidden_slots.as_ref().map(|m| m.narrow(3, 0, slot + new)).transpose()?;
-        let mask = match (causal, hidden_slots) {
-            (Some(causal), Some(hidden)) => Some(hidden.broadcast_add(&causal)?),
-            (causal, hidden) => causal.or(hidden),
-        };
+        let span = |first: usize| move |new: usize| (first as u32, (slot + new + 1) as u32);
+        let spans: Vec<Vec<Span>> = self.first.iter().map(|&f| (0..new).map(span(f)).collect()).collect();
         let rows: Vec<&[Piece]> = rows.iter().map(Vec::as_slice).collect();
-        let context = self.view.transformer.context(&positions, mask, None)?.stopped_by(self.stop.clone());
+        let transformer = &self.view.transformer;
+        let context = transformer.context(&positions, &spans, slot + new, None)?.stopped_by(self.stop.clone());
         let hidden = self.view.transformer.forward(&self.view.embed(&rows)?, &context, Some(&mut self.cache))?;
         self.logits = self.read_logits(&hidden)?;
         if let Some(guidance) = self.guidance {

@@ -41,6 +41,9 @@ pub struct Transformer {
     pub lm_head: Tensor,
 }
 
+/// The slots of the cache, or of the sequence itself, that a token may look at: from the first to before the second.
+pub type Span = (u32, u32);
+
 /// What a forward pass needs besides its input.
 pub struct Context<'a> {
     /// [B or 1, T, 1, head_dim / 2]
@@ -167,13 +170,13 @@ impl Transformer {
         self.embed_tokens.dtype()
     }
 
-    /// Rotary tables for the positions of each row, and the attention mask.
-    ///
-    /// `positions` has one row per batch row, or a single one for all; `mask`, if given, is f32 [B or 1, 1, T, S].
+    /// Rotary tables for the positions of each row, and what each token sees of the `slots` slots there are with the new
+    /// tokens. `positions` and `spans` have one row per batch row, or a single one for all.
     pub fn context<'a>(
         &self,
         positions: &[Vec<u32>],
-        mask: Option<Tensor>,
+        spans: &[Vec<Span>],
+        slots: usize,
         dropout: Option<&'a Dropout>,
     ) -> Result<Context<'a>> {
         let half = self.config.head_dim / 2;
@@ -189,7 +192,7 @@ impl Transformer {
         Ok(Context {
             cos: table(angles.cos()?)?,
             sin: table(angles.sin()?)?,
-            mask: mask.map(|m| m.to_dtype(self.dtype())).transpose()?,
+            mask: mask(spans, slots, self.device())?.map(|m| m.to_dtype(self.dtype())).transpose()?,
             dropout,
             stop: Control::default(),
         })
@@ -197,9 +200,9 @@ impl Transformer {
 
     /// The context of whole sequences of `tokens` tokens: positions from 0, each token sees itself and those before.
     pub fn causal_context<'a>(&self, tokens: usize, dropout: Option<&'a Dropout>) -> Result<Context<'a>> {
-        let positions = vec![(0..tokens as u32).collect()];
-        let mask = causal_mask(tokens, tokens, self.device())?;
-        self.context(&positions, Some(mask), dropout)
+        let positions = (0..tokens as u32).collect();
+        let spans = (0..tokens as u32).map(|i| (0, i + 1)).collect();
+        self.context(&[positions], &[spans], tokens, dropout)
     }
 
     pub fn new_cache(&self, rows: usize, capacity: usize) -> Result<Cache> {
@@ -333,11 +336,17 @@ fn project(x: &Tensor, weight: &Tensor, low_rank: &Option<(Tensor, Tensor)>) -> 
     }
 }
 
-/// Mask for `new` tokens at the end of `all` slots: 0 where a token may look, minus infinity where not. [1, 1, new, all]
-pub fn causal_mask(new: usize, all: usize, device: &Device) -> Result<Tensor> {
-    let seen = |i: usize, j: usize| if j + new <= i + all { 0f32 } else { f32::NEG_INFINITY };
-    let values: Vec<f32> = (0..new).flat_map(|i| (0..all).map(move |j| seen(i, j))).collect();
-    Ok(Tensor::from_vec(values, (1, 1, new, all), device)?)
+/// 0 where a token may look, minus infinity where not: [B or 1, 1, T, slots]. None if all see everything.
+fn mask(spans: &[Vec<Span>], slots: usize, device: &Device) -> Result<Option<Tensor>> {
+    let all = (0, slots as u32);
+    if spans.iter().flatten().all(|&span| span == all) {
+        return Ok(None);
+    }
+    let row = |&(from, to): &Span| {
+        (0..slots as u32).map(move |slot| if (from..to).contains(&slot) { 0f32 } else { f32::NEG_INFINITY })
+    };
+    let values: Vec<f32> = spans.iter().flatten().flat_map(row).collect();
+    Ok(Some(Tensor::from_vec(values, (spans.len(), 1, spans[0].len(), slots), device)?))
 }
 
 /// The layer norm on queries or keys [B, T, heads, d].
