@@ -1,7 +1,8 @@
 //! Which device and number format a model runs in.
 
+use crate::model::weight::Format;
 use crate::{Error, Result};
-use candle_core::{DType, Device};
+use candle_core::Device;
 use serde::Serialize;
 
 /// A device of this machine that this build can use.
@@ -22,6 +23,16 @@ pub fn devices() -> Vec<Description> {
         found.push(Description { name: format!("cuda:{index}"), memory_bytes: None });
     }
     found
+}
+
+/// Memory that a device could still give, if that is known.
+pub fn free_memory(device: &Device) -> Option<u64> {
+    if !device.is_cpu() {
+        return None;
+    }
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
 #[cfg(unix)]
@@ -75,15 +86,16 @@ pub fn open_device(name: &str) -> Result<Device> {
     }
 }
 
-/// A number format by name: `auto`, `f32` or `bf16`. `auto` is bf16 on a GPU and f32 on the CPU.
+/// The format of the weights by name: `auto`, `f32`, `bf16`, `q8_0` or `q4_k`. `auto` is bf16 on a GPU and f32 on the CPU.
+/// Activations are bf16 on a GPU (beside f32 weights f32) and always f32 on the CPU.
 ///
 /// f16 is not offered: activations of the 7B model exceed its range.
-pub fn parse_dtype(name: &str, device: &Device) -> Result<DType> {
-    match name {
-        "auto" if device.is_cuda() => Ok(DType::BF16),
-        "auto" | "f32" => Ok(DType::F32),
-        "bf16" => Ok(DType::BF16),
-        _ => Err(Error::invalid("dtype", format!("\"{name}\" is not one of auto, f32, bf16"))),
+pub fn parse_dtype(name: &str, device: &Device) -> Result<Format> {
+    match Format::ALL.into_iter().find(|f| f.name() == name) {
+        Some(format) => Ok(format),
+        None if name == "auto" && device.is_cuda() => Ok(Format::Bf16),
+        None if name == "auto" => Ok(Format::F32),
+        None => Err(Error::invalid("dtype", format!("\"{name}\" is not one of auto, f32, bf16, q8_0, q4_k"))),
     }
 }
 
@@ -96,7 +108,7 @@ mod tests {
         assert!(open_device("cpu").unwrap().is_cpu());
         assert!(matches!(open_device("tpu"), Err(Error::InvalidArgument { .. })));
         assert!(matches!(open_device("cuda:x"), Err(Error::InvalidArgument { .. })));
-        assert_eq!(parse_dtype("auto", &Device::Cpu).unwrap(), DType::F32);
+        assert_eq!(parse_dtype("auto", &Device::Cpu).unwrap(), Format::F32);
         assert!(parse_dtype("f16", &Device::Cpu).is_err());
     }
 

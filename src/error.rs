@@ -40,6 +40,10 @@ impl Error {
         Error::InvalidArgument { field: field.into(), message: message.into() }
     }
 
+    pub fn internal(message: impl Into<String>) -> Self {
+        Error::Internal { message: message.into() }
+    }
+
     pub fn bad_format(file: impl AsRef<Path>, message: impl Into<String>) -> Self {
         Error::BadFormat { file: file.as_ref().to_owned(), message: message.into() }
     }

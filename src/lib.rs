@@ -11,6 +11,7 @@
 //! | [`run`] | events, cancel, finish early |
 //! | [`random`] | randomness without state |
 //! | [`picture`] | pixels in and out |
+//! | `kernels` | the arithmetic of the CPU |
 //! | [`model`] | what a pretrained model is: checkpoint, text, image tokenizer, transformer, layout |
 //! | [`personalize`] | how a subject is taught |
 //! | [`sample`] | how tokens are drawn |
@@ -19,6 +20,7 @@
 pub mod capi;
 pub mod device;
 pub mod error;
+mod kernels;
 pub mod model;
 pub mod personalize;
 pub mod picture;

@@ -34,6 +34,7 @@ pub enum Purpose {
     Dropout = 5,
     Guidance = 6,
     Augment = 7,
+    Rounding = 8,
 }
 
 /// The seed of picture `index` of a call: drawn alone with it, the picture is the same. Picture 0 has the call's seed.

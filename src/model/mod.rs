@@ -12,6 +12,7 @@ pub(crate) mod tensor_file;
 pub mod text;
 pub mod tokens;
 pub mod vqgan;
+pub mod weight;
 
 use crate::device::{open_device, parse_device, parse_dtype};
 use crate::picture::Picture;
@@ -30,6 +31,7 @@ use std::path::Path;
 use text::Text;
 use tokens::Tokens;
 use vqgan::Vqgan;
+use weight::Format;
 
 /// The name under which the small model inside the library is opened.
 pub const EMBEDDED: &str = "embedded:";
@@ -61,6 +63,7 @@ impl OpenOptions {
 pub struct Model {
     name: String,
     transformer: Transformer,
+    format: Format,
     layout: Layout,
     text: Text,
     vqgan: Vqgan,
@@ -111,7 +114,7 @@ impl Model {
             return Err(Error::NotFound { path: path.to_owned(), message: message.into() });
         }
         let device = open_device(&options.device)?;
-        let dtype = parse_dtype(&options.dtype, &device)?;
+        let format = parse_dtype(&options.dtype, &device)?;
         run.check()?;
 
         let config_text = files.text("config.json")?;
@@ -122,7 +125,7 @@ impl Model {
         let (vqgan, vq_fingerprint) = open_vqgan(&files, &checkpoint, &config_text, &device)?;
         let vq = vqgan.config();
         let layout = Layout::new(&text, vq.n_embed, vq.downsampling(), config.vocab_size)?;
-        let transformer = Transformer::load(&checkpoint, &config, dtype, &device, |done, total| {
+        let transformer = Transformer::load(&checkpoint, &config, format, &device, |done, total| {
             run.report(Stage::Open, done, total, None).map(|_| ())
         })?;
 
@@ -142,7 +145,7 @@ impl Model {
             Files::Embedded(_) => EMBEDDED.to_string(),
             Files::Folder(folder) => folder.display().to_string(),
         };
-        Ok(Model { name, transformer, layout, text, vqgan, fingerprint, recommended, recommended_file })
+        Ok(Model { name, transformer, format, layout, text, vqgan, fingerprint, recommended, recommended_file })
     }
 
     pub fn info(&self) -> Info {
@@ -155,7 +158,7 @@ impl Model {
             codebook: self.layout.code_tokens().len(),
             grid_unit_px: self.layout.unit(),
             device: if self.device().is_cuda() { "cuda" } else { "cpu" },
-            dtype: if self.transformer.dtype() == DType::BF16 { "bf16" } else { "f32" },
+            dtype: self.format.name(),
             can_decode: self.vqgan.can_decode(),
         }
     }

@@ -1,14 +1,12 @@
 //! A model together with the subjects it is to draw: prompts with learned words in them, and the pass that scores them.
 
-use super::lumina::loss::Loss;
 use super::lumina::transformer::Transformer;
 use super::subject::Subject;
 use super::tokens::Tokens;
 use super::Model;
-use crate::random::Dropout;
 use crate::run::{Control, Run, Stage};
 use crate::{Error, Result};
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use std::ops::Range;
 
 /// The most tokens of a prompt: far more than any model was trained with, and few enough that their attention to each other
@@ -46,6 +44,16 @@ pub struct Personalized<'m> {
     pub words: Vec<Word>,
     /// All learned vectors, [N, hidden] f32; None if there are none.
     pub vectors: Option<Tensor>,
+}
+
+/// Labelled tokens of a batch.
+#[derive(Default)]
+pub struct Labels {
+    /// Where the prediction of each stands in the batch, row by row of its longest.
+    pub at: Vec<u32>,
+    pub targets: Vec<u32>,
+    /// Of each in the total.
+    pub weights: Vec<f32>,
 }
 
 impl<'m> Personalized<'m> {
@@ -168,37 +176,55 @@ impl<'m> Personalized<'m> {
         Ok((frozen + (there * learned)?)?)
     }
 
-    /// One forward pass over a batch: `weight` gives each sequence's weight per labelled token in the total.
-    /// The nats of the result are in the order of the sequences' labelled tokens. Ends with an error once `stop` is cancelled.
-    pub fn losses(
-        &self,
-        sequences: &[Sequence],
-        weight: impl Fn(usize) -> f32,
-        z_loss: f64,
-        dropout: Option<&Dropout>,
-        stop: &Control,
-    ) -> Result<Loss> {
-        let rows: Vec<&[Piece]> = sequences.iter().map(|s| s.pieces.as_slice()).collect();
-        let x = self.embed(&rows)?;
-        let (b, t, h) = x.dims3()?;
-        let context = self.transformer.causal_context(t, dropout)?.stopped_by(stop.clone());
-        let hidden = self.transformer.forward(&x, &context, None)?;
-        let (mut at, mut targets, mut weights) = (Vec::new(), Vec::new(), Vec::new());
-        for (i, sequence) in sequences.iter().enumerate() {
-            for place in sequence.labelled.clone() {
-                at.push((i * t + place - 1) as u32);
-                targets.push(match sequence.pieces[place] {
-                    Piece::Token(id) => id,
-                    Piece::Vector(_) => {
-                        return Err(Error::Internal { message: "a learned vector cannot be a label".into() })
-                    }
-                });
-                weights.push(weight(i));
+    /// The gradient of the learned vectors, [N, hidden] f32, from that of the input embeddings [B, T, hidden] of some rows.
+    pub fn vectors_gradient(&self, rows: &[&[Piece]], g: &Tensor) -> Result<Tensor> {
+        let (_, t, h) = g.dims3()?;
+        let (mut at, mut vectors) = (Vec::new(), Vec::new());
+        for (row, pieces) in rows.iter().enumerate() {
+            for (place, piece) in pieces.iter().enumerate() {
+                if let Piece::Vector(vector) = piece {
+                    at.push((row * t + place) as u32);
+                    vectors.push(*vector);
+                }
             }
         }
-        let at = Tensor::from_vec(at, targets.len(), x.device())?;
-        let hidden = hidden.reshape((b * t, h))?.index_select(&at, 0)?;
-        self.transformer.loss(&hidden, &targets, &weights, z_loss)
+        let n = self.vectors.as_ref().map_or(Ok(0), |v| v.dim(0))?;
+        let sum = Tensor::zeros((n, h), DType::F32, g.device())?;
+        if at.is_empty() {
+            return Ok(sum);
+        }
+        let there = g.reshape(((), h))?.index_select(&Tensor::new(at, g.device())?, 0)?.to_dtype(DType::F32)?;
+        Ok(sum.index_add(&Tensor::new(vectors, g.device())?, &there, 0)?)
+    }
+
+    /// What is asked of the transformer about a batch of sequences; `weight` gives each sequence's weight per labelled token in
+    /// the total.
+    pub fn labels(&self, sequences: &[&Sequence], weight: impl Fn(usize) -> f32) -> Result<Labels> {
+        let longest = sequences.iter().map(|s| s.pieces.len()).max().unwrap_or(0);
+        let mut labels = Labels::default();
+        for (i, sequence) in sequences.iter().enumerate() {
+            for place in sequence.labelled.clone() {
+                labels.at.push((i * longest + place - 1) as u32);
+                labels.targets.push(match sequence.pieces[place] {
+                    Piece::Token(id) => id,
+                    Piece::Vector(_) => return Err(Error::internal("a learned vector cannot be a label")),
+                });
+                labels.weights.push(weight(i));
+            }
+        }
+        Ok(labels)
+    }
+
+    /// The nats of each labelled token of a batch, in order. Ends with an error once `stop` is cancelled.
+    pub fn nats(&self, sequences: &[&Sequence], stop: &Control) -> Result<Vec<f32>> {
+        let rows: Vec<&[Piece]> = sequences.iter().map(|s| s.pieces.as_slice()).collect();
+        let labels = self.labels(sequences, |_| 0.0)?;
+        let x = self.embed(&rows)?;
+        let (b, t, h) = x.dims3()?;
+        let context = self.transformer.causal_context(t, None)?.stopped_by(stop.clone());
+        let hidden = self.transformer.forward(&x, &context, None)?.reshape((b * t, h))?;
+        let hidden = hidden.index_select(&Tensor::new(labels.at, x.device())?, 0)?;
+        Ok(self.transformer.loss(&hidden, &labels.targets, &labels.weights, 0.0, false)?.nats)
     }
 
     /// Mean nats per labelled token of each picture under a prompt: size tokens, codes, newlines, image end and closing
@@ -216,7 +242,7 @@ impl<'m> Personalized<'m> {
                 self.sequence(Some(&self.prompt(prompt, width, height)?), &pictures[i])
             });
             let sequences = sequences.collect::<Result<Vec<_>>>()?;
-            let mut nats = self.losses(&sequences, |_| 0.0, 0.0, None, &run.control())?.nats.into_iter();
+            let mut nats = self.nats(&sequences.iter().collect::<Vec<_>>(), &run.control())?.into_iter();
             for (&i, sequence) in batch.iter().zip(&sequences) {
                 let n = sequence.labelled.len();
                 scores[i] = (nats.by_ref().take(n).map(f64::from).sum::<f64>() / n as f64) as f32;

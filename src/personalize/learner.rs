@@ -1,17 +1,18 @@
 //! What learns in a stage, and one step of it: forward, backward, clip, update.
 
+use super::backward::{backward, Group, Plan};
 use super::optimizer::{self, AdamW, Update};
 use super::options::{Options, Trainable};
 use super::prompts;
-use crate::model::lumina::transformer::Transformer;
-use crate::model::personalized::{Personalized, Sequence, Word};
+use crate::model::lumina::layer::{self, LowRank, Part, Wanted, NAMES};
+use crate::model::personalized::{Personalized, Piece, Sequence, Word};
 use crate::model::subject::Change;
+use crate::model::weight::Weight;
 use crate::model::Model;
 use crate::random::{Dropout, Purpose, Stream};
 use crate::run::{Control, Run, Stage};
 use crate::{Error, Result};
-use candle_core::{DType, Device, Tensor, Var};
-use rayon::prelude::*;
+use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;
 
 /// The sequences of one step.
@@ -32,29 +33,28 @@ pub struct Outcome {
     pub gradient_norm: f32,
 }
 
-/// One tensor that learns, kept in f32 whatever the model runs in.
+/// One tensor that learns.
 struct Parameter {
     /// `vectors`, or the weight's name in the checkpoint, for low-rank changes with `.down` or `.up` behind it.
     name: String,
     place: Place,
-    value: Var,
+    /// On the CPU, in storage of its own, where updates change it: f32, or the model's dtype without master weights. A model
+    /// on the CPU reads it there.
+    value: Tensor,
     learning_rate: f64,
     weight_decay: f64,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Vectors,
-    /// A weight, by layer and by number in [`weights_mut`](crate::model::lumina::transformer::Layer::weights_mut).
-    Weight(usize, usize),
-    /// The two factors of a low-rank change, by layer and by number of the projection: query, key, value.
-    Down(usize, usize),
-    Up(usize, usize),
+    /// A weight of a layer, or a factor of a low-rank change to one.
+    Layer(usize, Part),
 }
 
 /// A model with one subject in the middle of a stage.
 pub struct Learner<'m> {
-    /// Nothing in it is tracked; what learns is put in at each pass.
+    /// With everything that learns in it as it is now.
     view: Personalized<'m>,
     options: Options,
     stage: Stage,
@@ -71,37 +71,40 @@ impl<'m> Learner<'m> {
     /// The embedding stage. `vectors` [N, hidden] f32 holds the identifier's vectors and behind them those of the
     /// reference pictures, if they have any.
     pub fn embedding(model: &'m Model, options: &Options, vectors: &Tensor) -> Result<Self> {
-        Self::new(model, options, Stage::Embedding, vectors, vec![vectors_parameter(model, options, vectors)?])
+        Self::new(model, options, Stage::Embedding, vectors, vec![vectors_parameter(options, vectors)?])
     }
 
     /// The layers stage, with the vectors as the embedding stage left them.
     pub fn layers(model: &'m Model, options: &Options, vectors: &Tensor) -> Result<Self> {
         let mut parameters = Vec::new();
         if options.train_embedding_in_layer_stage {
-            parameters.push(vectors_parameter(model, options, vectors)?);
+            parameters.push(vectors_parameter(options, vectors)?);
         }
-        let mut transformer = model.transformer().clone();
         for index in options.trained_layers(model) {
-            let weights = transformer.layers[index].weights_mut();
-            let chosen = weights.into_iter().enumerate().filter(|(_, (name, _))| options.trainable.includes(name));
-            for (projection, (number, (name, weight))) in chosen.enumerate() {
+            let weights = model.transformer().layers[index].weights();
+            let mut push = |name: String, part: Part, value: Tensor| {
+                let place = Place::Layer(index, part);
+                let (learning_rate, weight_decay) = (options.layer_learning_rate, options.weight_decay);
+                parameters.push(Parameter { name, place, value, learning_rate, weight_decay });
+            };
+            let chosen = NAMES.into_iter().zip(weights).enumerate();
+            for (number, (name, weight)) in chosen.filter(|(_, (name, _))| options.trainable.includes(name)) {
                 let name = format!("model.layers.{index}.{name}");
-                let mut push = |name: String, place: Place, value: &Tensor| -> Result<()> {
-                    let value = Var::from_tensor(&value.to_dtype(DType::F32)?.contiguous()?)?;
-                    let (learning_rate, weight_decay) = (options.layer_learning_rate, options.weight_decay);
-                    parameters.push(Parameter { name, place, value, learning_rate, weight_decay });
-                    Ok(())
-                };
                 if options.trainable != Trainable::Lora {
-                    push(name, Place::Weight(index, number), weight)?;
+                    let value = match options.master_weights {
+                        true => weight.to_f32()?,
+                        false => weight.to_f32()?.to_dtype(weight.dense_dtype())?,
+                    };
+                    // A copy, so that updates do not change the model.
+                    push(name, Part::Weight(number), value.to_device(&Device::Cpu)?.copy()?);
                     continue;
                 }
-                let (out, inner) = weight.dims2()?;
+                let (out, inner) = (weight.dims()[0], weight.dims()[1]);
                 let rank = (options.lora_rank as usize).min(out).min(inner);
-                let down = first_down(rank, inner, options.seed, 3 * index + projection, model.device())?;
-                let up = Tensor::zeros((out, rank), DType::F32, model.device())?;
-                push(format!("{name}.down"), Place::Down(index, projection), &down)?;
-                push(format!("{name}.up"), Place::Up(index, projection), &up)?;
+                let projection = number - layer::Q;
+                let down = first_down(rank, inner, options.seed, 3 * index + projection)?;
+                push(format!("{name}.down"), Part::Down(projection), down);
+                push(format!("{name}.up"), Part::Up(projection), Tensor::zeros((out, rank), DType::F32, &Device::Cpu)?);
             }
         }
         Self::new(model, options, Stage::Layers, vectors, parameters)
@@ -119,13 +122,19 @@ impl<'m> Learner<'m> {
         for (index, row) in (own..vectors.dim(0)? as u32).enumerate() {
             words.push(Word { identifier: prompts::picture_word(index), vectors: row..row + 1 });
         }
-        let vectors = Some(vectors.to_device(model.device())?);
+        let vectors = Some(vectors.to_device(model.device())?.to_dtype(DType::F32)?);
         let view = Personalized { model, transformer: model.transformer().clone(), words, vectors };
-        let optimizer = AdamW::new(parameters.iter().map(|p| &p.value), options.beta1, options.beta2)?;
-        Ok(Learner { view, options: options.clone(), stage, parameters, optimizer })
+        let sizes = parameters.iter().map(|p| p.value.elem_count());
+        let betas = (options.beta1, options.beta2);
+        let optimizer = AdamW::new(sizes, betas, options.optimizer_state, options.seed);
+        let mut learner = Learner { view, options: options.clone(), stage, parameters, optimizer };
+        for parameter in &learner.parameters {
+            parameter.install(&mut learner.view)?;
+        }
+        Ok(learner)
     }
 
-    /// The view that prompts and sequences are made with. Its weights are those at the beginning of the stage.
+    /// The model with what was learned so far.
     pub fn view(&self) -> &Personalized<'m> {
         &self.view
     }
@@ -146,145 +155,199 @@ impl<'m> Learner<'m> {
         let prior_weight = (self.options.prior_weight / labelled(&batch.prior)) as f32;
         let sequences: Vec<(&Sequence, f32)> =
             batch.subject.iter().map(|s| (s, weight)).chain(batch.prior.iter().map(|s| (s, prior_weight))).collect();
-
-        // A GPU is filled by one wide pass, a CPU by one pass per thread, and those need no padding. The passes are the same
-        // whatever the number of threads, and are summed in order, so the result is too.
-        let per_round = sequences.len().div_ceil(self.options.accumulation as usize).max(1);
-        let (per_pass, passes) = match self.view.model.device().is_cpu() {
-            true => (1, per_round.min(rayon::current_num_threads())),
-            false => (per_round, 1),
+        // A GPU is filled by one wide group; on a CPU sequences go side by side or one by one, and need no padding.
+        let per_group = match self.view.model.device().is_cpu() {
+            true => 1,
+            false => sequences.len().div_ceil(self.options.accumulation as usize).max(1),
         };
-        let mut loss = 0f64;
-        let mut gradients: Vec<Option<Tensor>> = vec![None; self.parameters.len()];
+        let groups: Vec<&[(&Sequence, f32)]> = sequences.chunks(per_group).collect();
+
         let stop = run.control();
-        let passed: Vec<_> = sequences.chunks(per_pass).enumerate().collect();
-        for round in passed.chunks(passes) {
-            let one = |&(pass, sequences): &(usize, _)| self.pass(pass, sequences, &stop);
-            for result in round.par_iter().map(one).collect::<Vec<_>>() {
-                let (part, found) = result?;
-                loss += part;
-                add(&mut gradients, found)?;
+        let limit = self.options.clip_norm;
+        let outcome = if limit <= 0.0 {
+            self.pass(&groups, Use::Update(1.0), &stop)?
+        } else if self.options.keep_gradients {
+            let mut kept = BTreeMap::new();
+            let outcome = self.pass(&groups, Use::Keep(&mut kept), &stop)?;
+            let rate = self.rate();
+            self.optimizer.begin_step();
+            for (index, gradient) in kept {
+                let parameter = &self.parameters[index];
+                parameter.update(index, &gradient, &mut self.optimizer, rate, clip(outcome.gradient_norm, limit))?;
+                parameter.install(&mut self.view)?;
+            }
+            outcome
+        } else {
+            let outcome = self.pass(&groups, Use::Measure, &stop)?;
+            self.pass(&groups, Use::Update(clip(outcome.gradient_norm, limit)), &stop)?;
+            outcome
+        };
+        Ok(outcome)
+    }
+
+    /// What warming up leaves of the learning rate in the next step.
+    fn rate(&self) -> f64 {
+        match self.options.warmup_steps {
+            0 => 1.0,
+            n => ((self.steps() + 1) as f64 / f64::from(n)).min(1.0),
+        }
+    }
+
+    /// Forward and backward over the groups of a step: sequences with their weights per labelled token.
+    fn pass(&mut self, groups: &[&[(&Sequence, f32)]], mut purpose: Use, stop: &Control) -> Result<Outcome> {
+        let dropouts: Vec<Dropout> = (0..groups.len() as u64)
+            .map(|group| Dropout {
+                probability: self.options.dropout,
+                seed: self.options.seed,
+                step: step_key(self.stage, self.steps()) | group << 32,
+            })
+            .collect();
+        let rows: Vec<Vec<&[Piece]>> =
+            groups.iter().map(|g| g.iter().map(|(s, _)| s.pieces.as_slice()).collect()).collect();
+        let mut prepared = Vec::new();
+        for ((sequences, rows), dropout) in groups.iter().zip(&rows).zip(&dropouts) {
+            let x = self.view.embed(rows)?;
+            let context = self.view.transformer.causal_context(x.dims()[1], Some(dropout))?.stopped_by(stop.clone());
+            let of: Vec<&Sequence> = sequences.iter().map(|(s, _)| *s).collect();
+            prepared.push(Group { x, context, labels: self.view.labels(&of, |i| sequences[i].1)? });
+        }
+        let mut wanted = vec![Wanted::default(); self.view.transformer.layers.len()];
+        for parameter in &self.parameters {
+            match parameter.place {
+                Place::Layer(layer, Part::Weight(number)) => wanted[layer].weights[number] = true,
+                Place::Layer(layer, _) => wanted[layer].low_rank = true,
+                Place::Vectors => {}
             }
         }
-        let gradients = self.parameters.iter().zip(gradients).map(|(p, g)| match g {
-            Some(g) => Ok(g),
-            None => Ok(p.value.zeros_like()?),
-        });
-        let mut gradients = gradients.collect::<Result<Vec<_>>>()?;
-        let norm = optimizer::norm(&gradients)?;
-        if !loss.is_finite() || !norm.is_finite() {
-            let field = match self.stage {
-                Stage::Embedding => "embedding_learning_rate",
-                _ => "layer_learning_rate",
-            };
-            let message = format!(
-                "training went out of bounds at step {} of stage {} (loss {loss}, gradient norm {norm}); lower the learning rate",
-                self.steps(),
-                self.stage.name()
-            );
-            return Err(Error::invalid(field, message));
-        }
-        if self.options.clip_norm > 0.0 {
-            optimizer::clip(&mut gradients, norm, self.options.clip_norm)?;
-        }
-        run.check()?;
-        let warm = match self.options.warmup_steps {
-            0 => 1.0,
-            n => ((self.steps() + 1) as f64 / n as f64).min(1.0),
+        let vectors = self.parameters.iter().position(|p| p.place == Place::Vectors);
+        let tokens = prepared.iter().map(|g| g.x.dims()[0] * g.x.dims()[1]).sum();
+        let plan = Plan {
+            z_loss: self.options.z_loss,
+            wanted: &wanted,
+            inputs: vectors.is_some(),
+            recompute: self.options.recompute.decide(self.view.model, tokens),
+            stop: stop.clone(),
         };
-        let updates = self.parameters.iter().zip(&gradients).map(|(p, gradient)| Update {
-            value: &p.value,
-            gradient,
-            learning_rate: p.learning_rate * warm,
-            weight_decay: p.weight_decay,
-        });
-        self.optimizer.step(&updates.collect::<Vec<_>>())?;
-        Ok(Outcome { loss: loss as f32, gradient_norm: norm as f32 })
-    }
 
-    /// Forward and backward over some sequences of a step with their weights per labelled token: the loss and the gradient
-    /// of each parameter.
-    fn pass(&self, pass: usize, sequences: &[(&Sequence, f32)], stop: &Control) -> Result<(f64, Vec<Option<Tensor>>)> {
-        stop.check()?;
-        let view = self.tracked_view()?;
-        let dropout = Dropout {
-            probability: self.options.dropout,
-            seed: self.options.seed,
-            step: step_key(self.stage, self.steps()) | (pass as u64) << 32,
+        let rate = self.rate();
+        let (steps, field) = (self.steps(), self.rate_field());
+        let stage = self.stage.name();
+        let check = |what: &str, value: f64| {
+            match value.is_finite() {
+            true => Ok(()),
+            false => Err(Error::invalid(
+                field,
+                format!("training went out of bounds at step {steps} of stage {stage} ({what} {value}); lower the learning rate"),
+            )),
+        }
         };
-        let owned: Vec<Sequence> = sequences.iter().map(|(s, _)| (*s).clone()).collect();
-        let loss = view.losses(&owned, |i| sequences[i].1, self.options.z_loss, Some(&dropout), stop)?;
-        let found = loss.total.backward();
-        // A cancelled run fails inside; what to say of it is not that tensor operation's to know.
-        stop.check()?;
-        let mut found = found?;
-        let gradients = self.parameters.iter().map(|p| found.remove(&p.value)).collect();
-        Ok((loss.total.to_scalar::<f32>()? as f64, gradients))
-    }
-
-    /// The view with everything that learns put in, so that gradients flow to it.
-    fn tracked_view(&self) -> Result<Personalized<'m>> {
-        let mut view = self.view.clone();
-        let dtype = view.transformer.dtype();
-        for parameter in &self.parameters {
-            let value = parameter.value.as_tensor();
-            match parameter.place {
-                Place::Vectors => view.vectors = Some(value.clone()),
-                Place::Weight(layer, number) => {
-                    *view.transformer.layers[layer].weights_mut()[number].1 = value.to_dtype(dtype)?;
+        let (mut loss, mut squared) = (0.0, 0.0);
+        let mut transformer = self.view.transformer.clone();
+        let Learner { parameters, optimizer, .. } = self;
+        let mut begun = false;
+        let mut use_gradient = |index: usize, gradient: Tensor| -> Result<()> {
+            let gradient = gradient.to_device(&Device::Cpu)?;
+            squared += optimizer::squared_norm(&gradient)?;
+            match &mut purpose {
+                Use::Measure => {}
+                Use::Keep(kept) => drop(kept.insert(index, gradient)),
+                Use::Update(scale) => {
+                    if !begun {
+                        optimizer.begin_step();
+                        begun = true;
+                    }
+                    parameters[index].update(index, &gradient, optimizer, rate, *scale)?;
                 }
-                Place::Down(layer, projection) => {
-                    let down = value.to_dtype(dtype)?;
-                    view.transformer.layers[layer].low_rank[projection] = Some((down.clone(), down));
-                }
-                // Always comes right behind its `Down`.
-                Place::Up(layer, projection) => {
-                    let up = value.to_dtype(dtype)?;
-                    if let Some(pair) = &mut view.transformer.layers[layer].low_rank[projection] {
-                        pair.1 = up;
+            }
+            Ok(())
+        };
+        let places: Vec<Place> = parameters.iter().map(|p| p.place).collect();
+        let found = backward(
+            &mut transformer,
+            &prepared,
+            &plan,
+            &mut |total| {
+                loss = total;
+                check("loss", total)
+            },
+            &mut |_, layer, gradients| {
+                for (part, gradient) in gradients {
+                    if let Some(index) = places.iter().position(|&p| p == Place::Layer(layer, part)) {
+                        use_gradient(index, gradient)?;
                     }
                 }
+                Ok(())
+            },
+        )?;
+        if let Some(index) = vectors {
+            let mut sum: Option<Tensor> = None;
+            for (g, rows) in found.iter().zip(&rows) {
+                let one = self.view.vectors_gradient(rows, g)?;
+                sum = Some(match sum {
+                    Some(sum) => (sum + one)?,
+                    None => one,
+                });
+            }
+            if let Some(sum) = sum {
+                use_gradient(index, sum)?;
             }
         }
-        Ok(view)
+        let updated = begun;
+        stop.check()?;
+        check("gradient norm", squared)?;
+        if updated {
+            for parameter in &self.parameters {
+                parameter.install(&mut self.view)?;
+            }
+        }
+        Ok(Outcome { loss: loss as f32, gradient_norm: squared.sqrt() as f32 })
+    }
+
+    fn rate_field(&self) -> &'static str {
+        match self.stage {
+            Stage::Embedding => "embedding_learning_rate",
+            _ => "layer_learning_rate",
+        }
     }
 
     /// All vectors as they are now, [N, hidden] f32.
     pub fn vectors(&self) -> Result<Tensor> {
-        let learned = self.parameters.iter().find(|p| matches!(p.place, Place::Vectors));
+        let learned = self.parameters.iter().find(|p| p.place == Place::Vectors);
         match (learned, &self.view.vectors) {
-            (Some(p), _) => current(&p.value),
+            (Some(p), _) => Ok(p.value.copy()?),
             (None, Some(vectors)) => Ok(vectors.clone()),
-            (None, None) => Err(Error::Internal { message: "a learner without vectors".into() }),
+            (None, None) => Err(Error::internal("a learner without vectors")),
         }
     }
 
     /// What the transformer's weights have learned so far, in the model's dtype, on the CPU.
     pub fn changes(&self) -> Result<BTreeMap<String, Change>> {
-        let mut original: Transformer = self.view.transformer.clone();
-        let dtype = original.dtype();
-        let out = |t: &Tensor| -> Result<Tensor> { Ok(t.to_dtype(dtype)?.to_device(&Device::Cpu)?) };
+        let original = self.view.model.transformer();
         let mut downs = BTreeMap::new();
         let mut changes = BTreeMap::new();
         for parameter in &self.parameters {
-            let value = current(&parameter.value)?;
-            match parameter.place {
-                Place::Weight(layer, number) => {
-                    let weight = original.layers[layer].weights_mut()[number].1.to_dtype(DType::F32)?;
-                    changes.insert(parameter.name.clone(), Change::Delta(out(&(value - weight)?)?));
+            let Place::Layer(layer, part) = parameter.place else { continue };
+            let out = |t: &Tensor, number: usize| -> Result<Tensor> {
+                let dtype = original.layers[layer].weights()[number].dense_dtype();
+                Ok(t.to_dtype(dtype)?.copy()?)
+            };
+            match part {
+                Part::Weight(number) => {
+                    let weight = original.layers[layer].weights()[number].to_f32()?.to_device(&Device::Cpu)?;
+                    let delta = (parameter.value.to_dtype(DType::F32)? - weight)?;
+                    changes.insert(parameter.name.clone(), Change::Delta(out(&delta, number)?));
                 }
-                Place::Down(layer, projection) => {
-                    downs.insert((layer, projection), out(&value)?);
+                Part::Down(projection) => {
+                    downs.insert((layer, projection), out(&parameter.value, layer::Q + projection)?);
                 }
-                // Always comes right behind its `Down`.
-                Place::Up(layer, projection) => {
-                    if let (Some(name), Some(down)) =
-                        (parameter.name.strip_suffix(".up"), downs.remove(&(layer, projection)))
-                    {
-                        changes.insert(name.to_string(), Change::LowRank { down, up: out(&value)? });
+                // Always comes behind its `Down`.
+                Part::Up(projection) => {
+                    let down = downs.remove(&(layer, projection));
+                    if let (Some(name), Some(down)) = (parameter.name.strip_suffix(".up"), down) {
+                        let up = out(&parameter.value, layer::Q + projection)?;
+                        changes.insert(name.to_string(), Change::LowRank { down, up });
                     }
                 }
-                Place::Vectors => {}
             }
         }
         Ok(changes)
@@ -295,49 +358,98 @@ impl<'m> Learner<'m> {
     /// in the checkpoint, for low-rank changes with `.down` or `.up` behind it.
     pub fn state(&self) -> Result<BTreeMap<String, Tensor>> {
         let mut state = BTreeMap::new();
-        for (p, (mean, square)) in self.parameters.iter().zip(self.optimizer.moments()) {
-            for (part, tensor) in [("value", &current(&p.value)?), ("mean", mean), ("square", square)] {
-                state.insert(format!("{part}.{}", p.name), tensor.to_device(&Device::Cpu)?);
-            }
+        for (index, p) in self.parameters.iter().enumerate() {
+            let (mean, square) = self.optimizer.state(index);
+            state.insert(format!("value.{}", p.name), p.value.to_dtype(DType::F32)?.copy()?);
+            state.insert(format!("mean.{}", p.name), Tensor::from_vec(mean, p.value.shape(), &Device::Cpu)?);
+            state.insert(format!("square.{}", p.name), Tensor::from_vec(square, p.value.shape(), &Device::Cpu)?);
         }
         Ok(state)
     }
 
     /// Goes on from a state; `get` finds a tensor of it by name and shape.
     pub(super) fn restore(&mut self, steps: u64, get: impl Fn(&str, &[usize]) -> Result<Tensor>) -> Result<()> {
-        let mut moments = Vec::new();
-        for p in &self.parameters {
-            let get = |part: &str| {
-                get(&format!("{part}.{}", p.name), p.value.dims())?.to_device(p.value.device()).map_err(Error::from)
-            };
-            p.value.set(&get("value")?)?;
-            moments.push((get("mean")?, get("square")?));
+        let mut states = Vec::new();
+        for p in &mut self.parameters {
+            let get = |part: &str| get(&format!("{part}.{}", p.name), p.value.dims());
+            let value = get("value")?.to_dtype(p.value.dtype())?.copy()?;
+            let flat = |t: Tensor| Ok::<_, Error>(t.flatten_all()?.to_vec1::<f32>()?);
+            states.push((flat(get("mean")?)?, flat(get("square")?)?));
+            p.value = value;
+            p.install(&mut self.view)?;
         }
-        self.optimizer = AdamW::resume(self.options.beta1, self.options.beta2, steps, moments);
+        self.optimizer.restore(steps, states);
         Ok(())
     }
 }
 
-fn add(sums: &mut [Option<Tensor>], found: Vec<Option<Tensor>>) -> Result<()> {
-    for (sum, g) in sums.iter_mut().zip(found) {
-        *sum = match (sum.take(), g) {
-            (Some(sum), Some(g)) => Some((sum + g)?),
-            (sum, g) => sum.or(g),
+impl Parameter {
+    /// Puts the value where the model's passes see it.
+    fn install(&self, view: &mut Personalized) -> Result<()> {
+        let device = view.model.device();
+        // On the CPU this is the value itself, elsewhere a copy in the model's dtype.
+        let seen = |dtype: DType| -> Result<Tensor> {
+            match device.is_cpu() {
+                true => Ok(self.value.clone()),
+                false => Ok(self.value.to_dtype(dtype)?.to_device(device)?),
+            }
         };
+        match self.place {
+            Place::Vectors => view.vectors = Some(seen(DType::F32)?),
+            Place::Layer(layer, Part::Weight(number)) => {
+                let weight = &mut *view.transformer.layers[layer].weights_mut()[number];
+                *weight = seen(weight.dense_dtype())?.into();
+            }
+            Place::Layer(layer, part) => {
+                let dtype = view.transformer.dtype();
+                let layer = &mut view.transformer.layers[layer];
+                match part {
+                    Part::Down(projection) => {
+                        let down: Weight = seen(dtype)?.into();
+                        let place = &mut layer.low_rank[projection];
+                        let up = place.as_ref().map_or(down.clone(), |l| l.up.clone());
+                        *place = Some(LowRank { down, up });
+                    }
+                    // Always comes behind its `Down`.
+                    Part::Up(projection) => {
+                        if let Some(pair) = &mut layer.low_rank[projection] {
+                            pair.up = seen(dtype)?.into();
+                        }
+                    }
+                    Part::Weight(_) => {}
+                }
+            }
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn update(&self, index: usize, gradient: &Tensor, optimizer: &mut AdamW, rate: f64, scale: f64) -> Result<()> {
+        let learning_rate = self.learning_rate * rate;
+        let weight_decay = self.weight_decay;
+        optimizer.update(index, &Update { value: &self.value, gradient, scale, learning_rate, weight_decay })
+    }
 }
 
-/// The value as it is now, in storage of its own: that of the variable changes with the next step.
-fn current(value: &Var) -> Result<Tensor> {
-    Ok(value.as_tensor().copy()?.detach())
+/// What a pass does with the gradients.
+enum Use<'a> {
+    /// Takes their norm.
+    Measure,
+    /// Keeps them, by the number of their parameter.
+    Keep(&'a mut BTreeMap<usize, Tensor>),
+    /// Updates at once, times a factor, and lets go of them.
+    Update(f64),
 }
 
-fn vectors_parameter(model: &Model, options: &Options, vectors: &Tensor) -> Result<Parameter> {
+/// What gradients of this norm are multiplied with to be no longer than `limit`, as `torch.nn.utils.clip_grad_norm_` does.
+fn clip(norm: f32, limit: f64) -> f64 {
+    (limit / (f64::from(norm) + 1e-6)).min(1.0)
+}
+
+fn vectors_parameter(options: &Options, vectors: &Tensor) -> Result<Parameter> {
     Ok(Parameter {
         name: "vectors".into(),
         place: Place::Vectors,
-        value: Var::from_tensor(&vectors.to_device(model.device())?.to_dtype(DType::F32)?)?,
+        value: vectors.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.copy()?,
         learning_rate: options.embedding_learning_rate,
         weight_decay: 0.0,
     })
@@ -345,9 +457,9 @@ fn vectors_parameter(model: &Model, options: &Options, vectors: &Tensor) -> Resu
 
 /// The first factor of a low-rank change, uniform within 1 / sqrt(inputs) as peft draws it; the other one starts at zero,
 /// and their product is not scaled (peft: alpha equals the rank).
-fn first_down(rank: usize, inner: usize, seed: u64, number: usize, device: &Device) -> Result<Tensor> {
+fn first_down(rank: usize, inner: usize, seed: u64, number: usize) -> Result<Tensor> {
     let mut random = Stream::new(seed, Purpose::Initial, 1 + number as u64);
     let bound = (inner as f32).powf(-0.5);
     let values: Vec<f32> = (0..rank * inner).map(|_| bound * (2.0 * random.uniform() - 1.0)).collect();
-    Ok(Tensor::from_vec(values, (rank, inner), device)?)
+    Ok(Tensor::from_vec(values, (rank, inner), &Device::Cpu)?)
 }

@@ -7,16 +7,20 @@
 //! | `prompts` | what they are learned under |
 //! | `lesson` | batches of both, dealt out by seed and step |
 //! | `learner` | what learns, and one step of it |
-//! | `optimizer` | AdamW |
+//! | `backward` | gradients, layer by layer |
+//! | `optimizer`, `eight_bit` | AdamW and its lean states |
 //! | `embedding_stage`, `layer_stage` | the two stages |
 //! | `checkpoint` | interrupted and taken up again |
 
+mod backward;
 mod checkpoint;
 mod dataset;
+mod eight_bit;
 mod embedding_stage;
 mod layer_stage;
 mod learner;
 mod lesson;
+mod memory;
 pub mod optimizer;
 mod options;
 mod prompts;
@@ -24,7 +28,8 @@ mod prompts;
 pub use dataset::{Dataset, MAX_PICTURES, SHIFT, ZOOM};
 pub use learner::{Batch, Learner, Outcome};
 pub use lesson::{DrawPrior, PriorRequest};
-pub use options::{Method, Options, Trainable};
+pub use optimizer::StateFormat;
+pub use options::{Method, Options, Recompute, Trainable};
 pub use prompts::TEMPLATES;
 
 use crate::model::subject::{LossRecord, Subject};

@@ -1,83 +1,272 @@
-//! AdamW as `torch.optim.AdamW` does it, and the gradient clip of `torch.nn.utils.clip_grad_norm_`.
+//! AdamW as `torch.optim.AdamW` does it, with lean states.
+//!
+//! The states live in the memory of the host, whatever device the model is on, and so do the values that learn: a GPU holds
+//! neither. Each tensor is updated by itself, as soon as its gradient is there.
 
-use crate::Result;
-use candle_core::{DType, Tensor, Var};
+use super::eight_bit;
+use crate::model::ops::{change, Numbers};
+use crate::random::{philox, Purpose};
+use crate::{Error, Result};
+use candle_core::{Device, Tensor};
+use half::bf16;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 /// PyTorch's default, which Lumina keeps.
 const EPS: f64 = 1e-8;
+/// Numbers that are updated at a time, and that share a scale in 8-bit states (bitsandbytes: 256).
+pub const BLOCK: usize = 256;
 
-/// The optimizer's memory of a list of tensors, all f32.
+/// What the running means of a gradient and of its square are kept in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StateFormat {
+    /// 8 bytes for each number that learns.
+    #[default]
+    F32,
+    /// 4 bytes; rounded at random, so that small changes are not lost.
+    Bf16,
+    /// 2 bytes: blocks of 256 with a common scale and a code that is fine near zero (Dettmers et al., arXiv 2110.02861).
+    Int8,
+}
+
+impl StateFormat {
+    pub const ALL: [StateFormat; 3] = [StateFormat::F32, StateFormat::Bf16, StateFormat::Int8];
+
+    /// As it is written in options and files.
+    pub fn name(self) -> &'static str {
+        match self {
+            StateFormat::F32 => "f32",
+            StateFormat::Bf16 => "bf16",
+            StateFormat::Int8 => "int8",
+        }
+    }
+
+    /// By the name that [`StateFormat::name`] gives.
+    pub fn parse(name: &str) -> Result<Self> {
+        StateFormat::ALL.into_iter().find(|f| f.name() == name).ok_or_else(|| {
+            let known = StateFormat::ALL.map(StateFormat::name).join(", ");
+            Error::invalid("optimizer_state", format!("\"{name}\" is not one of {known}"))
+        })
+    }
+
+    /// Bytes of both states of `n` numbers.
+    pub fn bytes(self, n: u64) -> u64 {
+        match self {
+            StateFormat::F32 => 8 * n,
+            StateFormat::Bf16 => 4 * n,
+            StateFormat::Int8 => 2 * (n + 4 * n.div_ceil(BLOCK as u64)),
+        }
+    }
+}
+
+/// A running mean.
+enum State {
+    F32(Vec<f32>),
+    Bf16(Vec<bf16>),
+    Int8 { codes: Vec<u8>, scales: Vec<f32>, signed: bool },
+}
+
+impl State {
+    fn new(format: StateFormat, n: usize, signed: bool) -> Self {
+        match format {
+            StateFormat::F32 => State::F32(vec![0.0; n]),
+            StateFormat::Bf16 => State::Bf16(vec![bf16::ZERO; n]),
+            StateFormat::Int8 => {
+                let zero = eight_bit::encode(0.0, signed);
+                State::Int8 { codes: vec![zero; n], scales: vec![0.0; n.div_ceil(BLOCK)], signed }
+            }
+        }
+    }
+
+    fn of(format: StateFormat, values: &[f32], signed: bool) -> Self {
+        let mut state = State::new(format, values.len(), signed);
+        for (block, values) in state.blocks().into_iter().zip(values.chunks(BLOCK)) {
+            let mut block = block;
+            block.write(values, [0; 4]);
+        }
+        state
+    }
+
+    fn blocks(&mut self) -> Vec<Block<'_>> {
+        match self {
+            State::F32(all) => all.chunks_mut(BLOCK).map(Block::F32).collect(),
+            State::Bf16(all) => all.chunks_mut(BLOCK).map(Block::Bf16).collect(),
+            State::Int8 { codes, scales, signed } => {
+                let signed = *signed;
+                let blocks = codes.chunks_mut(BLOCK).zip(scales);
+                blocks.map(|(codes, scale)| Block::Int8 { codes, scale, signed }).collect()
+            }
+        }
+    }
+
+    fn to_vec(&self) -> Vec<f32> {
+        match self {
+            State::F32(all) => all.clone(),
+            State::Bf16(all) => all.iter().map(|v| v.to_f32()).collect(),
+            State::Int8 { codes, scales, signed } => {
+                let of = |(codes, scale): (&[u8], &f32)| {
+                    codes.iter().map(|&c| eight_bit::decode(c, *signed) * scale).collect::<Vec<_>>()
+                };
+                codes.chunks(BLOCK).zip(scales).flat_map(of).collect()
+            }
+        }
+    }
+}
+
+/// Up to 256 numbers of a state.
+enum Block<'a> {
+    F32(&'a mut [f32]),
+    Bf16(&'a mut [bf16]),
+    Int8 { codes: &'a mut [u8], scale: &'a mut f32, signed: bool },
+}
+
+impl Block<'_> {
+    fn read(&self, to: &mut [f32]) {
+        match self {
+            Block::F32(all) => to.copy_from_slice(all),
+            Block::Bf16(all) => to.iter_mut().zip(all.iter()).for_each(|(to, v)| *to = v.to_f32()),
+            Block::Int8 { codes, scale, signed } => {
+                to.iter_mut().zip(codes.iter()).for_each(|(to, &c)| *to = eight_bit::decode(c, *signed) * **scale)
+            }
+        }
+    }
+
+    /// `random` decides on the rounding of bf16; zeros cut.
+    fn write(&mut self, from: &[f32], random: [u32; 4]) {
+        match self {
+            Block::F32(all) => all.copy_from_slice(from),
+            Block::Bf16(all) => round_at_random(all, from, random),
+            Block::Int8 { codes, scale, signed } => {
+                let largest = from.iter().fold(0f32, |a, b| a.max(b.abs()));
+                **scale = largest;
+                let factor = if largest > 0.0 { 1.0 / largest } else { 0.0 };
+                codes.iter_mut().zip(from).for_each(|(c, v)| *c = eight_bit::encode(v * factor, *signed));
+            }
+        }
+    }
+}
+
+/// Rounds up with the probability that the mean is right.
+fn round_at_random(to: &mut [bf16], from: &[f32], random: [u32; 4]) {
+    for (i, (to, from)) in to.iter_mut().zip(from).enumerate() {
+        // 16 bits for each number from a generator as good as this needs.
+        let mut x = random[i % 4].wrapping_add((i as u32).wrapping_mul(0x9e37_79b9));
+        x = (x ^ x >> 16).wrapping_mul(0x21f0_aaad);
+        x = (x ^ x >> 15).wrapping_mul(0x735a_2d97);
+        let bits = from.to_bits();
+        let rounded = bits.wrapping_add((x ^ x >> 15) >> 16);
+        *to = match from.is_finite() && f32::from_bits(rounded & 0xffff_0000).is_finite() {
+            true => bf16::from_bits((rounded >> 16) as u16),
+            false => bf16::from_f32(*from),
+        };
+    }
+}
+
+/// The optimizer's memory of a list of tensors.
 pub struct AdamW {
     beta1: f64,
     beta2: f64,
+    format: StateFormat,
+    seed: u64,
     /// Updates so far.
     steps: u64,
     /// Running means of the gradient and of its square, of each tensor.
-    moments: Vec<(Tensor, Tensor)>,
+    states: Vec<(State, State)>,
 }
 
 /// What the optimizer is to do with one tensor.
 pub struct Update<'a> {
-    pub value: &'a Var,
+    /// On the CPU, contiguous, f32 or bf16 (rounded at random); changed where it lies.
+    pub value: &'a Tensor,
+    /// On the CPU, f32.
     pub gradient: &'a Tensor,
+    /// The gradient is multiplied by it first.
+    pub scale: f64,
     pub learning_rate: f64,
     /// Decoupled: the value shrinks by learning rate x decay.
     pub weight_decay: f64,
 }
 
 impl AdamW {
-    pub fn new<'a>(values: impl Iterator<Item = &'a Var>, beta1: f64, beta2: f64) -> Result<Self> {
-        let moments = values.map(|v| Ok((v.zeros_like()?, v.zeros_like()?))).collect::<Result<_>>()?;
-        Ok(AdamW { beta1, beta2, steps: 0, moments })
+    /// For tensors of these numbers of elements.
+    pub fn new(sizes: impl Iterator<Item = usize>, (beta1, beta2): (f64, f64), format: StateFormat, seed: u64) -> Self {
+        let states = sizes.map(|n| (State::new(format, n, true), State::new(format, n, false))).collect();
+        AdamW { beta1, beta2, format, seed, steps: 0, states }
     }
 
     /// Goes on from an earlier state.
-    pub fn resume(beta1: f64, beta2: f64, steps: u64, moments: Vec<(Tensor, Tensor)>) -> Self {
-        AdamW { beta1, beta2, steps, moments }
+    pub fn restore(&mut self, steps: u64, states: Vec<(Vec<f32>, Vec<f32>)>) {
+        self.steps = steps;
+        let of = |(mean, square): (Vec<f32>, Vec<f32>)| {
+            (State::of(self.format, &mean, true), State::of(self.format, &square, false))
+        };
+        self.states = states.into_iter().map(of).collect();
     }
 
     pub fn steps(&self) -> u64 {
         self.steps
     }
 
-    pub fn moments(&self) -> &[(Tensor, Tensor)] {
-        &self.moments
+    /// The running means of tensor `index`.
+    pub fn state(&self, index: usize) -> (Vec<f32>, Vec<f32>) {
+        let (mean, square) = &self.states[index];
+        (mean.to_vec(), square.to_vec())
     }
 
-    /// One update of all tensors, in the order in which they were given to [`AdamW::new`].
-    pub fn step(&mut self, updates: &[Update]) -> Result<()> {
+    /// To be called before the first update of a step.
+    pub fn begin_step(&mut self) {
         self.steps += 1;
+    }
+
+    /// Updates tensor `index`.
+    pub fn update(&mut self, index: usize, update: &Update) -> Result<()> {
         let n = self.steps as f64;
-        let (bias1, bias2) = (1.0 - self.beta1.powf(n), 1.0 - self.beta2.powf(n));
-        for (update, (mean, square)) in updates.iter().zip(&mut self.moments) {
-            let g = update.gradient;
-            *mean = ((&*mean * self.beta1)? + (g * (1.0 - self.beta1))?)?;
-            *square = ((&*square * self.beta2)? + (g.sqr()? * (1.0 - self.beta2))?)?;
-            let size = ((square.sqrt()? / bias2.sqrt())? + EPS)?;
-            let change = (mean.div(&size)? * (update.learning_rate / bias1))?;
-            let kept = (update.value.as_detached_tensor() * (1.0 - update.learning_rate * update.weight_decay))?;
-            update.value.set(&(kept - change)?)?;
-        }
-        Ok(())
+        let (b1, b2) = (self.beta1 as f32, self.beta2 as f32);
+        let (c1, c2) = ((1.0 - self.beta1) as f32, (1.0 - self.beta2) as f32);
+        let root = (1.0 - self.beta2.powf(n)).sqrt() as f32;
+        let rate = (update.learning_rate / (1.0 - self.beta1.powf(n))) as f32;
+        let kept = (1.0 - update.learning_rate * update.weight_decay) as f32;
+        let (scale, eps) = (update.scale as f32, EPS as f32);
+        let purpose = Purpose::Rounding as u32 | (index as u32) << 8;
+        let (seed, step) = (self.seed, self.steps as u32);
+        let random =
+            |block: usize, what: u32| philox([block as u32, step, purpose, what], [seed as u32, (seed >> 32) as u32]);
+        let gradient = update.gradient.flatten_all()?.to_device(&Device::Cpu)?.contiguous()?;
+        let gradients = crate::model::ops::floats(&gradient)?;
+        let (mean, square) = &mut self.states[index];
+        change(update.value, |values| {
+            let values: Vec<Block> = match values {
+                Numbers::F32(all) => all.chunks_mut(BLOCK).map(Block::F32).collect(),
+                Numbers::Bf16(all) => all.chunks_mut(BLOCK).map(Block::Bf16).collect(),
+            };
+            if values.len() != gradients.len().div_ceil(BLOCK) {
+                return Err(Error::internal("a gradient of another size than its value"));
+            }
+            let blocks = values.into_par_iter().zip(mean.blocks()).zip(square.blocks()).enumerate();
+            let blocks = blocks.zip(gradients.par_chunks(BLOCK));
+            blocks.for_each(|((block, ((mut value, mut mean), mut square)), gradient)| {
+                let (mut v, mut m, mut s) = ([0f32; BLOCK], [0f32; BLOCK], [0f32; BLOCK]);
+                let n = gradient.len();
+                value.read(&mut v[..n]);
+                mean.read(&mut m[..n]);
+                square.read(&mut s[..n]);
+                for i in 0..n {
+                    let g = gradient[i] * scale;
+                    m[i] = b1 * m[i] + c1 * g;
+                    s[i] = b2 * s[i] + c2 * g * g;
+                    v[i] = v[i] * kept - rate * m[i] / (s[i].sqrt() / root + eps);
+                }
+                value.write(&v[..n], random(block, 0));
+                mean.write(&m[..n], random(block, 1));
+                square.write(&s[..n], random(block, 2));
+            });
+            Ok(())
+        })
     }
 }
 
-/// The norm of all gradients taken as one vector.
-pub fn norm(gradients: &[Tensor]) -> Result<f64> {
-    let mut total = 0.0;
-    for g in gradients {
-        total += g.to_dtype(DType::F32)?.sqr()?.sum_all()?.to_scalar::<f32>()? as f64;
-    }
-    Ok(total.sqrt())
-}
-
-/// Scales gradients of norm `norm` down to `limit` if they are longer.
-pub fn clip(gradients: &mut [Tensor], norm: f64, limit: f64) -> Result<()> {
-    let scale = limit / (norm + 1e-6);
-    if scale < 1.0 {
-        for g in gradients {
-            *g = (&*g * scale)?;
-        }
-    }
-    Ok(())
+/// The sum of the squares of a gradient.
+pub fn squared_norm(gradient: &Tensor) -> Result<f64> {
+    Ok(f64::from(gradient.sqr()?.sum_all()?.to_scalar::<f32>()?))
 }

@@ -3,6 +3,7 @@
 //! "Paper" is arXiv 2504.13162, "Lumina" the fine-tuning recipe of Lumina-mGPT; what neither says is our choice and
 //! marked so.
 
+use super::optimizer::StateFormat;
 use super::prompts;
 use crate::model::Model;
 use crate::picture::crop_sizes;
@@ -99,6 +100,40 @@ impl Trainable {
     }
 }
 
+/// Whether the backward pass computes each layer anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Recompute {
+    /// If what the layers need would take more than half of the memory that is free.
+    #[default]
+    Auto,
+    /// Only what each layer was given is kept: a third more work, and by far the least memory.
+    Always,
+    /// All that the backward pass needs is kept.
+    Never,
+}
+
+impl Recompute {
+    pub const ALL: [Recompute; 3] = [Recompute::Auto, Recompute::Always, Recompute::Never];
+
+    /// As it is written in options and files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Recompute::Auto => "auto",
+            Recompute::Always => "always",
+            Recompute::Never => "never",
+        }
+    }
+
+    /// By the name that [`Recompute::name`] gives.
+    pub fn parse(name: &str) -> Result<Self> {
+        Recompute::ALL.into_iter().find(|r| r.name() == name).ok_or_else(|| {
+            let known = Recompute::ALL.map(Recompute::name).join(", ");
+            Error::invalid("recompute", format!("\"{name}\" is not one of {known}"))
+        })
+    }
+}
+
 /// All options of a training. Get them from [`Options::for_model`] and change what you want to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -142,8 +177,8 @@ pub struct Options {
 
     /// Pictures with their prompts in one step. 1 to 256, default 1 (paper).
     pub batch_size: u32,
-    /// Rounds that a step is split into; each holds only its share of the pictures in memory. On the CPU the result is the
-    /// same, on a GPU but for rounding. 1 to `batch_size`, default 1.
+    /// Groups that the pictures of a step are split into on a GPU; each goes through a layer by itself. On the CPU each
+    /// picture is a group of its own. The result is the same but for rounding. 1 to `batch_size`, default 1.
     pub accumulation: u32,
     /// AdamW's decay per step, times the learning rate, of the transformer's weights; the vectors have none. 0 to 10,
     /// default 0.1 (Lumina).
@@ -154,6 +189,19 @@ pub struct Options {
     pub beta2: f64,
     /// Gradients are scaled down to this norm, taken over all that learns. 0 switches it off. Default 4.0 (Lumina).
     pub clip_norm: f64,
+    /// Whether gradients are kept until their norm is known. If not, each step goes back twice, once for the norm and once to
+    /// update each layer as soon as its gradient is there: more than half more work, 4 bytes less for each number that learns.
+    /// Without `clip_norm` nothing is kept anyway. Default true.
+    pub keep_gradients: bool,
+    /// What the optimizer's two running means are kept in: `f32` (8 bytes for each number that learns), `bf16` (4) or `int8`
+    /// (2). Default `f32`.
+    pub optimizer_state: StateFormat,
+    /// Whether what learns is kept in f32 whatever the model runs in. If not, updates of a bf16 model are rounded at random, and
+    /// 2 bytes fewer are taken for each number that learns. Default true.
+    pub master_weights: bool,
+    /// Whether the backward pass computes each layer anew (`always`), or keeps what it needs of all (`never`). Default `auto`:
+    /// by the memory that is free. The result is the same.
+    pub recompute: Recompute,
     /// Weight of the squared log-normaliser in the loss. 0 to 1, default 1e-5 (Lumina).
     pub z_loss: f64,
     /// Probability of zeroing an output of attention or MLP, in both stages. 0 to below 1, default 0.05 (Lumina's script;
@@ -230,6 +278,10 @@ impl Default for Options {
             beta1: 0.9,
             beta2: 0.95,
             clip_norm: 4.0,
+            keep_gradients: true,
+            optimizer_state: StateFormat::F32,
+            master_weights: true,
+            recompute: Recompute::Auto,
             z_loss: 1e-5,
             dropout: 0.05,
             guidance_dropout: 0.1,

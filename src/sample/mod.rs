@@ -6,6 +6,7 @@ use crate::model::lumina::transformer::{Cache, Span};
 use crate::model::personalized::{Personalized, Piece};
 use crate::model::subject::Subject;
 use crate::model::tokens::Tokens;
+use crate::model::weight::Weight;
 use crate::model::Model;
 use crate::random::picture_seed;
 use crate::run::{Control, Run, Stage};
@@ -166,7 +167,7 @@ pub fn draw_pictures(
 struct Decoder<'v> {
     view: &'v Personalized<'v>,
     cache: Cache,
-    head: Tensor,
+    head: Weight,
     guidance: Option<f32>,
     stop: Control,
     /// The slot of each row's first token.

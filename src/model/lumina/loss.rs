@@ -3,60 +3,53 @@
 use super::transformer::Transformer;
 use crate::model::ops;
 use crate::Result;
-use candle_core::{DType, Tensor, D};
+use candle_core::{DType, Tensor};
 
-/// Positions whose logits are held at once; 64 rows of a 65536-word vocabulary are 16 MB.
-const CHUNK: usize = 64;
+/// Positions whose logits are held at once; 256 rows of a 65536-word vocabulary are 64 MB.
+const CHUNK: usize = 256;
 
 /// The result of [`Transformer::loss`].
 pub struct Loss {
-    /// Weighted sum of cross entropy plus `z_loss` x log-normaliser squared; a scalar that can be differentiated.
-    pub total: Tensor,
+    /// Weighted sum of cross entropy plus `z_loss` x log-normaliser squared.
+    pub total: f64,
     /// Cross entropy of each position in nats, without z-loss.
     pub nats: Vec<f32>,
+    /// The gradient of `total` with respect to the hidden states, [N, hidden], if it was asked for.
+    pub gradient: Option<Tensor>,
 }
 
 impl Transformer {
-    /// Scores hidden states [N, hidden] against the tokens that should follow.
+    /// Scores hidden states [N, hidden], N above 0, against the tokens that should follow.
     ///
     /// total = sum over positions of weight x (cross entropy + z_loss x logsumexp^2), logits in f32. The head is frozen,
-    /// so its gradient with respect to the hidden states is computed on the way, chunk by chunk.
-    pub fn loss(&self, hidden: &Tensor, targets: &[u32], weights: &[f32], z_loss: f64) -> Result<Loss> {
-        let wanted = hidden.track_op();
-        let states = hidden.detach();
-        let (n, device, dtype) = (targets.len(), hidden.device(), hidden.dtype());
-        let mut nats = Vec::with_capacity(n);
-        let mut total = 0f64;
+    /// so the gradient goes to the hidden states only; it is computed chunk by chunk.
+    pub fn loss(
+        &self,
+        hidden: &Tensor,
+        targets: &[u32],
+        weights: &[f32],
+        z_loss: f64,
+        with_gradient: bool,
+    ) -> Result<Loss> {
+        let mut loss = Loss { total: 0.0, nats: Vec::with_capacity(targets.len()), gradient: None };
         let mut gradients = Vec::new();
-        for start in (0..n).step_by(CHUNK) {
-            let len = CHUNK.min(n - start);
-            let rows = states.narrow(0, start, len)?;
+        for start in (0..targets.len()).step_by(CHUNK) {
+            let len = CHUNK.min(targets.len() - start);
+            let rows = hidden.narrow(0, start, len)?;
+            let weights = &weights[start..start + len];
             let logits = ops::linear(&rows, &self.lm_head)?.to_dtype(DType::F32)?;
-            let target = Tensor::new(&targets[start..start + len], device)?.unsqueeze(1)?;
-            let max = logits.max_keepdim(D::Minus1)?;
-            let exp = logits.broadcast_sub(&max)?.exp()?;
-            let sum = exp.sum_keepdim(D::Minus1)?;
-            let norm = (sum.log()? + max)?; // logsumexp, [len, 1]
-            let loss = (&norm - logits.gather(&target, 1)?)?.flatten_all()?.to_vec1::<f32>()?;
-            let norms = norm.flatten_all()?.to_vec1::<f32>()?;
-            for i in 0..len {
-                total += weights[start + i] as f64 * (loss[i] as f64 + z_loss * (norms[i] as f64).powi(2));
+            let (nats, norms, gradient) = ops::cross_entropy(logits, &targets[start..start + len], weights, z_loss)?;
+            for ((&weight, &nats), &norm) in weights.iter().zip(&nats).zip(&norms) {
+                loss.total += f64::from(weight) * (f64::from(nats) + z_loss * f64::from(norm).powi(2));
             }
-            nats.extend(loss);
-            if wanted {
-                // d/dlogits = weight (softmax (1 + 2 z_loss logsumexp) - one-hot of the target)
-                let weight = Tensor::new(&weights[start..start + len], device)?.unsqueeze(1)?;
-                let factor = ((norm * (2.0 * z_loss))? + 1.0)?.div(&sum)?.mul(&weight)?;
-                let d = exp.broadcast_mul(&factor)?.scatter_add(&target, &weight.neg()?, 1)?;
-                gradients.push(d.to_dtype(dtype)?.matmul(&self.lm_head)?);
+            loss.nats.extend(nats);
+            if with_gradient {
+                gradients.push(ops::input_gradient(&gradient.to_dtype(hidden.dtype())?, &self.lm_head, None)?);
             }
         }
-        let total = Tensor::new(total as f32, device)?;
-        if !wanted {
-            return Ok(Loss { total, nats });
+        if with_gradient {
+            loss.gradient = Some(Tensor::cat(&gradients, 0)?);
         }
-        let gradient = Tensor::cat(&gradients, 0)?;
-        let total = ops::custom_gradient(hidden, total, move |g| gradient.broadcast_mul(&g.to_dtype(dtype)?))?;
-        Ok(Loss { total, nats })
+        Ok(loss)
     }
 }

@@ -1,44 +1,24 @@
 //! The Chameleon transformer as Lumina-mGPT uses it (fact sheet, section 1.2).
 
 use super::config::Config;
+use super::layer::Layer;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::ops;
+use crate::model::weight::{Format, Weight};
 use crate::random::Dropout;
 use crate::run::Control;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 
-/// Epsilon of the norm on queries and keys; fixed, whatever the configuration says.
-const QK_NORM_EPS: f64 = 1e-5;
-
-/// Weights of one layer; names as in the checkpoint. A clone shares the tensors.
-#[derive(Clone)]
-pub struct Layer {
-    pub input_layernorm: Tensor,
-    pub q_proj: Tensor,
-    pub k_proj: Tensor,
-    pub v_proj: Tensor,
-    pub o_proj: Tensor,
-    /// Weight and bias, [rows, head_dim] each; a row serves heads / rows consecutive heads.
-    pub q_norm: (Tensor, Tensor),
-    /// As `q_norm`, for the kv_heads.
-    pub k_norm: (Tensor, Tensor),
-    pub post_attention_layernorm: Tensor,
-    pub gate_proj: Tensor,
-    pub up_proj: Tensor,
-    pub down_proj: Tensor,
-    /// Low-rank changes (down [rank, in], up [out, rank]) to q_proj, k_proj and v_proj while they are being learned.
-    pub low_rank: [Option<(Tensor, Tensor)>; 3],
-}
-
 /// The transformer. A clone shares the tensors, so a changed copy costs only what changed.
 #[derive(Clone)]
 pub struct Transformer {
     pub config: Config,
+    /// f32 or bf16, also of a quantised model.
     pub embed_tokens: Tensor,
     pub layers: Vec<Layer>,
     pub norm: Tensor,
-    pub lm_head: Tensor,
+    pub lm_head: Weight,
 }
 
 /// The slots of the cache, or of the sequence itself, that a token may look at: from the first to before the second.
@@ -47,12 +27,14 @@ pub type Span = (u32, u32);
 /// What a forward pass needs besides its input.
 pub struct Context<'a> {
     /// [B or 1, T, 1, head_dim / 2]
-    cos: Tensor,
-    sin: Tensor,
-    /// Added to the attention scores, [B or 1, 1, T, S]; None if all may be seen.
-    mask: Option<Tensor>,
-    dropout: Option<&'a Dropout>,
-    stop: Control,
+    pub(super) cos: Tensor,
+    pub(super) sin: Tensor,
+    /// [B or 1, T]
+    pub(super) spans: Vec<Span>,
+    /// Added to the attention scores, [B or 1, 1, T, S]. None if all may be seen, or where spans will do.
+    pub(super) mask: Option<Tensor>,
+    pub(super) dropout: Option<&'a Dropout>,
+    pub(super) stop: Control,
 }
 
 impl Context<'_> {
@@ -66,7 +48,7 @@ impl Context<'_> {
 pub struct LayerCache {
     keys: Tensor,
     values: Tensor,
-    filled: usize,
+    pub(super) filled: usize,
 }
 
 /// Keys and values of all layers.
@@ -93,7 +75,7 @@ impl Cache {
 
 impl LayerCache {
     /// Puts the new keys and values behind the old ones and returns all of them.
-    fn append(&mut self, k: &Tensor, v: &Tensor) -> Result<(Tensor, Tensor)> {
+    pub(super) fn append(&mut self, k: &Tensor, v: &Tensor) -> Result<(Tensor, Tensor)> {
         let new = k.dim(2)?;
         self.keys.slice_set(&k.contiguous()?, 2, self.filled)?;
         self.values.slice_set(&v.contiguous()?, 2, self.filled)?;
@@ -107,11 +89,14 @@ impl Transformer {
     pub fn load(
         checkpoint: &Checkpoint,
         config: &Config,
-        dtype: DType,
+        format: Format,
         device: &Device,
         mut progress: impl FnMut(u64, u64) -> Result<()>,
     ) -> Result<Self> {
+        let dtype = format.dense();
         let get = |name: &str, shape: &[usize]| checkpoint.get(name, shape, dtype, device);
+        // Vectors are small, and f32 kernels want them in f32.
+        let small = activations(dtype, device);
         let (h, i, d) = (config.hidden_size, config.intermediate_size, config.head_dim);
         let kv = config.kv_heads * d;
         let total = config.layers as u64 + 2;
@@ -120,13 +105,18 @@ impl Transformer {
         let mut layers = Vec::new();
         for index in 0..config.layers {
             let prefix = format!("model.layers.{index}");
-            let weight = |name: &str, shape: &[usize]| get(&format!("{prefix}.{name}.weight"), shape);
-            let qk_norm = |name: &str, heads: usize| -> Result<(Tensor, Tensor)> {
+            let matrix = |name: &str, shape: &[usize]| -> Result<Weight> {
+                format.weight(get(&format!("{prefix}.{name}.weight"), shape)?)
+            };
+            let vector = |name: &str, shape: &[usize]| -> Result<Weight> {
+                Ok(checkpoint.get(&format!("{prefix}.{name}.weight"), shape, small, device)?.into())
+            };
+            let qk_norm = |name: &str, heads: usize| -> Result<(Weight, Weight)> {
                 let part = |p: &str| {
                     let name = format!("{prefix}.self_attn.{name}.{p}");
-                    let rows = checkpoint.get_any(&name, dtype, device)?;
+                    let rows = checkpoint.get_any(&name, small, device)?;
                     match rows.dims() {
-                        [n, width] if *width == d && *n > 0 && heads.is_multiple_of(*n) => Ok(rows),
+                        [n, width] if *width == d && *n > 0 && heads.is_multiple_of(*n) => Ok(rows.into()),
                         found => Err(Error::Tensor {
                             file: checkpoint.path().to_owned(),
                             expected: format!("shape [1, {d}], [model_parallel_size, {d}] or [{heads}, {d}]"),
@@ -138,26 +128,26 @@ impl Transformer {
                 Ok((part("weight")?, part("bias")?))
             };
             layers.push(Layer {
-                input_layernorm: weight("input_layernorm", &[h])?,
-                q_proj: weight("self_attn.q_proj", &[h, h])?,
-                k_proj: weight("self_attn.k_proj", &[kv, h])?,
-                v_proj: weight("self_attn.v_proj", &[kv, h])?,
-                o_proj: weight("self_attn.o_proj", &[h, h])?,
+                input_layernorm: vector("input_layernorm", &[h])?,
+                q_proj: matrix("self_attn.q_proj", &[h, h])?,
+                k_proj: matrix("self_attn.k_proj", &[kv, h])?,
+                v_proj: matrix("self_attn.v_proj", &[kv, h])?,
+                o_proj: matrix("self_attn.o_proj", &[h, h])?,
                 q_norm: qk_norm("q_norm", config.heads)?,
                 k_norm: qk_norm("k_norm", config.kv_heads)?,
-                post_attention_layernorm: weight("post_attention_layernorm", &[h])?,
-                gate_proj: weight("mlp.gate_proj", &[i, h])?,
-                up_proj: weight("mlp.up_proj", &[i, h])?,
-                down_proj: weight("mlp.down_proj", &[h, i])?,
+                post_attention_layernorm: vector("post_attention_layernorm", &[h])?,
+                gate_proj: matrix("mlp.gate_proj", &[i, h])?,
+                up_proj: matrix("mlp.up_proj", &[i, h])?,
+                down_proj: matrix("mlp.down_proj", &[h, i])?,
                 low_rank: Default::default(),
             });
             progress(index as u64 + 2, total)?;
         }
         let lm_head = match config.tie_word_embeddings {
-            true => embed_tokens.clone(),
-            false => get("lm_head.weight", &[config.vocab_size, h])?,
+            true => embed_tokens.clone().into(),
+            false => format.head().weight(get("lm_head.weight", &[config.vocab_size, h])?)?,
         };
-        let norm = get("model.norm.weight", &[h])?;
+        let norm = checkpoint.get("model.norm.weight", &[h], small, device)?;
         progress(total, total)?;
         Ok(Transformer { config: config.clone(), embed_tokens, layers, norm, lm_head })
     }
@@ -166,8 +156,9 @@ impl Transformer {
         self.embed_tokens.device()
     }
 
+    /// What activations, keys and values are kept in: f32 on the CPU, elsewhere the format of the weights.
     pub fn dtype(&self) -> DType {
-        self.embed_tokens.dtype()
+        activations(self.embed_tokens.dtype(), self.device())
     }
 
     /// Rotary tables for the positions of each row, and what each token sees of the `slots` slots there are with the new
@@ -192,7 +183,11 @@ impl Transformer {
         Ok(Context {
             cos: table(angles.cos()?)?,
             sin: table(angles.sin()?)?,
-            mask: mask(spans, slots, self.device())?.map(|m| m.to_dtype(self.dtype())).transpose()?,
+            mask: match ops::own_kernels(&self.embed_tokens) {
+                true => None,
+                false => mask(spans, slots, self.device())?.map(|m| m.to_dtype(self.dtype())).transpose()?,
+            },
+            spans: spans.concat(),
             dropout,
             stop: Control::default(),
         })
@@ -220,119 +215,27 @@ impl Transformer {
             let cache = cache.as_deref_mut().map(|c| &mut c.layers[index]);
             x = layer.forward(&x, index, &self.config, context, cache)?;
         }
-        Ok(ops::rms_norm(&x, &self.norm, self.config.rms_norm_eps)?)
+        ops::rms_norm(&x, &self.norm, self.config.rms_norm_eps)
     }
 
     /// The head's rows for these tokens, [tokens, hidden]; shared with the head where the ids run on.
-    pub fn head_rows(&self, ids: &[u32]) -> Result<Tensor> {
-        let first = *ids.first().unwrap_or(&0);
-        if ids.iter().zip(first..).all(|(&id, expected)| id == expected) {
-            return Ok(self.lm_head.narrow(0, first as usize, ids.len())?);
-        }
-        Ok(self.lm_head.index_select(&Tensor::new(ids, self.device())?, 0)?)
+    pub fn head_rows(&self, ids: &[u32]) -> Result<Weight> {
+        self.lm_head.rows(ids)
     }
 
     /// Embedding rows of token ids [B, T]: [B, T, hidden].
     pub fn embed(&self, ids: &Tensor) -> Result<Tensor> {
         let (b, t) = ids.dims2()?;
         let rows = self.embed_tokens.index_select(&ids.flatten_all()?, 0)?;
-        Ok(rows.reshape((b, t, self.config.hidden_size))?)
+        Ok(rows.reshape((b, t, self.config.hidden_size))?.to_dtype(self.dtype())?)
     }
 }
 
-impl Layer {
-    /// The weight matrices and vectors under their names in the checkpoint, without the layer's prefix.
-    pub fn weights_mut(&mut self) -> [(&'static str, &mut Tensor); 13] {
-        [
-            ("input_layernorm.weight", &mut self.input_layernorm),
-            ("self_attn.q_proj.weight", &mut self.q_proj),
-            ("self_attn.k_proj.weight", &mut self.k_proj),
-            ("self_attn.v_proj.weight", &mut self.v_proj),
-            ("self_attn.o_proj.weight", &mut self.o_proj),
-            ("self_attn.q_norm.weight", &mut self.q_norm.0),
-            ("self_attn.q_norm.bias", &mut self.q_norm.1),
-            ("self_attn.k_norm.weight", &mut self.k_norm.0),
-            ("self_attn.k_norm.bias", &mut self.k_norm.1),
-            ("post_attention_layernorm.weight", &mut self.post_attention_layernorm),
-            ("mlp.gate_proj.weight", &mut self.gate_proj),
-            ("mlp.up_proj.weight", &mut self.up_proj),
-            ("mlp.down_proj.weight", &mut self.down_proj),
-        ]
-    }
-
-    fn forward(
-        &self,
-        x: &Tensor,
-        index: usize,
-        config: &Config,
-        context: &Context,
-        cache: Option<&mut LayerCache>,
-    ) -> Result<Tensor> {
-        let eps = config.rms_norm_eps;
-        let dropped = |y: Tensor, site: u32| match context.dropout {
-            Some(dropout) => dropout.apply(&y, 2 * index as u32 + site),
-            None => Ok(y),
-        };
-        // Post-norm models normalise what a sub-layer gives, the others what it gets.
-        let sub_layer = |x: &Tensor, norm: &Tensor, y: &mut dyn FnMut(&Tensor) -> Result<Tensor>| match config.swin_norm
-        {
-            true => Ok(ops::rms_norm(&y(x)?, norm, eps)?),
-            false => y(&ops::rms_norm(x, norm, eps)?),
-        };
-        let mut cache = cache;
-        let y = sub_layer(x, &self.input_layernorm, &mut |h| self.attention(h, config, context, cache.as_deref_mut()))?;
-        let x = (x + dropped(y, 0)?)?;
-        let y = sub_layer(&x, &self.post_attention_layernorm, &mut |h| self.mlp(h))?;
-        Ok((&x + dropped(y, 1)?)?)
-    }
-
-    fn attention(
-        &self,
-        h: &Tensor,
-        config: &Config,
-        context: &Context,
-        cache: Option<&mut LayerCache>,
-    ) -> Result<Tensor> {
-        let (b, t, _) = h.dims3()?;
-        let (heads, kv_heads, d) = (config.heads, config.kv_heads, config.head_dim);
-        let q = project(h, &self.q_proj, &self.low_rank[0])?.reshape((b, t, heads, d))?;
-        let k = project(h, &self.k_proj, &self.low_rank[1])?.reshape((b, t, kv_heads, d))?;
-        let v = project(h, &self.v_proj, &self.low_rank[2])?.reshape((b, t, kv_heads, d))?;
-        let q = qk_norm(&q, &self.q_norm)?;
-        let k = qk_norm(&k, &self.k_norm)?;
-        let q = ops::rope(&q, &context.cos, &context.sin, &context.stop)?.transpose(1, 2)?.contiguous()?; // [B, heads, T, d]
-        let k = ops::rope(&k, &context.cos, &context.sin, &context.stop)?.transpose(1, 2)?.contiguous()?;
-        let v = v.transpose(1, 2)?.contiguous()?;
-        let (k, v) = match cache {
-            Some(cache) => cache.append(&k, &v)?,
-            None => (k, v),
-        };
-        let (k, v) = match heads / kv_heads {
-            1 => (k, v),
-            n => (repeat_kv(&k, n)?, repeat_kv(&v, n)?),
-        };
-        let scores = (q.matmul(&k.t()?)? * (d as f64).powf(-0.5))?; // [B, heads, T, S]
-        let scores = match &context.mask {
-            Some(mask) => scores.broadcast_add(mask)?,
-            None => scores,
-        };
-        let mixed = ops::softmax(&scores)?.matmul(&v)?; // [B, heads, T, d]
-        Ok(ops::linear(&mixed.transpose(1, 2)?.reshape((b, t, heads * d))?, &self.o_proj)?)
-    }
-
-    fn mlp(&self, h: &Tensor) -> Result<Tensor> {
-        let gate = ops::linear(h, &self.gate_proj)?.silu()?;
-        let up = ops::linear(h, &self.up_proj)?;
-        Ok(ops::linear(&(gate * up)?, &self.down_proj)?)
-    }
-}
-
-/// `x W^T` with a low-rank change to W; cheaper than making the changed W.
-fn project(x: &Tensor, weight: &Tensor, low_rank: &Option<(Tensor, Tensor)>) -> Result<Tensor> {
-    let y = ops::linear(x, weight)?;
-    match low_rank {
-        Some((down, up)) => Ok((y + ops::linear(&ops::linear(x, down)?, up)?)?),
-        None => Ok(y),
+/// What activations are kept in beside weights of a dtype.
+fn activations(weights: DType, device: &Device) -> DType {
+    match device.is_cpu() {
+        true => DType::F32,
+        false => weights,
     }
 }
 
@@ -347,23 +250,4 @@ fn mask(spans: &[Vec<Span>], slots: usize, device: &Device) -> Result<Option<Ten
     };
     let values: Vec<f32> = spans.iter().flatten().flat_map(row).collect();
     Ok(Some(Tensor::from_vec(values, (spans.len(), 1, spans[0].len(), slots), device)?))
-}
-
-/// The layer norm on queries or keys [B, T, heads, d].
-fn qk_norm(x: &Tensor, (weight, bias): &(Tensor, Tensor)) -> Result<Tensor> {
-    let heads = x.dim(2)?;
-    let per_head = |rows: &Tensor| -> Result<Tensor> {
-        let (n, d) = rows.dims2()?;
-        match n == 1 || n == heads {
-            true => Ok(rows.clone()),
-            false => Ok(rows.unsqueeze(1)?.expand((n, heads / n, d))?.reshape((heads, d))?),
-        }
-    };
-    Ok(ops::layer_norm(x, &per_head(weight)?, &per_head(bias)?, QK_NORM_EPS)?)
-}
-
-/// Each key/value head serves n query heads: [B, kv, S, d] -> [B, kv n, S, d].
-fn repeat_kv(x: &Tensor, n: usize) -> Result<Tensor> {
-    let (b, kv, s, d) = x.dims4()?;
-    Ok(x.unsqueeze(2)?.expand((b, kv, n, s, d))?.reshape((b, kv * n, s, d))?)
 }

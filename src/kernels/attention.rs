@@ -1,0 +1,335 @@
+//! Attention, and its backward pass from the log-normalisers that the forward pass leaves (after Dao et al., arXiv
+//! 2205.14135): scores of a block of queries are held at a time, never all.
+
+use super::gemm::{gemm_here, Left};
+use super::lanes::Lanes;
+use super::matrix::{Matrix, F32};
+use super::{parallel, vectorised, Out};
+
+/// Queries whose scores are held at a time.
+const BLOCK: usize = 112;
+
+/// Sizes and memory order of queries, keys and values.
+///
+/// Queries and the result are [batch, tokens, heads, d], dense. Keys and values are [batch, kv_heads, slots, d] with strides
+/// between batch rows, heads and slots; `heads / kv_heads` consecutive heads share one.
+#[derive(Clone, Copy)]
+pub struct Attention<'a> {
+    pub batch: usize,
+    pub tokens: usize,
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub d: usize,
+    /// Slots that hold keys; spans end there at the latest.
+    pub slots: usize,
+    /// Batch row, head, slot, in numbers.
+    pub strides: [usize; 3],
+    /// What each token sees, from slot to before slot: [batch or 1, tokens]. Not empty.
+    pub spans: &'a [(u32, u32)],
+}
+
+impl Attention<'_> {
+    fn check(&self, q: &[f32], keys: &[f32], o: &[f32]) {
+        let n = self.batch * self.tokens * self.heads * self.d;
+        assert!(q.len() == n && o.len() == n && self.heads % self.kv_heads == 0, "sizes");
+        assert!(self.spans.len() == self.tokens || self.spans.len() == self.batch * self.tokens, "sizes");
+        let last = (self.batch - 1) * self.strides[0]
+            + (self.kv_heads - 1) * self.strides[1]
+            + (self.slots - 1) * self.strides[2]
+            + self.d;
+        assert!(keys.len() >= last, "too few keys or values");
+        assert!(self.spans.iter().all(|&(from, to)| from < to && to as usize <= self.slots), "spans");
+    }
+
+    fn span(&self, row: usize, token: usize) -> (usize, usize) {
+        let at = if self.spans.len() == self.tokens { token } else { row * self.tokens + token };
+        (self.spans[at].0 as usize, self.spans[at].1 as usize)
+    }
+
+    fn scale(&self) -> f32 {
+        (self.d as f32).powf(-0.5)
+    }
+
+    /// First number of the keys of a batch row's head.
+    fn keys_at(&self, row: usize, head: usize) -> usize {
+        row * self.strides[0] + head / (self.heads / self.kv_heads) * self.strides[1]
+    }
+
+    /// Many queries: products of matrices. Leaves log-normalisers [batch, heads, tokens] if `normalisers` is not empty.
+    pub fn forward(&self, q: &[f32], k: &[f32], v: &[f32], o: &mut [f32], normalisers: &mut [f32]) {
+        self.check(q, k, o);
+        self.check(q, v, o);
+        let Attention { batch, tokens, heads, d, .. } = *self;
+        assert!(normalisers.is_empty() || normalisers.len() == batch * heads * tokens, "sizes");
+        let blocks = tokens.div_ceil(BLOCK);
+        let keep = !normalisers.is_empty();
+        let (out, norms) = (Out::new(o), Out::new(normalisers));
+        parallel(batch * heads * blocks, 2 * batch * heads * tokens * self.slots * d, |task| {
+            let (row, head, block) = (task / blocks / heads, task / blocks % heads, task % blocks);
+            let first = block * BLOCK;
+            let count = BLOCK.min(tokens - first);
+            let at = ((row * tokens + first) * heads + head) * d;
+            let (from, to) = self.reach(row, first, count);
+            let mut scores = vec![0f32; count * (to - from)];
+            let base = self.keys_at(row, head) + from * self.strides[2];
+            let width = to - from;
+            // SAFETY: `scores` holds `count` rows of `width`.
+            unsafe {
+                gemm_here(
+                    (count, width, d),
+                    Left { data: &q[at..], row: heads * d, column: 1 },
+                    (Matrix::F32(&k[base..]), self.strides[2], true),
+                    (Out::new(&mut scores), width),
+                    false,
+                )
+            };
+            for i in 0..count {
+                let (begin, end) = self.span(row, first + i);
+                let scores = &mut scores[i * width..(i + 1) * width];
+                scores[..begin - from].fill(0.0);
+                scores[end - from..].fill(0.0);
+                let part = &mut scores[begin - from..end - from];
+                let mut normaliser = 0f32;
+                // SAFETY: `part` is read and written in its length; `normaliser` is one number.
+                unsafe {
+                    softmax(Out::new(part), part.len(), self.scale(), Out::new(std::slice::from_mut(&mut normaliser)))
+                };
+                if keep {
+                    // SAFETY: this token's place; no other task writes it.
+                    unsafe { *norms.at((row * heads + head) * tokens + first + i) = normaliser };
+                }
+            }
+            let left = Left { data: &scores, row: width, column: 1 };
+            // SAFETY: the d numbers of this head in rows `first..first + count`, which are this task's alone.
+            unsafe {
+                let to = (out.from(at), heads * d);
+                gemm_here((count, d, width), left, (Matrix::F32(&v[base..]), self.strides[2], false), to, false)
+            }
+        });
+    }
+
+    /// Slots that any of some tokens sees.
+    fn reach(&self, row: usize, first: usize, count: usize) -> (usize, usize) {
+        (first..first + count).map(|t| self.span(row, t)).fold((usize::MAX, 0), |r, s| (r.0.min(s.0), r.1.max(s.1)))
+    }
+
+    /// Few queries against many keys, one query at a time: what a query gets does not depend on the others, to the bit.
+    pub fn rows(&self, q: &[f32], k: &[f32], v: &[f32], o: &mut [f32]) {
+        self.check(q, k, o);
+        self.check(q, v, o);
+        let Attention { batch, tokens, heads, d, .. } = *self;
+        let out = Out::new(o);
+        parallel(batch * heads, 2 * batch * heads * tokens * self.slots * d, |task| {
+            let (row, head) = (task / heads, task % heads);
+            let base = self.keys_at(row, head);
+            let mut scores = vec![0f32; self.slots.next_multiple_of(16)];
+            for token in 0..tokens {
+                let (begin, end) = self.span(row, token);
+                let at = ((row * tokens + token) * heads + head) * d;
+                let keys = base + begin * self.strides[2];
+                let parts = (F32(q[at..at + d].as_ptr()), F32(k[keys..].as_ptr()), F32(v[keys..].as_ptr()));
+                // SAFETY: the spans lie within keys and values (checked above), `scores` has a place for each slot, and the
+                // d numbers of this head of this token are written by this task only.
+                unsafe { query(parts, Out::new(&mut scores), out, at, (d, end - begin, self.strides[2]), self.scale()) }
+            }
+        });
+    }
+
+    /// Gradients of queries, keys and values for the gradient `g` of the result `o`. Keys, values and their gradients must
+    /// lie alike; what is there of `dk` and `dv` is added to.
+    #[allow(clippy::too_many_arguments)]
+    pub fn backward(
+        &self,
+        g: &[f32],
+        (q, k, v): (&[f32], &[f32], &[f32]),
+        o: &[f32],
+        normalisers: &[f32],
+        dq: &mut [f32],
+        dk: &mut [f32],
+        dv: &mut [f32],
+    ) {
+        self.check(q, k, o);
+        self.check(g, v, dq);
+        let Attention { batch, tokens, heads, kv_heads, d, .. } = *self;
+        assert!(dk.len() == k.len() && dv.len() == v.len() && k.len() == v.len(), "sizes");
+        assert_eq!(normalisers.len(), batch * heads * tokens, "sizes");
+        let share = heads / kv_heads;
+        let (dq, dk, dv) = (Out::new(dq), Out::new(dk), Out::new(dv));
+        let pitch = self.strides[2];
+        parallel(batch * kv_heads, 5 * batch * heads * tokens * self.slots * d, |task| {
+            let (row, kv) = (task / kv_heads, task % kv_heads);
+            let (mut p, mut ds) = (Vec::new(), Vec::new());
+            for head in kv * share..(kv + 1) * share {
+                for first in (0..tokens).step_by(BLOCK) {
+                    let count = BLOCK.min(tokens - first);
+                    let at = ((row * tokens + first) * heads + head) * d;
+                    let (from, to) = self.reach(row, first, count);
+                    let width = to - from;
+                    let base = self.keys_at(row, head) + from * pitch;
+                    p.resize(count * width, 0f32);
+                    ds.resize(count * width, 0f32);
+                    let rows = |data| Left { data, row: heads * d, column: 1 };
+                    let (keys, values) = (Matrix::F32(&k[base..]), Matrix::F32(&v[base..]));
+                    // SAFETY: p and ds hold `count` rows of `width`.
+                    unsafe {
+                        let sizes = (count, width, d);
+                        gemm_here(sizes, rows(&q[at..]), (keys, pitch, true), (Out::new(&mut p), width), false);
+                        gemm_here(sizes, rows(&g[at..]), (values, pitch, true), (Out::new(&mut ds), width), false);
+                    }
+                    for i in 0..count {
+                        let (begin, end) = self.span(row, first + i);
+                        let (p, ds) = (&mut p[i * width..(i + 1) * width], &mut ds[i * width..(i + 1) * width]);
+                        for x in [&mut *p, &mut *ds] {
+                            x[..begin - from].fill(0.0);
+                            x[end - from..].fill(0.0);
+                        }
+                        let here = at + i * heads * d;
+                        let parts = (F32(g[here..here + d].as_ptr()), F32(o[here..here + d].as_ptr()));
+                        let normaliser = normalisers[(row * heads + head) * tokens + first + i];
+                        let (inner, n) = (begin - from, end - begin);
+                        // SAFETY: the part of both rows within the span, and d numbers of g and o.
+                        unsafe {
+                            scores_backward(
+                                parts,
+                                d,
+                                Out::new(&mut p[inner..]),
+                                Out::new(&mut ds[inner..]),
+                                n,
+                                self.scale(),
+                                normaliser,
+                            )
+                        }
+                    }
+                    let across = |data| Left { data, row: 1, column: width };
+                    let left = Left { data: &ds, row: width, column: 1 };
+                    // SAFETY: dk and dv: d numbers of `width` slots of this kv head of this batch row, which are this task's
+                    // alone; dk and dv are as long as k and v, which hold those slots. dq: this head of these rows, likewise.
+                    unsafe {
+                        let (dk, dv, dq) = ((dk.from(base), pitch), (dv.from(base), pitch), (dq.from(at), heads * d));
+                        gemm_here((width, d, count), across(&p), (Matrix::F32(&g[at..]), heads * d, false), dv, true);
+                        gemm_here((width, d, count), across(&ds), (Matrix::F32(&q[at..]), heads * d, false), dk, true);
+                        gemm_here((count, d, width), left, (keys, pitch, false), dq, false);
+                    }
+                }
+            }
+        });
+    }
+}
+
+vectorised! { unsafe fn softmax(x: Out, n: usize, scale: f32, normaliser: Out) = softmax_any }
+
+/// Softmax of `scale * x` in place.
+#[inline(always)]
+unsafe fn softmax_any<L: Lanes>(x: Out, n: usize, scale: f32, normaliser: Out) {
+    let x = x.at(0);
+    let whole = n / 16 * 16;
+    let mut most = f32::NEG_INFINITY;
+    if whole > 0 {
+        let mut lanes = L::load(x);
+        for i in (16..whole).step_by(16) {
+            lanes = lanes.max(L::load(x.add(i)));
+        }
+        most = lanes.largest();
+    }
+    for i in whole..n {
+        most = most.max(*x.add(i));
+    }
+    let (s, shift) = (L::splat(scale), L::splat(-most * scale));
+    let mut sum = L::zero();
+    for i in (0..whole).step_by(16) {
+        let e = L::load(x.add(i)).fma(s, shift).exp();
+        e.store(x.add(i));
+        sum = sum.add(e);
+    }
+    let mut total = sum.sum();
+    if whole < n {
+        let e = L::load_part(x.add(whole), n - whole).fma(s, shift).exp();
+        let mut rest = [0f32; 16];
+        e.store(rest.as_mut_ptr());
+        for (i, e) in rest.into_iter().take(n - whole).enumerate() {
+            *x.add(whole + i) = e;
+            total += e;
+        }
+    }
+    *normaliser.at(0) = most * scale + total.ln();
+    let factor = L::splat(1.0 / total);
+    for i in (0..n).step_by(16) {
+        L::load_part(x.add(i), n - i).mul(factor).store_part(x.add(i), n - i);
+    }
+}
+
+vectorised! {
+    unsafe fn query(parts: (F32, F32, F32), scores: Out, o: Out, at: usize, sizes: (usize, usize, usize), scale: f32) = query_any
+}
+
+/// One query against n keys with `pitch` numbers between them.
+#[inline(always)]
+unsafe fn query_any<L: Lanes>(
+    (q, k, v): (F32, F32, F32),
+    scores: Out,
+    o: Out,
+    at: usize,
+    (d, n, pitch): (usize, usize, usize),
+    scale: f32,
+) {
+    let s = scores.at(0);
+    for j in 0..n {
+        let key = k.0.add(j * pitch);
+        let mut sum = L::zero();
+        for i in (0..d).step_by(16) {
+            sum = L::load_part(q.0.add(i), d - i).fma(L::load_part(key.add(i), d - i), sum);
+        }
+        *s.add(j) = sum.sum();
+    }
+    let mut normaliser = 0f32;
+    softmax_any::<L>(scores, n, scale, Out::new(std::slice::from_mut(&mut normaliser)));
+    for i in (0..d).step_by(64) {
+        let mut sums = [L::zero(); 4];
+        for j in 0..n {
+            let p = L::splat(*s.add(j));
+            for (c, sum) in sums.iter_mut().enumerate() {
+                let at = i + 16 * c;
+                if at < d {
+                    *sum = p.fma(L::load_part(v.0.add(j * pitch + at), d - at), *sum);
+                }
+            }
+        }
+        for (c, sum) in sums.into_iter().enumerate() {
+            let to = i + 16 * c;
+            if to < d {
+                sum.store_part(o.at(at + to), d - to);
+            }
+        }
+    }
+}
+
+vectorised! {
+    unsafe fn scores_backward(
+        parts: (F32, F32), d: usize, p: Out, ds: Out, n: usize, scale: f32, normaliser: f32,
+    ) = scores_backward_any
+}
+
+/// Scores become probabilities in `p`; their gradients become those of the scores before scaling in `ds`.
+#[inline(always)]
+unsafe fn scores_backward_any<L: Lanes>(
+    (g, o): (F32, F32),
+    d: usize,
+    p: Out,
+    ds: Out,
+    n: usize,
+    scale: f32,
+    normaliser: f32,
+) {
+    let mut along = L::zero();
+    for i in (0..d).step_by(16) {
+        along = L::load_part(g.0.add(i), d - i).fma(L::load_part(o.0.add(i), d - i), along);
+    }
+    let along = L::splat(along.sum());
+    let (p, ds) = (p.at(0), ds.at(0));
+    let (s, shift) = (L::splat(scale), L::splat(-normaliser));
+    for i in (0..n).step_by(16) {
+        let e = L::load_part(p.add(i), n - i).fma(s, shift).exp();
+        e.store_part(p.add(i), n - i);
+        e.mul(L::load_part(ds.add(i), n - i).sub(along)).mul(s).store_part(ds.add(i), n - i);
+    }
+}

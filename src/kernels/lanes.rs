@@ -1,0 +1,509 @@
+//! Sixteen f32 lanes on whatever vectors the processor has.
+//!
+//! A kernel is written once, over [`Lanes`], and [`vectorised!`](super::vectorised) makes three machine versions of it.
+//! All of them add in the same order and with the same fused multiplications, except [`Portable`], which rounds each
+//! product.
+
+/// One vector of sixteen numbers.
+///
+/// # Safety
+/// Methods may be called only where the processor has the instructions, which [`vectorised!`](super::vectorised) sees to,
+/// and pointers must be good for what is read or written through them; no alignment is needed.
+#[allow(clippy::missing_safety_doc)]
+pub trait Lanes: Copy {
+    /// Rows of the tile of a matrix product that fits the registers, and its columns in vectors; see `gemm`.
+    const TILE: (usize, usize);
+
+    unsafe fn splat(value: f32) -> Self;
+    unsafe fn load(from: *const f32) -> Self;
+    unsafe fn store(self, to: *mut f32);
+    /// Sixteen bf16.
+    unsafe fn load_bf16(from: *const u16) -> Self;
+    /// Sixteen whole numbers -128 to 127.
+    unsafe fn load_i8(from: *const i8) -> Self;
+    /// The lower or upper halves of sixteen bytes, 0 to 15.
+    unsafe fn load_nibbles(from: *const u8, upper: bool) -> Self;
+    /// `self * by + plus`
+    unsafe fn fma(self, by: Self, plus: Self) -> Self;
+    unsafe fn add(self, other: Self) -> Self;
+    unsafe fn sub(self, other: Self) -> Self;
+    unsafe fn mul(self, other: Self) -> Self;
+    unsafe fn div(self, other: Self) -> Self;
+    unsafe fn max(self, other: Self) -> Self;
+    unsafe fn min(self, other: Self) -> Self;
+    unsafe fn sqrt(self) -> Self;
+    /// To the nearest whole number, even at ties.
+    unsafe fn round(self) -> Self;
+    /// 2 to the power of whole numbers from -126 to 127.
+    unsafe fn power_of_two(self) -> Self;
+    /// 8 + 8 lanes, then 4 + 4, 2 + 2, 1 + 1.
+    unsafe fn sum(self) -> f32;
+    unsafe fn largest(self) -> f32;
+    /// A half-precision number.
+    unsafe fn half(bits: u16) -> f32;
+    /// Rows become columns.
+    unsafe fn transpose(rows: &mut [Self; 16]);
+    /// Tells the processor that an address, which need not be valid, will be wanted.
+    #[inline(always)]
+    unsafe fn prefetch(_: *const f32) {}
+
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        Self::splat(0.0)
+    }
+
+    /// The first `n` lanes, the others 0.
+    #[inline(always)]
+    unsafe fn load_part(from: *const f32, n: usize) -> Self {
+        if n >= 16 {
+            return Self::load(from);
+        }
+        let mut whole = [0f32; 16];
+        std::ptr::copy_nonoverlapping(from, whole.as_mut_ptr(), n);
+        Self::load(whole.as_ptr())
+    }
+
+    #[inline(always)]
+    unsafe fn store_part(self, to: *mut f32, n: usize) {
+        if n >= 16 {
+            return self.store(to);
+        }
+        let mut whole = [0f32; 16];
+        self.store(whole.as_mut_ptr());
+        std::ptr::copy_nonoverlapping(whole.as_ptr(), to, n);
+    }
+
+    /// e to the power of each lane, to 2 units in the last place; 0 below -87, large numbers are cut at e^88.
+    #[inline(always)]
+    unsafe fn exp(self) -> Self {
+        let x = self.max(Self::splat(-87.3)).min(Self::splat(88.0));
+        let n = x.mul(Self::splat(std::f32::consts::LOG2_E)).round();
+        // ln 2 in two parts, so that the product with n is exact.
+        let r = n.fma(Self::splat(-0.693_359_4), x);
+        let r = n.fma(Self::splat(2.121_944_4e-4), r);
+        let mut p = Self::splat(1.987_569_1e-4);
+        for c in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+            p = p.fma(r, Self::splat(c));
+        }
+        let e = p.fma(r.mul(r), r.add(Self::splat(1.0))).mul(n.power_of_two());
+        // Below the cut the result is 0 and not the smallest number, so that masked scores have no share.
+        e.keep_above(self, -87.3)
+    }
+
+    /// These lanes where `of` is above `limit`, else 0.
+    unsafe fn keep_above(self, of: Self, limit: f32) -> Self;
+}
+
+/// For processors without AVX2, and what the others are compared with.
+#[derive(Clone, Copy)]
+pub struct Portable([f32; 16]);
+
+impl Portable {
+    #[inline(always)]
+    fn zip(self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
+        let mut out = self.0;
+        for (a, b) in out.iter_mut().zip(other.0) {
+            *a = f(*a, b);
+        }
+        Portable(out)
+    }
+
+    #[inline(always)]
+    fn each(self, f: impl Fn(f32) -> f32) -> Self {
+        Portable(self.0.map(f))
+    }
+}
+
+impl Lanes for Portable {
+    const TILE: (usize, usize) = (4, 1);
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        Portable([value; 16])
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        Portable(from.cast::<[f32; 16]>().read_unaligned())
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        to.cast::<[f32; 16]>().write_unaligned(self.0)
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const u16) -> Self {
+        Portable(from.cast::<[u16; 16]>().read_unaligned().map(|b| f32::from_bits(u32::from(b) << 16)))
+    }
+    #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> Self {
+        Portable(from.cast::<[i8; 16]>().read_unaligned().map(f32::from))
+    }
+    #[inline(always)]
+    unsafe fn load_nibbles(from: *const u8, upper: bool) -> Self {
+        let shift = if upper { 4 } else { 0 };
+        Portable(from.cast::<[u8; 16]>().read_unaligned().map(|b| f32::from((b >> shift) & 15)))
+    }
+    #[inline(always)]
+    unsafe fn fma(self, by: Self, plus: Self) -> Self {
+        self.mul(by).add(plus)
+    }
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        self.zip(other, |a, b| a + b)
+    }
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        self.zip(other, |a, b| a - b)
+    }
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        self.zip(other, |a, b| a * b)
+    }
+    #[inline(always)]
+    unsafe fn div(self, other: Self) -> Self {
+        self.zip(other, |a, b| a / b)
+    }
+    #[inline(always)]
+    unsafe fn max(self, other: Self) -> Self {
+        self.zip(other, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    unsafe fn min(self, other: Self) -> Self {
+        self.zip(other, |a, b| if a < b { a } else { b })
+    }
+    #[inline(always)]
+    unsafe fn sqrt(self) -> Self {
+        self.each(f32::sqrt)
+    }
+    #[inline(always)]
+    unsafe fn round(self) -> Self {
+        self.each(f32::round_ties_even)
+    }
+    #[inline(always)]
+    unsafe fn power_of_two(self) -> Self {
+        self.each(|n| f32::from_bits(((n as i32 + 127) as u32) << 23))
+    }
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        let mut s = self.0;
+        for width in [8, 4, 2, 1] {
+            for i in 0..width {
+                s[i] += s[i + width];
+            }
+        }
+        s[0]
+    }
+    #[inline(always)]
+    unsafe fn largest(self) -> f32 {
+        self.0.into_iter().fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a })
+    }
+    #[inline(always)]
+    unsafe fn half(bits: u16) -> f32 {
+        half::f16::from_bits(bits).to_f32()
+    }
+    #[inline(always)]
+    unsafe fn transpose(rows: &mut [Self; 16]) {
+        let old = *rows;
+        for (i, row) in rows.iter_mut().enumerate() {
+            for (j, old) in old.iter().enumerate() {
+                row.0[j] = old.0[i];
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn keep_above(self, of: Self, limit: f32) -> Self {
+        self.zip(of, |a, b| if b > limit { a } else { 0.0 })
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub use x86::{Avx2, Avx512};
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::Lanes;
+    use std::arch::x86_64::*;
+
+    /// One register.
+    #[derive(Clone, Copy)]
+    pub struct Avx512(__m512);
+
+    impl Lanes for Avx512 {
+        const TILE: (usize, usize) = (14, 2);
+
+        #[inline(always)]
+        unsafe fn prefetch(at: *const f32) {
+            _mm_prefetch::<_MM_HINT_T0>(at.cast())
+        }
+
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> Self {
+            Avx512(_mm512_set1_ps(value))
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            Avx512(_mm512_loadu_ps(from))
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            _mm512_storeu_ps(to, self.0)
+        }
+        #[inline(always)]
+        unsafe fn load_bf16(from: *const u16) -> Self {
+            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+            Avx512(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide)))
+        }
+        #[inline(always)]
+        unsafe fn load_i8(from: *const i8) -> Self {
+            Avx512(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()))))
+        }
+        #[inline(always)]
+        unsafe fn load_nibbles(from: *const u8, upper: bool) -> Self {
+            let bytes = _mm_loadu_si128(from.cast());
+            let bytes = if upper { _mm_srli_epi16::<4>(bytes) } else { bytes };
+            let low = _mm_and_si128(bytes, _mm_set1_epi8(15));
+            Avx512(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(low)))
+        }
+        #[inline(always)]
+        unsafe fn load_part(from: *const f32, n: usize) -> Self {
+            let mask = if n >= 16 { !0 } else { (1u16 << n) - 1 };
+            Avx512(_mm512_maskz_loadu_ps(mask, from))
+        }
+        #[inline(always)]
+        unsafe fn store_part(self, to: *mut f32, n: usize) {
+            let mask = if n >= 16 { !0 } else { (1u16 << n) - 1 };
+            _mm512_mask_storeu_ps(to, mask, self.0)
+        }
+        #[inline(always)]
+        unsafe fn fma(self, by: Self, plus: Self) -> Self {
+            Avx512(_mm512_fmadd_ps(self.0, by.0, plus.0))
+        }
+        #[inline(always)]
+        unsafe fn add(self, other: Self) -> Self {
+            Avx512(_mm512_add_ps(self.0, other.0))
+        }
+        #[inline(always)]
+        unsafe fn sub(self, other: Self) -> Self {
+            Avx512(_mm512_sub_ps(self.0, other.0))
+        }
+        #[inline(always)]
+        unsafe fn mul(self, other: Self) -> Self {
+            Avx512(_mm512_mul_ps(self.0, other.0))
+        }
+        #[inline(always)]
+        unsafe fn div(self, other: Self) -> Self {
+            Avx512(_mm512_div_ps(self.0, other.0))
+        }
+        #[inline(always)]
+        unsafe fn max(self, other: Self) -> Self {
+            Avx512(_mm512_max_ps(self.0, other.0))
+        }
+        #[inline(always)]
+        unsafe fn min(self, other: Self) -> Self {
+            Avx512(_mm512_min_ps(self.0, other.0))
+        }
+        #[inline(always)]
+        unsafe fn sqrt(self) -> Self {
+            Avx512(_mm512_sqrt_ps(self.0))
+        }
+        #[inline(always)]
+        unsafe fn round(self) -> Self {
+            Avx512(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0))
+        }
+        #[inline(always)]
+        unsafe fn power_of_two(self) -> Self {
+            let n = _mm512_add_epi32(_mm512_cvtps_epi32(self.0), _mm512_set1_epi32(127));
+            Avx512(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(n)))
+        }
+        #[inline(always)]
+        unsafe fn sum(self) -> f32 {
+            let upper = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(self.0)));
+            sum8(_mm256_add_ps(_mm512_castps512_ps256(self.0), upper))
+        }
+        #[inline(always)]
+        unsafe fn largest(self) -> f32 {
+            _mm512_reduce_max_ps(self.0)
+        }
+        #[inline(always)]
+        unsafe fn half(bits: u16) -> f32 {
+            _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits))))
+        }
+        #[inline(always)]
+        unsafe fn transpose(rows: &mut [Self; 16]) {
+            // Pairs of 32 bits, then of 64, then of 128 and 256.
+            let mut a = [_mm512_setzero_ps(); 16];
+            for i in 0..8 {
+                a[2 * i] = _mm512_unpacklo_ps(rows[2 * i].0, rows[2 * i + 1].0);
+                a[2 * i + 1] = _mm512_unpackhi_ps(rows[2 * i].0, rows[2 * i + 1].0);
+            }
+            let mut b = [_mm512_setzero_ps(); 16];
+            for i in 0..4 {
+                let pd = |x: __m512| _mm512_castps_pd(x);
+                let (p, q, r, s) = (pd(a[4 * i]), pd(a[4 * i + 1]), pd(a[4 * i + 2]), pd(a[4 * i + 3]));
+                b[4 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(p, r));
+                b[4 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(p, r));
+                b[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(q, s));
+                b[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(q, s));
+            }
+            // b[4 i + j] holds column 4 l + j of rows 4 i to 4 i + 3 in its 128-bit part l.
+            for j in 0..4 {
+                let (p, q, r, s) = (b[j], b[4 + j], b[8 + j], b[12 + j]);
+                let even_low = _mm512_shuffle_f32x4::<0x88>(p, q); // parts 0, 2 of p, then of q
+                let odd_low = _mm512_shuffle_f32x4::<0xdd>(p, q);
+                let even_high = _mm512_shuffle_f32x4::<0x88>(r, s);
+                let odd_high = _mm512_shuffle_f32x4::<0xdd>(r, s);
+                rows[j] = Avx512(_mm512_shuffle_f32x4::<0x88>(even_low, even_high));
+                rows[8 + j] = Avx512(_mm512_shuffle_f32x4::<0xdd>(even_low, even_high));
+                rows[4 + j] = Avx512(_mm512_shuffle_f32x4::<0x88>(odd_low, odd_high));
+                rows[12 + j] = Avx512(_mm512_shuffle_f32x4::<0xdd>(odd_low, odd_high));
+            }
+        }
+        #[inline(always)]
+        unsafe fn keep_above(self, of: Self, limit: f32) -> Self {
+            let above = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(of.0, _mm512_set1_ps(limit));
+            Avx512(_mm512_maskz_mov_ps(above, self.0))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn sum8(x: __m256) -> f32 {
+        let x = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
+        let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+        _mm_cvtss_f32(_mm_add_ss(x, _mm_shuffle_ps::<1>(x, x)))
+    }
+
+    /// Two registers.
+    #[derive(Clone, Copy)]
+    pub struct Avx2(__m256, __m256);
+
+    impl Avx2 {
+        #[inline(always)]
+        unsafe fn zip(self, other: Self, f: impl Fn(__m256, __m256) -> __m256) -> Self {
+            Avx2(f(self.0, other.0), f(self.1, other.1))
+        }
+    }
+
+    impl Lanes for Avx2 {
+        const TILE: (usize, usize) = (6, 1);
+
+        #[inline(always)]
+        unsafe fn prefetch(at: *const f32) {
+            _mm_prefetch::<_MM_HINT_T0>(at.cast())
+        }
+
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> Self {
+            Avx2(_mm256_set1_ps(value), _mm256_set1_ps(value))
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            Avx2(_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8)))
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            _mm256_storeu_ps(to, self.0);
+            _mm256_storeu_ps(to.add(8), self.1)
+        }
+        #[inline(always)]
+        unsafe fn load_bf16(from: *const u16) -> Self {
+            let half = |from: *const u16| {
+                let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+            };
+            Avx2(half(from), half(from.add(8)))
+        }
+        #[inline(always)]
+        unsafe fn load_i8(from: *const i8) -> Self {
+            let half = |from: *const i8| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast())));
+            Avx2(half(from), half(from.add(8)))
+        }
+        #[inline(always)]
+        unsafe fn load_nibbles(from: *const u8, upper: bool) -> Self {
+            let half = |from: *const u8| {
+                let bytes = _mm_loadl_epi64(from.cast());
+                let bytes = if upper { _mm_srli_epi16::<4>(bytes) } else { bytes };
+                _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_and_si128(bytes, _mm_set1_epi8(15))))
+            };
+            Avx2(half(from), half(from.add(8)))
+        }
+        #[inline(always)]
+        unsafe fn fma(self, by: Self, plus: Self) -> Self {
+            Avx2(_mm256_fmadd_ps(self.0, by.0, plus.0), _mm256_fmadd_ps(self.1, by.1, plus.1))
+        }
+        #[inline(always)]
+        unsafe fn add(self, other: Self) -> Self {
+            self.zip(other, |a, b| _mm256_add_ps(a, b))
+        }
+        #[inline(always)]
+        unsafe fn sub(self, other: Self) -> Self {
+            self.zip(other, |a, b| _mm256_sub_ps(a, b))
+        }
+        #[inline(always)]
+        unsafe fn mul(self, other: Self) -> Self {
+            self.zip(other, |a, b| _mm256_mul_ps(a, b))
+        }
+        #[inline(always)]
+        unsafe fn div(self, other: Self) -> Self {
+            self.zip(other, |a, b| _mm256_div_ps(a, b))
+        }
+        #[inline(always)]
+        unsafe fn max(self, other: Self) -> Self {
+            self.zip(other, |a, b| _mm256_max_ps(a, b))
+        }
+        #[inline(always)]
+        unsafe fn min(self, other: Self) -> Self {
+            self.zip(other, |a, b| _mm256_min_ps(a, b))
+        }
+        #[inline(always)]
+        unsafe fn sqrt(self) -> Self {
+            Avx2(_mm256_sqrt_ps(self.0), _mm256_sqrt_ps(self.1))
+        }
+        #[inline(always)]
+        unsafe fn round(self) -> Self {
+            const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+            Avx2(_mm256_round_ps::<NEAREST>(self.0), _mm256_round_ps::<NEAREST>(self.1))
+        }
+        #[inline(always)]
+        unsafe fn power_of_two(self) -> Self {
+            let half = |x: __m256| {
+                let n = _mm256_add_epi32(_mm256_cvtps_epi32(x), _mm256_set1_epi32(127));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(n))
+            };
+            Avx2(half(self.0), half(self.1))
+        }
+        #[inline(always)]
+        unsafe fn sum(self) -> f32 {
+            sum8(_mm256_add_ps(self.0, self.1))
+        }
+        #[inline(always)]
+        unsafe fn largest(self) -> f32 {
+            let mut lanes = [0f32; 8];
+            _mm256_storeu_ps(lanes.as_mut_ptr(), _mm256_max_ps(self.0, self.1));
+            lanes.into_iter().fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a })
+        }
+        #[inline(always)]
+        unsafe fn half(bits: u16) -> f32 {
+            half::f16::from_bits(bits).to_f32()
+        }
+        #[inline(always)]
+        unsafe fn transpose(rows: &mut [Self; 16]) {
+            let mut from = [0f32; 256];
+            let mut to = [0f32; 256];
+            for (i, row) in rows.iter().enumerate() {
+                row.store(from.as_mut_ptr().add(16 * i));
+            }
+            for i in 0..16 {
+                for j in 0..16 {
+                    to[16 * i + j] = from[16 * j + i];
+                }
+            }
+            for (i, row) in rows.iter_mut().enumerate() {
+                *row = Self::load(to.as_ptr().add(16 * i));
+            }
+        }
+        #[inline(always)]
+        unsafe fn keep_above(self, of: Self, limit: f32) -> Self {
+            let limit = _mm256_set1_ps(limit);
+            self.zip(of, |a, b| _mm256_and_ps(a, _mm256_cmp_ps::<_CMP_GT_OQ>(b, limit)))
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The arithmetic of the CPU: what the layers of a model spend their time on.
+//!
+//! Everything here works on plain slices. Work is split over the threads of rayon's global pool in pieces whose borders do
+//! not change a result: any number of threads gives the same bits.
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | `lanes` | vectors of sixteen numbers on AVX-512, AVX2 or neither |
+//! | `matrix` | weights as they lie in memory: f32, bf16, q8_0, q4_k |
+//! | `gemm` | products of large matrices |
+//! | `norm`, `activation`, `attention`, `loss` | what stands between the products, forward and backward |
+//! | `rows` | products of a few rows with a large matrix, whose bits do not depend on how many rows there are |
+
+mod activation;
+mod attention;
+mod gemm;
+mod lanes;
+mod loss;
+mod matrix;
+mod norm;
+mod rows;
+
+pub use activation::{add, silu_mul, silu_mul_backward};
+pub use attention::Attention;
+pub use gemm::{gemm, Left};
+pub use loss::cross_entropy;
+pub use matrix::Matrix;
+pub use norm::{rms_norm, rms_norm_backward, Rotary};
+pub use rows::rows;
+
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+
+/// The vector instructions that are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Level {
+    Portable = 1,
+    Avx2,
+    Avx512,
+}
+
+static LEVEL: AtomicU8 = AtomicU8::new(0);
+
+/// The best that this processor has.
+pub fn best_level() -> Level {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let avx2 =
+            is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+        let avx512 = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
+        if avx2 && avx512 {
+            return Level::Avx512;
+        }
+        if avx2 {
+            return Level::Avx2;
+        }
+    }
+    Level::Portable
+}
+
+/// What kernels use now.
+pub fn level() -> Level {
+    match LEVEL.load(Ordering::Relaxed) {
+        1 => Level::Portable,
+        2 => Level::Avx2,
+        3 => Level::Avx512,
+        _ => {
+            let best = best_level();
+            LEVEL.store(best as u8, Ordering::Relaxed);
+            best
+        }
+    }
+}
+
+/// Makes all kernels use a level, or the best if the processor lacks it; for tests and measurements.
+pub fn set_level(level: Level) {
+    LEVEL.store(level.min(best_level()) as u8, Ordering::Relaxed);
+}
+
+/// Defines a function that runs `$inner::<L>` with the best vectors there are. `$inner` must be `#[inline(always)]`.
+macro_rules! vectorised {
+    ($(#[$meta:meta])* $vis:vis unsafe fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $inner:ident) => {
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments)]
+        $vis unsafe fn $name($($arg: $ty),*) {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx2,fma,f16c")]
+                #[allow(clippy::too_many_arguments)]
+                unsafe fn avx512($($arg: $ty),*) {
+                    $inner::<$crate::kernels::lanes::Avx512>($($arg),*)
+                }
+                #[target_feature(enable = "avx2,fma,f16c")]
+                #[allow(clippy::too_many_arguments)]
+                unsafe fn avx2($($arg: $ty),*) {
+                    $inner::<$crate::kernels::lanes::Avx2>($($arg),*)
+                }
+                match $crate::kernels::level() {
+                    $crate::kernels::Level::Avx512 => return avx512($($arg),*),
+                    $crate::kernels::Level::Avx2 => return avx2($($arg),*),
+                    $crate::kernels::Level::Portable => {}
+                }
+            }
+            $inner::<$crate::kernels::lanes::Portable>($($arg),*)
+        }
+    };
+}
+pub(crate) use vectorised;
+
+/// A pointer that may go to other threads; who uses it sees to it that they write to different places.
+#[derive(Clone, Copy)]
+pub(crate) struct Out(*mut f32);
+
+// SAFETY: a plain address. Each use says which part of the memory a task writes, and tasks do not share parts.
+unsafe impl Send for Out {}
+// SAFETY: as above.
+unsafe impl Sync for Out {}
+
+impl Out {
+    pub fn new(slice: &mut [f32]) -> Self {
+        Out(slice.as_mut_ptr())
+    }
+
+    /// The same memory, later.
+    ///
+    /// # Safety
+    /// As [`Out::at`].
+    pub unsafe fn from(self, at: usize) -> Self {
+        Out(self.0.add(at))
+    }
+
+    /// # Safety
+    /// `at` must lie within the memory that this was made of.
+    pub unsafe fn at(self, at: usize) -> *mut f32 {
+        self.0.add(at)
+    }
+}
+
+/// Runs `task(0)` to `task(count - 1)`, each once, on this thread and those of the pool that are idle. `work` is about the
+/// number of multiplications in all; little of it stays on this thread.
+pub fn parallel(count: usize, work: usize, task: impl Fn(usize) + Sync) {
+    /// Waking a thread costs some ten microseconds.
+    const WORTH_IT: usize = 1 << 17;
+    let helpers = rayon::current_num_threads().min(count).saturating_sub(1);
+    if helpers == 0 || work < WORTH_IT {
+        return (0..count).for_each(task);
+    }
+    let next = AtomicUsize::new(0);
+    let drain = || loop {
+        match next.fetch_add(1, Ordering::Relaxed) {
+            i if i < count => task(i),
+            _ => break,
+        }
+    };
+    rayon::in_place_scope(|scope| {
+        for _ in 0..helpers {
+            scope.spawn(|_| drain());
+        }
+        drain();
+    });
+}

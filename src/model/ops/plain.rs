@@ -1,0 +1,217 @@
+//! The building blocks in candle's operations, for any device. Statistics, softmax and loss in f32, the rest in the dtype
+//! of the activations.
+
+use super::{Heads, Rows};
+use crate::model::weight::Weight;
+use crate::Result;
+use candle_core::quantized::QMatMul;
+use candle_core::{DType, Module, Tensor, D};
+
+/// x [.., width] as [rows, width].
+fn flat(x: &Tensor) -> Result<Tensor> {
+    let width = x.dim(D::Minus1)?;
+    Ok(x.reshape((x.elem_count() / width, width))?)
+}
+
+fn with_width(like: &Tensor, y: Tensor, width: usize) -> Result<Tensor> {
+    let mut dims = like.dims().to_vec();
+    if let Some(last) = dims.last_mut() {
+        *last = width;
+    }
+    Ok(y.reshape(dims)?)
+}
+
+pub fn linear(x: &Tensor, weight: &Weight) -> Result<Tensor> {
+    let y = match weight {
+        Weight::Dense(w) => flat(x)?.matmul(&w.to_dtype(x.dtype())?.t()?)?,
+        Weight::Quantised(q) => {
+            QMatMul::from_arc(q.clone())?.forward(&flat(x)?.to_dtype(DType::F32)?)?.to_dtype(x.dtype())?
+        }
+    };
+    with_width(x, y, weight.dims()[0])
+}
+
+pub fn input_gradient(g: &Tensor, weight: &Weight, sum: Option<Tensor>) -> Result<Tensor> {
+    let w = match weight {
+        Weight::Dense(w) => w.to_dtype(g.dtype())?,
+        Weight::Quantised(_) => weight.to_f32()?.to_dtype(g.dtype())?,
+    };
+    let dx = with_width(g, flat(g)?.contiguous()?.matmul(&w)?, weight.dims()[1])?;
+    match sum {
+        Some(sum) => Ok((sum + dx)?),
+        None => Ok(dx),
+    }
+}
+
+pub fn weight_gradient(g: &Tensor, x: &Tensor) -> Result<Tensor> {
+    Ok(flat(g)?.t()?.matmul(&flat(x)?)?.to_dtype(DType::F32)?)
+}
+
+pub fn add(a: Tensor, b: &Tensor) -> Result<Tensor> {
+    Ok((a + b)?)
+}
+
+/// The numbers divided by their root mean square, f32, and one over it.
+fn rms(x: &Tensor, eps: f64) -> Result<(Tensor, Tensor)> {
+    let x = x.to_dtype(DType::F32)?;
+    let scale = (x.sqr()?.mean_keepdim(D::Minus1)? + eps)?.sqrt()?.recip()?;
+    Ok((x.broadcast_mul(&scale)?, scale))
+}
+
+pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
+    Ok(rms(x, eps)?.0.to_dtype(x.dtype())?.broadcast_mul(weight)?)
+}
+
+pub fn rms_norm_backward(
+    g: &Tensor,
+    x: &Tensor,
+    weight: &Tensor,
+    eps: f64,
+    with_weight: bool,
+) -> Result<(Tensor, Option<Tensor>)> {
+    let (hat, scale) = rms(x, eps)?;
+    let g = g.to_dtype(DType::F32)?;
+    let dw = with_weight.then(|| flat(&(&g * &hat)?)?.sum(0).map_err(crate::Error::from)).transpose()?;
+    let g = g.broadcast_mul(&weight.to_dtype(DType::F32)?)?;
+    let mean = (&g * &hat)?.mean_keepdim(D::Minus1)?;
+    let dx = (g - hat.broadcast_mul(&mean)?)?.broadcast_mul(&scale)?.to_dtype(x.dtype())?;
+    Ok((dx, dw))
+}
+
+/// The numbers less their mean, divided by their standard deviation, f32, and one over it.
+fn standardised(x: &Tensor, eps: f64) -> Result<(Tensor, Tensor)> {
+    let x = x.to_dtype(DType::F32)?;
+    let x = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
+    let scale = (x.sqr()?.mean_keepdim(D::Minus1)? + eps)?.sqrt()?.recip()?;
+    Ok((x.broadcast_mul(&scale)?, scale))
+}
+
+/// Turns by the angles, or back.
+fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor, back: bool) -> Result<Tensor> {
+    let half = x.dim(D::Minus1)? / 2;
+    let (a, b) = (x.narrow(D::Minus1, 0, half)?, x.narrow(D::Minus1, half, half)?);
+    let (ac, bs) = (a.broadcast_mul(cos)?, b.broadcast_mul(sin)?);
+    let (bc, a_s) = (b.broadcast_mul(cos)?, a.broadcast_mul(sin)?);
+    Ok(match back {
+        false => Tensor::cat(&[(ac - bs)?, (bc + a_s)?], D::Minus1)?,
+        true => Tensor::cat(&[(ac + bs)?, (bc - a_s)?], D::Minus1)?,
+    })
+}
+
+pub fn norm_and_rotate(x: &Tensor, heads: &Heads) -> Result<Tensor> {
+    let n = x.dim(2)?;
+    let (weight, bias) = (super::per_head(heads.weight, n)?, super::per_head(heads.bias, n)?);
+    let hat = standardised(x, heads.eps)?.0.to_dtype(x.dtype())?;
+    rotate(&hat.broadcast_mul(&weight)?.broadcast_add(&bias)?, heads.cos, heads.sin, false)
+}
+
+pub fn norm_and_rotate_backward(
+    g: &Tensor,
+    x: &Tensor,
+    heads: &Heads,
+    with_weight: bool,
+) -> Result<(Tensor, Option<(Tensor, Tensor)>)> {
+    let (_, _, n, d) = x.dims4()?;
+    let weight = super::per_head(heads.weight, n)?;
+    let (hat, scale) = standardised(x, heads.eps)?;
+    let g = rotate(g, heads.cos, heads.sin, true)?.to_dtype(DType::F32)?;
+    let rows = heads.weight.dim(0)?;
+    let reduce = |t: &Tensor| super::per_row(&t.reshape(((), n, d))?.sum(0)?, rows);
+    let sums = with_weight.then(|| Ok::<_, crate::Error>((reduce(&(&g * &hat)?)?, reduce(&g)?))).transpose()?;
+    let g = g.broadcast_mul(&weight.to_dtype(DType::F32)?)?;
+    let mean = g.mean_keepdim(D::Minus1)?;
+    let along = (&g * &hat)?.mean_keepdim(D::Minus1)?;
+    let dx = (g.broadcast_sub(&mean)? - hat.broadcast_mul(&along)?)?.broadcast_mul(&scale)?;
+    Ok((dx.to_dtype(x.dtype())?, sums))
+}
+
+/// Each key/value head serves n query heads: [B, kv, S, d] -> [B, kv n, S, d].
+fn repeat(x: &Tensor, n: usize) -> Result<Tensor> {
+    let (b, kv, s, d) = x.dims4()?;
+    match n {
+        1 => Ok(x.contiguous()?),
+        n => Ok(x.unsqueeze(2)?.expand((b, kv, n, s, d))?.reshape((b, kv * n, s, d))?),
+    }
+}
+
+/// Queries as [B, heads, T, d], keys and values as [B, heads, S, d], and the probabilities [B, heads, T, S] in f32.
+fn attend(q: &Tensor, k: &Tensor, v: &Tensor, rows: &Rows) -> Result<[Tensor; 4]> {
+    let (_, _, heads, d) = q.dims4()?;
+    let n = heads / k.dim(1)?;
+    let q = q.transpose(1, 2)?.contiguous()?;
+    let (k, v) = (repeat(k, n)?, repeat(v, n)?);
+    let scores = (q.matmul(&k.t()?)? * (d as f64).powf(-0.5))?;
+    let scores = match rows.mask {
+        Some(mask) => scores.broadcast_add(&mask.to_dtype(scores.dtype())?)?,
+        None => scores,
+    };
+    let p = candle_nn::ops::softmax_last_dim(&scores.to_dtype(DType::F32)?.contiguous()?)?;
+    Ok([q, k, v, p])
+}
+
+pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, rows: &Rows, keep: bool) -> Result<(Tensor, Option<Tensor>)> {
+    let (b, t, heads, d) = q.dims4()?;
+    let [_, _, v, p] = attend(q, k, v, rows)?;
+    let o = p.to_dtype(q.dtype())?.matmul(&v)?.transpose(1, 2)?.reshape((b, t, heads * d))?;
+    // The backward pass takes the probabilities anew: to keep them would cost more than all else.
+    let kept = keep.then(|| Tensor::zeros(1, DType::F32, q.device())).transpose()?;
+    Ok((o, kept))
+}
+
+pub fn attention_backward(
+    g: &Tensor,
+    (q, k, v): (&Tensor, &Tensor, &Tensor),
+    _o: &Tensor,
+    _kept: &Tensor,
+    rows: &Rows,
+) -> Result<(Tensor, Tensor, Tensor)> {
+    let (b, t, heads, d) = q.dims4()?;
+    let kv = k.dim(1)?;
+    let dtype = q.dtype();
+    let [q, k, v, p] = attend(q, k, v, rows)?;
+    let g = g.reshape((b, t, heads, d))?.transpose(1, 2)?.contiguous()?;
+    let dp = g.matmul(&v.t()?)?.to_dtype(DType::F32)?;
+    let along = (&dp * &p)?.sum_keepdim(D::Minus1)?;
+    let ds = ((&p * dp.broadcast_sub(&along)?)? * (d as f64).powf(-0.5))?.to_dtype(dtype)?;
+    let dv = p.to_dtype(dtype)?.t()?.matmul(&g)?;
+    let (dq, dk) = (ds.matmul(&k)?, ds.t()?.matmul(&q)?);
+    let shared = |x: Tensor| -> Result<Tensor> {
+        let x = x.reshape((b, kv, heads / kv, t, d))?;
+        let x = if heads == kv { x.squeeze(2)? } else { x.sum(2)? };
+        Ok(x.transpose(1, 2)?.contiguous()?)
+    };
+    Ok((dq.transpose(1, 2)?.contiguous()?, shared(dk)?, shared(dv)?))
+}
+
+pub fn silu_mul(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    Ok((gate.silu()? * up)?)
+}
+
+pub fn silu_mul_backward(g: &Tensor, gate: Tensor, up: Tensor) -> Result<(Tensor, Tensor)> {
+    let sigmoid = candle_nn::ops::sigmoid(&gate)?;
+    let silu = (&gate * &sigmoid)?;
+    // silu' = s (1 + x (1 - s)) = s + silu (1 - s)
+    let slope = (&sigmoid + (&silu * (1.0 - &sigmoid)?)?)?;
+    Ok((((g * &up)? * slope)?, (g * silu)?))
+}
+
+pub fn cross_entropy(
+    logits: Tensor,
+    targets: &[u32],
+    weights: &[f32],
+    z_loss: f64,
+) -> Result<(Vec<f32>, Vec<f32>, Tensor)> {
+    let device = logits.device();
+    let target = Tensor::new(targets, device)?.unsqueeze(1)?;
+    let max = logits.max_keepdim(D::Minus1)?;
+    let exp = logits.broadcast_sub(&max)?.exp()?;
+    let sum = exp.sum_keepdim(D::Minus1)?;
+    let norm = (sum.log()? + max)?; // logsumexp, [N, 1]
+    let nats = (&norm - logits.gather(&target, 1)?)?.flatten_all()?.to_vec1::<f32>()?;
+    let norms = norm.flatten_all()?.to_vec1::<f32>()?;
+    // d/dlogits = weight (softmax (1 + 2 z_loss logsumexp) - one-hot of the target)
+    let weight = Tensor::new(weights, device)?.unsqueeze(1)?;
+    let factor = ((norm * (2.0 * z_loss))? + 1.0)?.div(&sum)?.mul(&weight)?;
+    let gradient = exp.broadcast_mul(&factor)?.scatter_add(&target, &weight.neg()?, 1)?;
+    Ok((nats, norms, gradient))
+}
