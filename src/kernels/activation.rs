@@ -2,7 +2,7 @@
 
 use super::lanes::Lanes;
 use super::matrix::F32;
-use super::{parallel, vectorised, Out};
+use super::{level, parallel, vectorised, Out};
 
 /// Numbers that a task takes.
 const CHUNK: usize = 1 << 14;
@@ -17,7 +17,7 @@ pub fn add(a: &mut [f32], b: &[f32]) {
     assert_eq!(a.len(), b.len(), "sizes");
     let (n, a, b) = (a.len(), Out::new(a), F32(b.as_ptr()));
     // SAFETY: the pieces lie within a and b and do not overlap.
-    pieces(n, |at, n| unsafe { add_piece(a, b, at, n) });
+    pieces(n, |at, n| unsafe { add_piece(level(), a, b, at, n) });
 }
 
 vectorised! { unsafe fn add_piece(a: Out, b: F32, at: usize, n: usize) = add_any }
@@ -35,7 +35,7 @@ pub fn silu_mul(gate: &[f32], up: &[f32], y: &mut [f32]) {
     assert!(gate.len() == up.len() && gate.len() == y.len(), "sizes");
     let (n, y, gate, up) = (y.len(), Out::new(y), F32(gate.as_ptr()), F32(up.as_ptr()));
     // SAFETY: the pieces lie within all three and do not overlap.
-    pieces(n, |at, n| unsafe { silu_mul_piece(gate, up, y, at, n) });
+    pieces(n, |at, n| unsafe { silu_mul_piece(level(), gate, up, y, at, n) });
 }
 
 vectorised! { unsafe fn silu_mul_piece(gate: F32, up: F32, y: Out, at: usize, n: usize) = silu_mul_any }
@@ -60,7 +60,7 @@ pub fn silu_mul_backward(g: &[f32], gate: &mut [f32], up: &mut [f32]) {
     assert!(gate.len() == up.len() && gate.len() == g.len(), "sizes");
     let (n, g, gate, up) = (g.len(), F32(g.as_ptr()), Out::new(gate), Out::new(up));
     // SAFETY: the pieces lie within all three and do not overlap.
-    pieces(n, |at, n| unsafe { silu_mul_backward_piece(g, gate, up, at, n) });
+    pieces(n, |at, n| unsafe { silu_mul_backward_piece(level(), g, gate, up, at, n) });
 }
 
 vectorised! { unsafe fn silu_mul_backward_piece(g: F32, gate: Out, up: Out, at: usize, n: usize) = silu_mul_backward_any }

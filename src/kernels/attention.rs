@@ -4,7 +4,7 @@
 use super::gemm::{gemm_here, Left};
 use super::lanes::Lanes;
 use super::matrix::{Matrix, F32};
-use super::{parallel, vectorised, Out};
+use super::{level, parallel, vectorised, Out};
 
 /// Queries whose scores are held at a time.
 const BLOCK: usize = 112;
@@ -92,7 +92,13 @@ impl Attention<'_> {
                 let mut normaliser = 0f32;
                 // SAFETY: `part` is read and written in its length; `normaliser` is one number.
                 unsafe {
-                    softmax(Out::new(part), part.len(), self.scale(), Out::new(std::slice::from_mut(&mut normaliser)))
+                    softmax(
+                        level(),
+                        Out::new(part),
+                        part.len(),
+                        self.scale(),
+                        Out::new(std::slice::from_mut(&mut normaliser)),
+                    )
                 };
                 if keep {
                     // SAFETY: this token's place; no other task writes it.
@@ -130,7 +136,17 @@ impl Attention<'_> {
                 let parts = (F32(q[at..at + d].as_ptr()), F32(k[keys..].as_ptr()), F32(v[keys..].as_ptr()));
                 // SAFETY: the spans lie within keys and values (checked above), `scores` has a place for each slot, and the
                 // d numbers of this head of this token are written by this task only.
-                unsafe { query(parts, Out::new(&mut scores), out, at, (d, end - begin, self.strides[2]), self.scale()) }
+                unsafe {
+                    query(
+                        level(),
+                        parts,
+                        Out::new(&mut scores),
+                        out,
+                        at,
+                        (d, end - begin, self.strides[2]),
+                        self.scale(),
+                    )
+                }
             }
         });
     }
@@ -190,6 +206,7 @@ impl Attention<'_> {
                         // SAFETY: the part of both rows within the span, and d numbers of g and o.
                         unsafe {
                             scores_backward(
+                                level(),
                                 parts,
                                 d,
                                 Out::new(&mut p[inner..]),

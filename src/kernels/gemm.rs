@@ -6,7 +6,7 @@
 
 use super::lanes::Lanes;
 use super::matrix::{Bf16, Matrix, Source, F32, Q4K, Q8_0};
-use super::{parallel, vectorised, Out};
+use super::{level, parallel, vectorised, Level, Out};
 
 /// The left operand [m, k]: element (i, j) lies at `i * row + j * column`.
 #[derive(Clone, Copy)]
@@ -75,7 +75,8 @@ unsafe fn product(
     assert!(b.len() >= last(rows, pitch, columns) && pitch >= columns, "the right operand is too short");
     assert!(b.group() == 1 || (pitch % b.group() == 0 && columns % 32 == 0), "quantised rows are whole blocks");
 
-    let (tile_rows, tile_columns) = tile_size();
+    let level = level();
+    let (tile_rows, tile_columns) = tile_size(level);
     let panels = n.div_ceil(tile_columns);
     let strips = m.div_ceil(tile_rows);
     // Few panels: the rows are split as well, though each piece then packs the panel anew.
@@ -99,7 +100,7 @@ unsafe fn product(
                     a.data.as_ptr().add(first * a.row + from * a.column),
                     (a.row, a.column),
                     to,
-                    tile_rows.min(m - first),
+                    (tile_rows, tile_rows.min(m - first)),
                     depth,
                 )
             }
@@ -113,12 +114,12 @@ unsafe fn product(
             // SAFETY: all operands are long enough (checked above); each task writes its own columns and rows of c.
             unsafe {
                 let left = left.at(0) as *const f32;
-                let job = Job { left, c, m, depth, stride, from, first, columns, span, pitch, transposed, add };
+                let job = Job { level, left, c, m, depth, stride, from, first, columns, span, pitch, transposed, add };
                 match b {
-                    Matrix::F32(b) => block_f32(F32(b.as_ptr()), job),
-                    Matrix::Bf16(b) => block_bf16(Bf16(b.as_ptr().cast()), job),
-                    Matrix::Q8_0(b) => block_q8_0(Q8_0(b.as_ptr()), job),
-                    Matrix::Q4K(b) => block_q4k(Q4K(b.as_ptr()), job),
+                    Matrix::F32(b) => block_f32(job.level, F32(b.as_ptr()), job),
+                    Matrix::Bf16(b) => block_bf16(job.level, Bf16(b.as_ptr().cast()), job),
+                    Matrix::Q8_0(b) => block_q8_0(job.level, Q8_0(b.as_ptr()), job),
+                    Matrix::Q4K(b) => block_q4k(job.level, Q4K(b.as_ptr()), job),
                 }
             }
         });
@@ -126,14 +127,14 @@ unsafe fn product(
 }
 
 /// Rows and columns of the tile that stays in registers.
-fn tile_size() -> (usize, usize) {
+fn tile_size(level: Level) -> (usize, usize) {
     #[cfg(target_arch = "x86_64")]
     use super::lanes::{Avx2, Avx512};
-    let (rows, vectors) = match super::level() {
+    let (rows, vectors) = match level {
         #[cfg(target_arch = "x86_64")]
-        super::Level::Avx512 => Avx512::TILE,
+        Level::Avx512 => Avx512::TILE,
         #[cfg(target_arch = "x86_64")]
-        super::Level::Avx2 => Avx2::TILE,
+        Level::Avx2 => Avx2::TILE,
         _ => super::lanes::Portable::TILE,
     };
     (rows, 16 * vectors)
@@ -142,6 +143,7 @@ fn tile_size() -> (usize, usize) {
 /// One panel of columns against some strips of rows.
 #[derive(Clone, Copy)]
 struct Job {
+    level: Level,
     left: *const f32,
     c: Out,
     m: usize,
@@ -263,8 +265,13 @@ unsafe fn pack_turned<L: Lanes, B: Source>(b: B, job: Job, panel: *mut f32, vect
 }
 
 /// `rows` rows of the left operand, k by k.
-unsafe fn pack_left(a: *const f32, (row, column): (usize, usize), to: *mut f32, rows: usize, depth: usize) {
-    let (tile_rows, _) = tile_size();
+unsafe fn pack_left(
+    a: *const f32,
+    (row, column): (usize, usize),
+    to: *mut f32,
+    (tile_rows, rows): (usize, usize),
+    depth: usize,
+) {
     for i in 0..tile_rows {
         let (mut from, mut to) = (a.add(i.min(rows - 1) * row), to.add(i));
         for _ in 0..depth {

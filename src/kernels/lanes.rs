@@ -31,7 +31,6 @@ pub trait Lanes: Copy {
     unsafe fn div(self, other: Self) -> Self;
     unsafe fn max(self, other: Self) -> Self;
     unsafe fn min(self, other: Self) -> Self;
-    unsafe fn sqrt(self) -> Self;
     /// To the nearest whole number, even at ties.
     unsafe fn round(self) -> Self;
     /// 2 to the power of whole numbers from -126 to 127.
@@ -171,10 +170,6 @@ impl Lanes for Portable {
         self.zip(other, |a, b| if a < b { a } else { b })
     }
     #[inline(always)]
-    unsafe fn sqrt(self) -> Self {
-        self.each(f32::sqrt)
-    }
-    #[inline(always)]
     unsafe fn round(self) -> Self {
         self.each(f32::round_ties_even)
     }
@@ -300,10 +295,6 @@ mod x86 {
         #[inline(always)]
         unsafe fn min(self, other: Self) -> Self {
             Avx512(_mm512_min_ps(self.0, other.0))
-        }
-        #[inline(always)]
-        unsafe fn sqrt(self) -> Self {
-            Avx512(_mm512_sqrt_ps(self.0))
         }
         #[inline(always)]
         unsafe fn round(self) -> Self {
@@ -452,10 +443,6 @@ mod x86 {
         #[inline(always)]
         unsafe fn min(self, other: Self) -> Self {
             self.zip(other, |a, b| _mm256_min_ps(a, b))
-        }
-        #[inline(always)]
-        unsafe fn sqrt(self) -> Self {
-            Avx2(_mm256_sqrt_ps(self.0), _mm256_sqrt_ps(self.1))
         }
         #[inline(always)]
         unsafe fn round(self) -> Self {

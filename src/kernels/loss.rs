@@ -1,7 +1,7 @@
 //! Cross entropy over a large vocabulary.
 
 use super::lanes::Lanes;
-use super::{parallel, vectorised, Out};
+use super::{level, parallel, vectorised, Out};
 
 /// For each row of `n` logits: cross entropy in nats against its target, and its log-normaliser. The logits become the gradient
 /// of `sum of weight * (nats + z_loss * normaliser^2)`.
@@ -25,7 +25,7 @@ pub fn cross_entropy(
         // SAFETY: row `row` of the logits and its place in the results are this task's; the target is within the row.
         unsafe {
             let logit = *logits.at(row * n + target);
-            row_gradient(logits, row * n, n, weights[row], z_loss, normalisers, row);
+            row_gradient(level(), logits, row * n, n, weights[row], z_loss, normalisers, row);
             *logits.at(row * n + target) -= weights[row];
             *nats.at(row) = *normalisers.at(row) - logit;
         }

@@ -20,6 +20,7 @@ pub const Q4K_BYTES: usize = 144;
 
 impl Matrix<'_> {
     /// Numbers in it.
+    #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
         match self {
             Matrix::F32(s) => s.len(),
@@ -27,10 +28,6 @@ impl Matrix<'_> {
             Matrix::Q8_0(s) => s.len() / Q8_0_BYTES * 32,
             Matrix::Q4K(s) => s.len() / Q4K_BYTES * 256,
         }
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// Rows must consist of whole groups of this many numbers.

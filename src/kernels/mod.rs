@@ -72,17 +72,20 @@ pub fn level() -> Level {
     }
 }
 
-/// Makes all kernels use a level, or the best if the processor lacks it; for tests and measurements.
+/// Makes all kernels use a level, or the best if the processor lacks it.
+#[cfg(test)]
 pub fn set_level(level: Level) {
     LEVEL.store(level.min(best_level()) as u8, Ordering::Relaxed);
 }
 
-/// Defines a function that runs `$inner::<L>` with the best vectors there are. `$inner` must be `#[inline(always)]`.
+/// Defines a function that runs `$inner::<L>` with the vectors that its first argument, a [`Level`], names; the processor must
+/// have them. `$inner` must be `#[inline(always)]`.
 macro_rules! vectorised {
     ($(#[$meta:meta])* $vis:vis unsafe fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $inner:ident) => {
         $(#[$meta])*
         #[allow(clippy::too_many_arguments)]
-        $vis unsafe fn $name($($arg: $ty),*) {
+        $vis unsafe fn $name(level: $crate::kernels::Level, $($arg: $ty),*) {
+            let _ = level;
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx512f,avx512bw,avx2,fma,f16c")]
@@ -95,7 +98,7 @@ macro_rules! vectorised {
                 unsafe fn avx2($($arg: $ty),*) {
                     $inner::<$crate::kernels::lanes::Avx2>($($arg),*)
                 }
-                match $crate::kernels::level() {
+                match level {
                     $crate::kernels::Level::Avx512 => return avx512($($arg),*),
                     $crate::kernels::Level::Avx2 => return avx2($($arg),*),
                     $crate::kernels::Level::Portable => {}

@@ -2,7 +2,7 @@
 
 use super::lanes::Lanes;
 use super::matrix::F32;
-use super::{parallel, vectorised, Out};
+use super::{level, parallel, vectorised, Out};
 
 /// Rows that a task takes.
 const CHUNK: usize = 16;
@@ -16,7 +16,7 @@ pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) {
     parallel(rows.div_ceil(CHUNK), 4 * rows * n, |task| {
         for row in task * CHUNK..rows.min((task + 1) * CHUNK) {
             // SAFETY: row `row` lies within x and y, and no other task writes it.
-            unsafe { rms_row(x, w, eps, y, row, n) }
+            unsafe { rms_row(level(), x, w, eps, y, row, n) }
         }
     });
 }
@@ -53,7 +53,7 @@ pub fn rms_norm_backward(g: &[f32], x: &[f32], weight: &[f32], eps: f32, dx: &mu
         // In the order of the rows, so that the sum is the same each time.
         for row in 0..rows {
             // SAFETY: row `row` lies within x and g, and dw is as long as a row.
-            unsafe { rms_weight_row(F32(x.as_ptr()), F32(g.as_ptr()), eps, Out::new(dw), row, n) }
+            unsafe { rms_weight_row(level(), F32(x.as_ptr()), F32(g.as_ptr()), eps, Out::new(dw), row, n) }
         }
     }
     let dx = Out::new(dx);
@@ -61,7 +61,7 @@ pub fn rms_norm_backward(g: &[f32], x: &[f32], weight: &[f32], eps: f32, dx: &mu
     parallel(rows.div_ceil(CHUNK), 8 * rows * n, |task| {
         for row in task * CHUNK..rows.min((task + 1) * CHUNK) {
             // SAFETY: row `row` lies within x, g and dx, and no other task writes it.
-            unsafe { rms_backward_row(g, x, w, eps, dx, row, n) }
+            unsafe { rms_backward_row(level(), g, x, w, eps, dx, row, n) }
         }
     });
 }
@@ -142,7 +142,7 @@ impl Rotary<'_> {
                     let at = row * width + head * d;
                     let (w, b) = (F32(self.weight[head * d..].as_ptr()), F32(self.bias[head * d..].as_ptr()));
                     // SAFETY: head `head` of row `row` lies within x and y, and no other task writes it.
-                    unsafe { rotary_head(F32(x[at..at + d].as_ptr()), (w, b), angles, self.eps, y, at, d) }
+                    unsafe { rotary_head(level(), F32(x[at..at + d].as_ptr()), (w, b), angles, self.eps, y, at, d) }
                 }
             }
         });
@@ -169,7 +169,7 @@ impl Rotary<'_> {
             let w = F32(self.weight[head * d..].as_ptr());
             // SAFETY: head `head` of row `row` lies within g, x, dx and the sums; no other task writes that part of dx, and
             // the sums of a head belong to one task.
-            unsafe { rotary_backward_head(operands, w, angles, self.eps, dx, at, d, wanted, sums, head * d) }
+            unsafe { rotary_backward_head(level(), operands, w, angles, self.eps, dx, at, d, wanted, sums, head * d) }
         };
         if wanted {
             // A head to a task: its sums run over the rows in their order.

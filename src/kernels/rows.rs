@@ -5,7 +5,7 @@
 
 use super::lanes::Lanes;
 use super::matrix::{Bf16, Matrix, Source, F32, Q4K, Q8_0};
-use super::{parallel, vectorised, Out};
+use super::{level, parallel, vectorised, Out};
 
 /// `y = x w^T` for x [m, k], w [n, k], y [m, n]; all row-major and dense.
 ///
@@ -24,10 +24,10 @@ pub fn rows(x: &[f32], w: Matrix, y: &mut [f32], (m, n, k): (usize, usize, usize
         // SAFETY: sizes were checked above, and each task writes columns `begin..end` of y only.
         unsafe {
             match w {
-                Matrix::F32(w) => chunk_f32(x, F32(w.as_ptr()), to, (m, n, k), begin, end),
-                Matrix::Bf16(w) => chunk_bf16(x, Bf16(w.as_ptr().cast()), to, (m, n, k), begin, end),
-                Matrix::Q8_0(w) => chunk_q8_0(x, Q8_0(w.as_ptr()), to, (m, n, k), begin, end),
-                Matrix::Q4K(w) => chunk_q4k(x, Q4K(w.as_ptr()), to, (m, n, k), begin, end),
+                Matrix::F32(w) => chunk_f32(level(), x, F32(w.as_ptr()), to, (m, n, k), begin, end),
+                Matrix::Bf16(w) => chunk_bf16(level(), x, Bf16(w.as_ptr().cast()), to, (m, n, k), begin, end),
+                Matrix::Q8_0(w) => chunk_q8_0(level(), x, Q8_0(w.as_ptr()), to, (m, n, k), begin, end),
+                Matrix::Q4K(w) => chunk_q4k(level(), x, Q4K(w.as_ptr()), to, (m, n, k), begin, end),
             }
         }
     });

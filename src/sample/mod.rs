@@ -186,7 +186,6 @@ impl<'v> Decoder<'v> {
     ) -> Result<Self> {
         let transformer = &view.transformer;
         let layout = view.model.layout();
-        let device = transformer.device();
         let opening = layout.image_head(height, width)?.map(Piece::Token);
         let guidance = (options.guidance != 1.0).then_some(options.guidance);
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
@@ -218,7 +217,6 @@ impl<'v> Decoder<'v> {
             source.extend(vec![prompts.len() as u32; pictures]);
         }
         let first: Vec<usize> = source.iter().map(|&row| begin[row as usize]).collect();
-        let source = Tensor::new(source, device)?;
         let mut decoder = Decoder {
             view,
             cache: cache.select_rows(&source)?,
@@ -250,7 +248,7 @@ impl<'v> Decoder<'v> {
         if self.guidance.is_some() {
             rows.extend(rows.clone());
         }
-        let slot = self.cache.filled();
+        let slot = self.cache.filled()[0];
         let positions: Vec<Vec<u32>> =
             self.first.iter().map(|&f| ((slot - f) as u32..(slot - f + new) as u32).collect()).collect();
         let span = |first: usize| move |new: usize| (first as u32, (slot + new + 1) as u32);

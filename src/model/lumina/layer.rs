@@ -170,7 +170,7 @@ impl Layer {
         index: usize,
         config: &Config,
         context: &Context,
-        mut cache: Option<&mut LayerCache>,
+        mut cache: Option<(&mut LayerCache, &[usize])>,
     ) -> Result<Tensor> {
         let y = match config.swin_norm {
             true => self.norm_in(&self.attention(x, config, context, cache.take())?, config)?,
@@ -215,16 +215,16 @@ impl Layer {
         h: &Tensor,
         config: &Config,
         context: &Context,
-        cache: Option<&mut LayerCache>,
+        cache: Option<(&mut LayerCache, &[usize])>,
     ) -> Result<Tensor> {
         let [q, k, v] = self.project(h, config)?;
         let q = ops::norm_and_rotate(&q, &heads(&self.q_norm, context)?)?;
         let k = ops::norm_and_rotate(&k, &heads(&self.k_norm, context)?)?;
         let (k, v) = (k.transpose(1, 2)?, v.transpose(1, 2)?);
         // Tokens that continue a sequence get the same whether they come alone or several at once.
-        let one_by_one = cache.as_ref().is_some_and(|c| c.filled > 0);
+        let one_by_one = cache.as_ref().is_some_and(|(_, filled)| filled.iter().any(|&n| n > 0));
         let (k, v) = match cache {
-            Some(cache) => cache.append(&k, &v)?,
+            Some((cache, filled)) => cache.append(&k, &v, filled)?,
             None => (k, v),
         };
         let (mixed, _) = ops::attention(&q, &k, &v, &rows(context, one_by_one), false)?;

@@ -44,43 +44,56 @@ impl Context<'_> {
     }
 }
 
-/// Keys and values of one layer, [B, kv_heads, capacity, head_dim], filled from the front.
+/// Keys and values of one layer, [B, kv_heads, capacity, head_dim].
 pub struct LayerCache {
     keys: Tensor,
     values: Tensor,
-    pub(super) filled: usize,
 }
 
-/// Keys and values of all layers.
+/// Keys and values of all layers. Each row is filled from the front, and need not be filled as far as the others.
 pub struct Cache {
     layers: Vec<LayerCache>,
+    filled: Vec<usize>,
 }
 
 impl Cache {
-    /// Slots filled so far.
-    pub fn filled(&self) -> usize {
-        self.layers.first().map_or(0, |l| l.filled)
+    /// Slots filled so far, of each row.
+    pub fn filled(&self) -> &[usize] {
+        &self.filled
     }
 
-    /// A cache whose batch has these rows of this one, in this order; `rows` is u32.
-    pub fn select_rows(&self, rows: &Tensor) -> Result<Cache> {
-        let select = |t: &Tensor| t.index_select(rows, 0);
-        let layers = self
-            .layers
-            .iter()
-            .map(|l| Ok(LayerCache { keys: select(&l.keys)?, values: select(&l.values)?, filled: l.filled }));
-        Ok(Cache { layers: layers.collect::<Result<_>>()? })
+    /// Forgets what stands behind the first `filled` slots of each row.
+    pub fn truncate(&mut self, filled: &[usize]) {
+        self.filled.iter_mut().zip(filled).for_each(|(now, &keep)| *now = keep.min(*now));
+    }
+
+    /// A cache whose batch has these rows of this one, in this order.
+    pub fn select_rows(&self, rows: &[u32]) -> Result<Cache> {
+        let Some(device) = self.layers.first().map(|l| l.keys.device()) else {
+            return Ok(Cache { layers: vec![], filled: vec![] });
+        };
+        let index = Tensor::new(rows, device)?;
+        let select = |t: &Tensor| t.index_select(&index, 0);
+        let layers = self.layers.iter().map(|l| Ok(LayerCache { keys: select(&l.keys)?, values: select(&l.values)? }));
+        let filled = rows.iter().map(|&row| self.filled[row as usize]).collect();
+        Ok(Cache { layers: layers.collect::<Result<_>>()?, filled })
     }
 }
 
 impl LayerCache {
-    /// Puts the new keys and values behind the old ones and returns all of them.
-    pub(super) fn append(&mut self, k: &Tensor, v: &Tensor) -> Result<(Tensor, Tensor)> {
-        let new = k.dim(2)?;
-        self.keys.slice_set(&k.contiguous()?, 2, self.filled)?;
-        self.values.slice_set(&v.contiguous()?, 2, self.filled)?;
-        self.filled += new;
-        Ok((self.keys.narrow(2, 0, self.filled)?, self.values.narrow(2, 0, self.filled)?))
+    /// Puts each row's new keys and values behind its `filled` old ones; returns all slots up to the last one filled.
+    pub(super) fn append(&mut self, k: &Tensor, v: &Tensor, filled: &[usize]) -> Result<(Tensor, Tensor)> {
+        let (k, v) = (k.contiguous()?, v.contiguous()?);
+        let mut row = 0;
+        // Rows filled equally far are written at once.
+        for run in filled.chunk_by(|a, b| a == b) {
+            for (all, new) in [(&self.keys, &k), (&self.values, &v)] {
+                all.narrow(0, row, run.len())?.slice_set(&new.narrow(0, row, run.len())?, 2, run[0])?;
+            }
+            row += run.len();
+        }
+        let end = filled.iter().max().map_or(0, |filled| filled + k.dims()[2]);
+        Ok((self.keys.narrow(2, 0, end)?, self.values.narrow(2, 0, end)?))
     }
 }
 
@@ -203,8 +216,8 @@ impl Transformer {
     pub fn new_cache(&self, rows: usize, capacity: usize) -> Result<Cache> {
         let shape = (rows, self.config.kv_heads, capacity, self.config.head_dim);
         let zeros = || Tensor::zeros(shape, self.dtype(), self.device());
-        let layers = (0..self.config.layers).map(|_| Ok(LayerCache { keys: zeros()?, values: zeros()?, filled: 0 }));
-        Ok(Cache { layers: layers.collect::<Result<_>>()? })
+        let layers = (0..self.config.layers).map(|_| Ok(LayerCache { keys: zeros()?, values: zeros()? }));
+        Ok(Cache { layers: layers.collect::<Result<_>>()?, filled: vec![0; rows] })
     }
 
     /// Hidden states behind the final norm, [B, T, hidden], of input embeddings [B, T, hidden].
@@ -212,8 +225,11 @@ impl Transformer {
         let mut x = x.clone();
         for (index, layer) in self.layers.iter().enumerate() {
             context.stop.check()?;
-            let cache = cache.as_deref_mut().map(|c| &mut c.layers[index]);
+            let cache = cache.as_deref_mut().map(|c| (&mut c.layers[index], c.filled.as_slice()));
             x = layer.forward(&x, index, &self.config, context, cache)?;
+        }
+        if let Some(cache) = cache {
+            cache.filled.iter_mut().for_each(|filled| *filled += x.dims()[1]);
         }
         ops::rms_norm(&x, &self.norm, self.config.rms_norm_eps)
     }

@@ -170,3 +170,163 @@ fn per_row(heads: &Tensor, n: usize) -> Result<Tensor> {
         false => Ok(heads.reshape((n, all / n, d))?.sum(1)?),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::{best_level, set_level, Level};
+    use crate::model::weight::Format;
+    use candle_core::{DType, Device};
+
+    fn random(dims: &[usize]) -> Tensor {
+        Tensor::randn(0f32, 1.0, dims, &Device::Cpu).unwrap()
+    }
+
+    fn assert_close(found: &Tensor, expected: &Tensor, what: &str) {
+        assert_eq!(found.dims(), expected.dims(), "{what}");
+        let size = expected.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+        let gap = (found - expected).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+        assert!(gap <= 2e-5 * size, "{what}: {gap} against {size}");
+    }
+
+    /// Held while the level of vectors matters: it is one for the whole process.
+    static LEVEL: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
+    /// Runs with each kind of vectors that this processor has.
+    fn at_each_level(f: impl Fn()) {
+        let _level = LEVEL.lock().unwrap_or_else(|e| e.into_inner());
+        for level in [Level::Portable, Level::Avx2, Level::Avx512] {
+            if level <= best_level() {
+                set_level(level);
+                f();
+            }
+        }
+    }
+
+    /// Results of an operation by the kernels and by candle's operations.
+    fn both<R>(f: impl Fn() -> Result<R>) -> (R, R) {
+        (f().unwrap(), plainly(|| f().unwrap()))
+    }
+
+    #[test]
+    fn kernels_give_what_plain_operations_give_at_every_level_of_vectors() {
+        at_each_level(|| {
+            for (rows, inner, out) in [(3, 40, 37), (250, 96, 70), (1, 512, 5)] {
+                let (x, g) = (random(&[1, rows, inner]), random(&[1, rows, out]));
+                let weight = Weight::Dense(random(&[out, inner]));
+                let (own, plain) = both(|| linear(&x, &weight));
+                assert_close(&own, &plain, "linear");
+                let (own, plain) = both(|| input_gradient(&g, &weight, None));
+                assert_close(&own, &plain, "input gradient");
+                let (own, plain) = both(|| input_gradient(&g, &weight, Some(random(&[1, rows, inner]).zeros_like()?)));
+                assert_close(&own, &plain, "added input gradient");
+                let (own, plain) = both(|| weight_gradient(&g, &x));
+                assert_close(&own, &plain, "weight gradient");
+            }
+            let (x, g, w) = (random(&[2, 5, 70]), random(&[2, 5, 70]), random(&[70]));
+            let (own, plain) = both(|| rms_norm(&x, &w, 1e-5));
+            assert_close(&own, &plain, "rms norm");
+            let (own, plain) = both(|| rms_norm_backward(&g, &x, &w, 1e-5, true));
+            assert_close(&own.0, &plain.0, "rms norm backward");
+            assert_close(&own.1.unwrap(), &plain.1.unwrap(), "rms norm's weight");
+            let (gate, up) = (random(&[2, 5, 70]), random(&[2, 5, 70]));
+            let (own, plain) = both(|| silu_mul(&gate, &up));
+            assert_close(&own, &plain, "silu");
+            let (own, plain) = both(|| silu_mul_backward(&g, gate.copy()?, up.copy()?));
+            assert_close(&own.0, &plain.0, "gate");
+            assert_close(&own.1, &plain.1, "up");
+            let logits = (random(&[6, 91]) * 4.0).unwrap();
+            let (targets, weights) = ([3, 90, 0, 17, 16, 15], [0.5, 0.25, 1.0, 0.0, 2.0, 0.1]);
+            let (own, plain) = both(|| cross_entropy(logits.copy()?, &targets, &weights, 1e-2));
+            let vector = |v: Vec<f32>| Tensor::new(v, &Device::Cpu).unwrap();
+            assert_close(&vector(own.0), &vector(plain.0), "nats");
+            assert_close(&vector(own.1), &vector(plain.1), "normalisers");
+            assert_close(&own.2, &plain.2, "gradient of logits");
+        });
+    }
+
+    #[test]
+    fn attention_and_its_gradients_are_those_of_plain_operations() {
+        at_each_level(|| {
+            for (b, t, heads, kv, d) in [(2, 9, 4, 4, 8), (1, 150, 4, 2, 24), (2, 130, 6, 2, 16)] {
+                let (cos, sin) = (random(&[1, t, 1, d / 2]), random(&[1, t, 1, d / 2]));
+                let (weight, bias) = (random(&[2, d]), random(&[2, d]));
+                let of = Heads { weight: &weight, bias: &bias, eps: 1e-5, cos: &cos, sin: &sin };
+                let (x, g) = (random(&[b, t, heads, d]), random(&[b, t, heads, d]));
+                let (own, plain) = both(|| norm_and_rotate(&x, &of));
+                assert_close(&own, &plain, "norm and rotation");
+                let (own, plain) = both(|| norm_and_rotate_backward(&g, &x, &of, true));
+                assert_close(&own.0, &plain.0, "norm and rotation backward");
+                let ((own_w, own_b), (plain_w, plain_b)) = (own.1.unwrap(), plain.1.unwrap());
+                assert_close(&own_w, &plain_w, "norm's weight");
+                assert_close(&own_b, &plain_b, "norm's bias");
+
+                // Row 0 begins at slot 0, row 1 later; earlier slots see themselves.
+                let span = |row: u32, i: u32| if i < row { (i, i + 1) } else { (row, i + 1) };
+                let spans: Vec<_> = (0..b as u32).flat_map(|r| (0..t as u32).map(move |i| span(3 * r, i))).collect();
+                let bias = |(i, &(from, to)): (usize, &(u32, u32))| {
+                    let _ = i;
+                    (0..t as u32)
+                        .map(|s| if s >= from && s < to { 0.0 } else { f32::NEG_INFINITY })
+                        .collect::<Vec<f32>>()
+                };
+                let mask =
+                    Tensor::new(spans.iter().enumerate().flat_map(bias).collect::<Vec<_>>(), &Device::Cpu).unwrap();
+                let mask = mask.reshape((b, 1, t, t)).unwrap();
+                let seen = Rows { spans: &spans, mask: Some(&mask), one_by_one: false };
+                let (q, g) = (random(&[b, t, heads, d]), random(&[b, t, heads * d]));
+                let view = |x: &Tensor| x.transpose(1, 2).unwrap();
+                let (k, v) = (random(&[b, t, kv, d]), random(&[b, t, kv, d]));
+                let (k, v) = (view(&k), view(&v));
+                let (own, plain) = both(|| attention(&q, &k, &v, &seen, true));
+                assert_close(&own.0, &plain.0, "attention");
+                let alone = Rows { one_by_one: true, ..seen };
+                assert_close(&attention(&q, &k, &v, &alone, false).unwrap().0, &plain.0, "attention, one by one");
+                let seen = Rows { one_by_one: false, ..alone };
+                let kept = own.1.unwrap();
+                let (own, plain) = both(|| attention_backward(&g, (&q, &k, &v), &own.0, &kept, &seen));
+                assert_close(&own.0, &plain.0, "queries");
+                assert_close(&own.1, &plain.1, "keys");
+                assert_close(&own.2, &plain.2, "values");
+            }
+        });
+    }
+
+    #[test]
+    fn quantised_and_bf16_weights_count_as_the_numbers_they_stand_for() {
+        at_each_level(|| {
+            let whole = random(&[48, 512]);
+            for format in [Format::Bf16, Format::Q8_0, Format::Q4K] {
+                let weight = format.weight(whole.clone()).unwrap();
+                let dense = Weight::Dense(weight.to_f32().unwrap());
+                let narrow = |rows: usize| (random(&[rows, 512]), random(&[rows, 48]));
+                for (x, g) in [narrow(3), narrow(200)] {
+                    let name = format.name();
+                    let (own, plain) = (linear(&x, &weight).unwrap(), linear(&x, &dense).unwrap());
+                    assert_close(&own, &plain, name);
+                    let own = input_gradient(&g, &weight, None).unwrap();
+                    assert_close(&own, &input_gradient(&g, &dense, None).unwrap(), name);
+                }
+                let rows = weight.rows(&[5, 6, 40]).unwrap().to_f32().unwrap();
+                let ids = Tensor::new(&[5u32, 6, 40], &Device::Cpu).unwrap();
+                assert_close(&rows, &dense.to_f32().unwrap().index_select(&ids, 0).unwrap(), "rows");
+                // Half a byte costs some tenth, a byte some hundredth of a number's size.
+                let error = (weight.to_f32().unwrap() - &whole).unwrap().sqr().unwrap().mean_all().unwrap();
+                let limit = if format == Format::Q4K { 0.1 } else { 0.01 };
+                assert!(error.to_dtype(DType::F32).unwrap().to_scalar::<f32>().unwrap().sqrt() < limit);
+            }
+        });
+    }
+
+    #[test]
+    fn a_few_rows_give_the_same_bits_whatever_rows_are_beside_them() {
+        let _level = LEVEL.lock().unwrap_or_else(|e| e.into_inner());
+        let bits = |t: Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let x = random(&[9, 300]);
+        let weight = Weight::Dense(random(&[131, 300]));
+        let together = bits(linear(&x, &weight).unwrap());
+        let alone: Vec<f32> =
+            (0..9).flat_map(|i| bits(linear(&x.narrow(0, i, 1).unwrap(), &weight).unwrap())).collect();
+        assert!(together == alone);
+    }
+}

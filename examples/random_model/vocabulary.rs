@@ -1,0 +1,68 @@
+//! A vocabulary with every name and id that Lumina's layout needs, and a byte-level BPE of made-up words behind them.
+
+use serde_json::{json, Value};
+use sitter::{Error, Result};
+use std::collections::BTreeMap;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+
+const CODES: usize = 8192;
+/// The id behind the reserved names.
+const FIRST_TEXT: usize = 16384;
+
+/// `tokenizer.json` with `size` tokens: markers 0 to 3, the image codes, `<eoss>` 8196, `<racm3:break>` 8197, then
+/// `<reservedN>` with id N + 4 (the separator, the newline and the sizes are among them), then text.
+pub fn tokenizer(size: usize) -> Result<Value> {
+    let mut bytes: Vec<char> = ByteLevel::alphabet().into_iter().collect();
+    bytes.sort();
+    if size < FIRST_TEXT + bytes.len() {
+        let message = format!("{size} is too small; at least {} are needed", FIRST_TEXT + bytes.len());
+        return Err(Error::invalid("--vocabulary", message));
+    }
+    let mut names: Vec<String> = ["<s>", "<pad>", "</s>", "<unk>"].map(String::from).into();
+    names.extend((0..CODES).map(code_name));
+    names.extend(["<eoss>", "<racm3:break>"].map(String::from));
+    names.extend((names.len()..FIRST_TEXT).map(|id| format!("<reserved{:05}>", id - 4)));
+    names.extend(bytes.into_iter().map(String::from));
+    let words = words(size - names.len());
+    let merges: Vec<(String, String)> = words.iter().map(|word| split_last(word)).collect();
+    names.extend(words);
+    let vocabulary: BTreeMap<&String, usize> = names.iter().enumerate().map(|(id, name)| (name, id)).collect();
+    let marker = |id: usize| {
+        json!({"id": id, "content": names[id], "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true})
+    };
+    let markers = [0, 1, 2, 3].map(marker);
+    let bytes = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+    Ok(json!({"version": "1.0", "truncation": null, "padding": null, "added_tokens": markers,
+        "normalizer": null, "pre_tokenizer": bytes, "post_processor": null, "decoder": bytes,
+        "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "vocab": vocabulary, "merges": merges}}))
+}
+
+/// Letters A to J for the digits, and a last one that says nothing.
+fn code_name(index: usize) -> String {
+    let letters: String = index.to_string().bytes().map(|digit| (digit - b'0' + b'A') as char).collect();
+    format!("IMGIMG{letters}Z")
+}
+
+/// `count` strings of letters, with and without a blank (`Ġ`) in front, each one letter longer than one before it.
+fn words(count: usize) -> Vec<String> {
+    let letters = || ('a'..='z').map(String::from);
+    let longer = |shorter: &[String]| -> Vec<String> {
+        shorter.iter().flat_map(|s| letters().map(move |l| format!("{s}{l}"))).collect()
+    };
+    let (mut inside, mut first): (Vec<_>, Vec<_>) = (letters().collect(), longer(&["Ġ".to_string()]));
+    let mut words = first.clone();
+    while words.len() < count {
+        (inside, first) = (longer(&inside), longer(&first));
+        words.extend_from_slice(&inside);
+        words.extend_from_slice(&first);
+    }
+    words.truncate(count);
+    words
+}
+
+fn split_last(word: &str) -> (String, String) {
+    let at = word.char_indices().next_back().map_or(0, |(at, _)| at);
+    (word[..at].to_string(), word[at..].to_string())
+}
