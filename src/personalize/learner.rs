@@ -224,12 +224,21 @@ impl<'m> Learner<'m> {
 
     /// The view with everything that learns put in, so that gradients flow to it.
     fn tracked_view(&self) -> Result<Personalized<'m>> {
+        self.view_with(|value| value.as_tensor().clone())
+    }
+
+    /// The model with what it has learned so far, to draw with until the next step. Nothing in it is tracked.
+    pub(super) fn learned_view(&self) -> Result<Personalized<'m>> {
+        self.view_with(|value| value.as_tensor().detach())
+    }
+
+    fn view_with(&self, value: impl Fn(&Var) -> Tensor) -> Result<Personalized<'m>> {
         let mut view = self.view.clone();
         let dtype = view.transformer.dtype();
         for parameter in &self.parameters {
-            let value = parameter.value.as_tensor();
+            let value = value(&parameter.value);
             match parameter.place {
-                Place::Vectors => view.vectors = Some(value.clone()),
+                Place::Vectors => view.vectors = Some(value),
                 Place::Weight(layer, number) => {
                     *view.transformer.layers[layer].weights_mut()[number].1 = value.to_dtype(dtype)?;
                 }
