@@ -249,6 +249,8 @@ inline std::string build_info() { return sitter_build_info_json(); }
 inline bool has_feature(const std::string &name) { return sitter_has_feature(name.c_str()) == 1; }
 inline std::string devices() { return detail::text(sitter_devices_json); }
 
+class Tokens;
+
 /// Events and controls of one long call.
 class Run : public detail::Owned<sitter_run> {
 public:
