@@ -113,7 +113,7 @@
 /*
  Raised by each release that adds something.
  */
-#define SITTER_ABI_MINOR 0
+#define SITTER_ABI_MINOR 1
 
 /*
  Reference pictures of one subject, three to five as a rule, with a caption for each or for none. Builder handle.
@@ -253,7 +253,7 @@ typedef int32_t (*sitter_event_fn)(void *user_data, const struct sitter_event *e
 #define SITTER_E_WRONG_HANDLE 103
 
 /*
- The object has been used up: a run serves one call.
+ The object is not ready for it, or has been used up: a run serves one call.
  */
 #define SITTER_E_INVALID_STATE 104
 
@@ -724,6 +724,18 @@ sitter_status sitter_run_snapshot(const struct sitter_run *run,
                                   struct sitter_event *event,
                                   size_t event_size,
                                   struct sitter_error **err);
+
+/*
+ The tokens drawn so far of picture `picture`, from 0, of those that the call is drawing or drew last: its complete rows,
+ which can be decoded as they are. Training draws too, if its options ask for it. SITTER_E_INVALID_STATE while no row is
+ complete, or if there is no such picture. The caller owns the result; free it with `sitter_tokens_free`. Any thread, also
+ inside the event function, which cannot decode: another thread can, with an engine that takes two jobs. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_run_tokens(const struct sitter_run *run,
+                                uint32_t picture,
+                                struct sitter_tokens **out,
+                                struct sitter_error **err);
 
 /*
  Frees options. NULL does nothing. Any thread. Since 1.0.
@@ -1256,6 +1268,25 @@ SITTER_API
 sitter_status sitter_train_options_set_random_crop(struct sitter_train_options *options,
                                                    int32_t random_crop,
                                                    struct sitter_error **err);
+
+/*
+ Steps, of both stages together, between two pictures of the subject that are drawn for people to look at while it is
+ learned; each takes as long as drawing a picture does, and changes nothing about the result. 0 for none, at most 1
+ 000 000, default 0. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_train_options_set_sample_every(struct sitter_train_options *options,
+                                                    uint32_t sample_every,
+                                                    struct sitter_error **err);
+
+/*
+ What these pictures are to show; the subject is named by its identifier. Default none: the first template. NULL for
+ none. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_train_options_set_sample_prompt(struct sitter_train_options *options,
+                                                     const char *sample_prompt,
+                                                     struct sitter_error **err);
 
 /*
  The same seed, pictures and options give the same subject. SITTER_E_INVALID_ARGUMENT. Since 1.0.

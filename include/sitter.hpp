@@ -249,6 +249,8 @@ inline std::string build_info() { return sitter_build_info_json(); }
 inline bool has_feature(const std::string &name) { return sitter_has_feature(name.c_str()) == 1; }
 inline std::string devices() { return detail::text(sitter_devices_json); }
 
+class Tokens;
+
 /// Events and controls of one long call.
 class Run : public detail::Owned<sitter_run> {
 public:
@@ -266,6 +268,10 @@ public:
 
     void cancel() const noexcept { sitter_run_cancel(get()); }
     void finish_early() const noexcept { sitter_run_finish_early(get()); }
+    /// The complete rows so far of a picture, from 0, of those that the call is drawing or drew last, as tokens that can be
+    /// decoded: by another thread, with an engine that takes two jobs. Nothing while no row is complete, or if there is no
+    /// such picture.
+    std::optional<Tokens> tokens(std::uint32_t picture = 0) const;
     Event snapshot() const {
         Event event{};
         detail::check([&](sitter_error **err) { return sitter_run_snapshot(get(), &event, sizeof event, err); });
@@ -452,6 +458,20 @@ public:
             });
     }
 };
+
+inline std::optional<Tokens> Run::tokens(std::uint32_t picture) const {
+    sitter_tokens *out = nullptr;
+    sitter_error *err = nullptr;
+    const sitter_status status = sitter_run_tokens(get(), picture, &out, &err);
+    const detail::Owned<sitter_error> owner(err);
+    if (status == SITTER_OK) {
+        return Tokens(out);
+    }
+    if (status == SITTER_E_INVALID_STATE) {
+        return std::nullopt;
+    }
+    detail::fail(status, err);
+}
 
 /// What training learned about one subject.
 class Subject : public detail::Counted<sitter_subject> {
@@ -804,6 +824,18 @@ public:
     TrainOptions &random_crop(bool random_crop) {
         detail::check([&](sitter_error **err) {
             return sitter_train_options_set_random_crop(get(), random_crop ? 1 : 0, err);
+        });
+        return *this;
+    }
+    TrainOptions &sample_every(std::uint32_t sample_every) {
+        detail::check([&](sitter_error **err) {
+            return sitter_train_options_set_sample_every(get(), sample_every, err);
+        });
+        return *this;
+    }
+    TrainOptions &sample_prompt(const std::string &sample_prompt) {
+        detail::check([&](sitter_error **err) {
+            return sitter_train_options_set_sample_prompt(get(), sample_prompt.c_str(), err);
         });
         return *this;
     }

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | [`error`] | one typed error |
 //! | [`device`] | which device and number format |
-//! | [`run`] | events, cancel, finish early |
+//! | [`run`], [`canvas`] | events, cancel, finish early; what is drawn so far |
 //! | [`random`] | randomness without state |
 //! | [`picture`] | pixels in and out |
 //! | `kernels` | the arithmetic of the CPU |
@@ -17,6 +17,7 @@
 //! | [`sample`] | how tokens are drawn |
 //! | [`capi`] | the C boundary, `include/sitter.h` |
 
+pub mod canvas;
 pub mod capi;
 pub mod device;
 pub mod error;
@@ -30,12 +31,14 @@ pub mod sample;
 
 pub use error::{Error, Result};
 
+use model::personalized::Personalized;
 use model::subject::Subject;
 use model::Model;
 use run::Run;
 
-/// Teaches a model a subject; see [`personalize::train`]. Class pictures for prior preservation, if the options ask for
-/// them, are drawn with the settings that the model recommends.
+/// Teaches a model a subject; see [`personalize::train`]. Class pictures for prior preservation and samples of the subject, if
+/// the options ask for them, are drawn with the settings that the model recommends; what is drawn so far is on the run's
+/// [`canvas`](run::Run::canvas).
 pub fn train(
     model: &Model,
     dataset: &personalize::Dataset,
@@ -43,13 +46,13 @@ pub fn train(
     run: &mut Run,
 ) -> Result<Subject> {
     let settings = sample::Options::for_model(model)?;
-    let mut draw_prior = |request: &personalize::PriorRequest, run: &mut Run| {
-        let personalize::PriorRequest { width, height, count, seed, .. } = *request;
+    let mut draw = |view: &Personalized, request: &personalize::Request, run: &mut Run| {
+        let personalize::Request { width, height, count, seed, .. } = *request;
         let settings = sample::Options { width, height, count, seed, ..settings.clone() };
-        let pictures = sample::sample(model, &request.prompt, &[], &settings, run)?;
+        let pictures = sample::draw_pictures(view, &[&request.prompt], &settings, run)?;
         Ok(pictures.into_iter().map(|p| p.tokens).collect())
     };
-    personalize::train(model, dataset, options, &mut draw_prior, run)
+    personalize::train(model, dataset, options, &mut draw, run)
 }
 
 /// The README's example compiles.

@@ -2,6 +2,7 @@
 //!
 //! Each long call takes a `&mut Run`. Its [`Control`] can be cloned and moved to another thread before the call.
 
+use crate::canvas::Canvas;
 use crate::{Error, Result};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::Arc;
@@ -55,6 +56,9 @@ pub struct Event {
     pub elapsed: Duration,
     /// The loss of the step just done, in nats per labelled token; training stages only.
     pub loss: Option<f32>,
+    /// Which of `item_count` things the stage is at, from 0; 0 of 1 where there is one.
+    pub item: u32,
+    pub item_count: u32,
 }
 
 /// What the event handler wants next.
@@ -68,8 +72,18 @@ pub enum Flow {
 }
 
 /// Stops a run from any thread. Requests are sticky: a run that was cancelled stays cancelled.
-#[derive(Clone, Debug, Default)]
-pub struct Control(Arc<AtomicU8>);
+#[derive(Clone, Debug)]
+pub struct Control {
+    asked: Arc<AtomicU8>,
+    /// The least that counts as cancelled.
+    enough: u8,
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Control { asked: Arc::default(), enough: CANCEL }
+    }
+}
 
 const FINISH: u8 = 1;
 const CANCEL: u8 = 2;
@@ -77,7 +91,7 @@ const CANCEL: u8 = 2;
 impl Control {
     /// Stops the run at the next step; the call returns [`Error::Cancelled`].
     pub fn cancel(&self) {
-        self.0.fetch_max(CANCEL, Ordering::Relaxed);
+        self.asked.fetch_max(CANCEL, Ordering::Relaxed);
     }
 
     /// Errors if the run was cancelled.
@@ -89,12 +103,12 @@ impl Control {
     }
 
     pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == CANCEL
+        self.asked.load(Ordering::Relaxed) >= self.enough
     }
 
     /// Ends the run at the next step with what it has so far.
     pub fn finish_early(&self) {
-        self.0.fetch_max(FINISH, Ordering::Relaxed);
+        self.asked.fetch_max(FINISH, Ordering::Relaxed);
     }
 }
 
@@ -103,13 +117,21 @@ type OnEvent<'a> = Box<dyn FnMut(&Event) -> Flow + 'a>;
 /// One long call in progress.
 pub struct Run<'a> {
     control: Control,
+    canvas: Canvas,
     started: Instant,
+    item: (u32, u32),
     on_event: Option<OnEvent<'a>>,
 }
 
 impl Default for Run<'_> {
     fn default() -> Self {
-        Run { control: Control::default(), started: Instant::now(), on_event: None }
+        Run {
+            control: Control::default(),
+            canvas: Canvas::default(),
+            started: Instant::now(),
+            item: (0, 1),
+            on_event: None,
+        }
     }
 }
 
@@ -129,6 +151,16 @@ impl<'a> Run<'a> {
         Run { control, ..self }
     }
 
+    /// The same run, drawing on a canvas that exists already.
+    pub fn drawing_on(self, canvas: Canvas) -> Self {
+        Run { canvas, ..self }
+    }
+
+    /// What this run has drawn so far, to be looked at from elsewhere.
+    pub fn canvas(&self) -> &Canvas {
+        &self.canvas
+    }
+
     /// The handle that stops this run from elsewhere.
     pub fn control(&self) -> Control {
         self.control.clone()
@@ -139,10 +171,28 @@ impl<'a> Run<'a> {
         self.control.check()
     }
 
+    /// From now on, what is reported is about thing `item` of `count`.
+    pub fn at_item(&mut self, item: u32, count: u32) {
+        self.item = (item.min(count.saturating_sub(1)), count.max(1));
+    }
+
+    /// Does a part of the work that is worth nothing half done: if the run is asked to finish early, the part is given up, and
+    /// the result is None.
+    pub fn unless_finished<T>(&mut self, part: impl FnOnce(&mut Self) -> Result<T>) -> Result<Option<T>> {
+        self.control.enough = FINISH;
+        let result = part(self);
+        self.control.enough = CANCEL;
+        match result {
+            Err(Error::Cancelled) if !self.control.is_cancelled() => Ok(None),
+            result => result.map(Some),
+        }
+    }
+
     /// Reports a finished step. `Ok(true)` means go on, `Ok(false)` finish early.
     pub fn report(&mut self, stage: Stage, done: u64, total: u64, loss: Option<f32>) -> Result<bool> {
         if let Some(on_event) = &mut self.on_event {
-            let event = Event { stage, done, total, elapsed: self.started.elapsed(), loss };
+            let (item, item_count) = self.item;
+            let event = Event { stage, done, total, elapsed: self.started.elapsed(), loss, item, item_count };
             match on_event(&event) {
                 Flow::Continue => {}
                 Flow::Cancel => self.control.cancel(),
@@ -150,7 +200,7 @@ impl<'a> Run<'a> {
             }
         }
         self.check()?;
-        Ok(self.control.0.load(Ordering::Relaxed) != FINISH)
+        Ok(self.control.asked.load(Ordering::Relaxed) != FINISH)
     }
 }
 
@@ -168,6 +218,39 @@ mod tests {
         run.control().finish_early();
         assert!(matches!(run.report(Stage::Sample, 1, 2, None), Err(Error::Cancelled)));
         assert!(matches!(run.check(), Err(Error::Cancelled)));
+    }
+
+    #[test]
+    fn a_part_that_is_worth_nothing_half_done_is_given_up_when_the_run_is_to_finish() {
+        let mut run = Run::new();
+        assert_eq!(run.unless_finished(|_| Ok(7)).unwrap(), Some(7));
+        let (other, control) = (run.control(), run.control());
+        let given_up = run.unless_finished(|run| {
+            other.finish_early();
+            run.control().check()?;
+            Ok(7)
+        });
+        assert_eq!(given_up.unwrap(), None);
+        assert!(control.check().is_ok() && !run.report(Stage::Layers, 1, 2, None).unwrap());
+        let cancelled = run.unless_finished(|run| {
+            control.cancel();
+            run.check()
+        });
+        assert!(matches!(cancelled, Err(Error::Cancelled)));
+    }
+
+    #[test]
+    fn events_tell_which_of_several_things_they_are_about() {
+        let items = std::cell::RefCell::new(vec![]);
+        let mut run = Run::with_events(|e| {
+            items.borrow_mut().push((e.item, e.item_count));
+            Flow::Continue
+        });
+        run.report(Stage::Sample, 1, 2, None).unwrap();
+        run.at_item(1, 3);
+        run.report(Stage::Sample, 1, 2, None).unwrap();
+        drop(run);
+        assert_eq!(items.into_inner(), [(0, 1), (1, 3)]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Scores and drawn pictures of the tiny models against PyTorch (tools/golden/sampling.py), and the promises of seeds.
 
 use candle_core::IndexOp;
+use sitter::canvas::Canvas;
 use sitter::model::personalized::Personalized;
 use sitter::model::tokens::Tokens;
 use sitter::model::{Model, OpenOptions};
@@ -218,6 +219,38 @@ fn wrong_requests_are_refused_by_name() {
     ] {
         assert!(error.contains(word), "{error} should name {word}");
     }
+}
+
+#[test]
+fn what_is_drawn_so_far_can_be_seen_and_is_the_top_of_what_is_drawn_in_the_end() {
+    let model = open("plain");
+    let canvas = Canvas::default();
+    let seen = std::cell::RefCell::new(vec![]);
+    let mut run = Run::with_events(|e| {
+        seen.borrow_mut().push((e.done, [canvas.rows(0), canvas.rows(1)]));
+        Flow::Continue
+    })
+    .drawing_on(canvas.clone());
+    let drawn = sample(&model, "a cat", &[], &Options { count: 2, ..options() }, &mut run).unwrap();
+    drop(run);
+    assert_eq!(canvas.rows(2), None);
+    for (done, rows) in seen.into_inner() {
+        for (rows, whole) in rows.iter().zip(&drawn) {
+            let codes = rows.as_ref().map_or(&[][..], |r| r.codes());
+            assert_eq!(codes, &whole.tokens.codes()[..(done / 4 * 4) as usize], "after {done} codes");
+        }
+    }
+}
+
+#[test]
+fn a_picture_tells_which_model_drew_it_but_not_where_that_lies() {
+    let model = open("plain");
+    let view = Personalized::new(&model, &[]).unwrap();
+    let drawn = sample(&model, "a cat", &[], &options(), &mut Run::new()).unwrap();
+    let (_, text) = drawn[0].provenance(&view, &options());
+    let told: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((told["model"].as_str(), told["fingerprint"].as_str()), (Some("plain"), Some(model.fingerprint())));
+    assert!(!text.contains('/') && model.name().contains('/'), "{text}");
 }
 
 #[test]

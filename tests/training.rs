@@ -2,14 +2,16 @@
 
 use candle_core::{safetensors, DType, Device, Tensor};
 use serde::Deserialize;
+use sitter::canvas::Canvas;
 use sitter::model::personalized::{Personalized, Piece, Sequence};
 use sitter::model::subject::{Change, Subject};
 use sitter::model::tokens::Tokens;
 use sitter::model::{Model, OpenOptions};
-use sitter::personalize::{train, Batch, Dataset, Learner, Method, Options, PriorRequest, Trainable};
+use sitter::personalize::{train, Batch, Dataset, Learner, Method, Options, Request, Trainable};
 use sitter::picture::Picture;
 use sitter::run::{Flow, Run, Stage};
-use sitter::{Error, Result};
+use sitter::{sample, Error, Result};
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::path::PathBuf;
 
@@ -157,7 +159,7 @@ fn options(method: Method) -> Options {
     }
 }
 
-fn no_prior(_: &PriorRequest, _: &mut Run) -> Result<Vec<Tokens>> {
+fn no_prior(_: &Personalized, _: &Request, _: &mut Run) -> Result<Vec<Tokens>> {
     panic!("class pictures were asked for")
 }
 
@@ -350,7 +352,7 @@ fn interrupted(model: &Model, options: &Options, stage: Stage, stop: u64) -> (Su
         Options { checkpoint_every: 2, checkpoint_path: Some(folder.path().join("training")), ..options.clone() };
     let mut run = Run::with_events(|e| if e.stage == stage && e.done == stop { Flow::Cancel } else { Flow::Continue });
     let mut drawn = 0;
-    let mut prior = |request: &PriorRequest, _: &mut Run| {
+    let mut prior = |_: &Personalized, request: &Request, _: &mut Run| {
         drawn += request.count;
         let codes = |i: u32| (0..64).map(|c| (c * 7 + i + request.seed as u32) % 16).collect();
         (0..request.count).map(|i| Tokens::new(8, 8, codes(i))).collect()
@@ -398,7 +400,7 @@ fn class_pictures_are_asked_for_once_and_learned_beside_the_subject() {
     let model = open("plain", "f32");
     let options = Options { prior_weight: 1.0, prior_count: 6, ..options(Method::TwoStage) };
     let mut requests = Vec::new();
-    let mut prior = |request: &PriorRequest, _: &mut Run| {
+    let mut prior = |_: &Personalized, request: &Request, _: &mut Run| {
         requests.push(request.clone());
         (0..request.count).map(|i| Tokens::new(8, 8, vec![i % 16; 64])).collect()
     };
@@ -416,6 +418,113 @@ fn class_pictures_are_asked_for_once_and_learned_beside_the_subject() {
 
     let (resumed, _) = interrupted(&model, &options, Stage::Layers, 5);
     assert_eq!(resumed.losses.len(), 14);
+}
+
+// Pictures of the subject while it is learned.
+
+/// Asks for a picture after every fourth of 14 steps.
+fn with_samples(method: Method) -> Options {
+    Options { sample_every: 4, dropout: 0.1, ..options(method) }
+}
+
+#[test]
+fn samples_show_the_subject_as_it_is_by_then_and_change_nothing_about_the_result() {
+    for (name, dtype) in [("plain", "f32"), ("grouped", "bf16")] {
+        let model = open(name, dtype);
+        for method in [Method::TwoStage, Method::Lora] {
+            let options = with_samples(method);
+            let mut drawn = Vec::new();
+            let mut draw = |view: &Personalized, request: &Request, run: &mut Run| {
+                assert_eq!((request.width, request.height, request.count, request.seed), (16, 12, 1, 5));
+                let settings = sample::Options { width: 16, height: 12, ..Default::default() };
+                let pictures = sample::draw_pictures(view, &[&request.prompt], &settings, run)?;
+                let scored = view.score(&request.prompt, &[pictures[0].tokens.clone()], &mut Run::new())?[0];
+                drawn.push((request.prompt.clone(), scored));
+                Ok(vec![])
+            };
+            let subject = train(&model, &dataset(), &options, &mut draw, &mut Run::new()).unwrap();
+            assert!(drawn.iter().all(|(prompt, _)| prompt == "a photo of a [V] dog"), "{drawn:?}");
+            assert!(drawn.len() == 3 && drawn[0].1 != drawn[1].1 && drawn[1].1 != drawn[2].1, "{drawn:?}");
+            assert_same(&subject, &teach(&model, &Options { sample_every: 0, ..options }, &mut Run::new()).unwrap());
+        }
+    }
+}
+
+#[test]
+fn samples_are_offered_while_they_are_drawn_and_events_say_which_one_it_is() {
+    let model = open("plain", "f32");
+    let canvas = Canvas::default();
+    let mut seen = Vec::new();
+    let mut run = Run::with_events(|e| {
+        if e.stage == Stage::Sample {
+            seen.push((e.done, e.total, e.item, e.item_count, canvas.rows(0).map_or(0, |t| t.height())));
+        }
+        Flow::Continue
+    })
+    .drawing_on(canvas.clone());
+    let options = Options { sample_prompt: Some("[V] at night".into()), ..with_samples(Method::TwoStage) };
+    sitter::train(&model, &dataset(), &options, &mut run).unwrap();
+    drop(run);
+    let expected = |item| (1..=48u64).map(move |done| (done, 48, item, 3, done as u32 / 8));
+    assert_eq!(seen, (0..3).flat_map(expected).collect::<Vec<_>>());
+    assert_eq!(canvas.rows(0).unwrap().codes().len(), 48);
+}
+
+#[test]
+fn a_training_that_is_stopped_while_it_draws_a_sample_stops_there() {
+    let model = open("plain", "f32");
+    let learn = |answer: Flow| {
+        let drawn = Cell::new(0);
+        let mut run = Run::with_events(|e| match (e.stage, e.done) {
+            (Stage::Sample, done) => {
+                drawn.set(drawn.get() + 1);
+                if done == 3 {
+                    answer
+                } else {
+                    Flow::Continue
+                }
+            }
+            _ => Flow::Continue,
+        });
+        let result = sitter::train(&model, &dataset(), &with_samples(Method::TwoStage), &mut run);
+        drop(run);
+        assert_eq!(drawn.get(), 3);
+        result
+    };
+    assert!(matches!(learn(Flow::Cancel), Err(Error::Cancelled)));
+    let early = learn(Flow::Finish).unwrap();
+    let short = Options { embedding_steps: 4, layer_steps: 0, sample_every: 0, ..with_samples(Method::TwoStage) };
+    assert_eq!(early.losses, teach(&model, &short, &mut Run::new()).unwrap().losses);
+}
+
+#[test]
+fn samples_may_differ_when_an_interrupted_training_goes_on() {
+    let model = open("plain", "f32");
+    let folder = tempfile::tempdir().unwrap();
+    let options = |sample_every| Options {
+        sample_every,
+        checkpoint_every: 2,
+        checkpoint_path: Some(folder.path().join("training")),
+        ..with_samples(Method::TwoStage)
+    };
+    let mut run = Run::with_events(|e| if e.stage == Stage::Layers { Flow::Cancel } else { Flow::Continue });
+    assert!(matches!(sitter::train(&model, &dataset(), &options(3), &mut run), Err(Error::Cancelled)));
+    let resumed = sitter::train(&model, &dataset(), &options(5), &mut Run::new()).unwrap();
+    assert_same(
+        &resumed,
+        &teach(&model, &Options { sample_every: 0, ..with_samples(Method::TwoStage) }, &mut Run::new()).unwrap(),
+    );
+}
+
+#[test]
+fn a_sample_prompt_that_cannot_be_drawn_is_refused_before_anything_is_learned() {
+    let model = open("plain", "f32");
+    for prompt in ["", "a [W] dog"] {
+        let options = Options { sample_prompt: Some(prompt.into()), ..with_samples(Method::TwoStage) };
+        let mut run = Run::with_events(|e| panic!("{e:?}"));
+        let error = sitter::train(&model, &dataset(), &options, &mut run).unwrap_err().to_string();
+        assert!(error.contains("sample_prompt"), "{error}");
+    }
 }
 
 #[test]

@@ -125,6 +125,11 @@ export class Run {
   cancel(): void;
   /** Ends a training at its next step, with what was learned so far; other calls ignore it. */
   finishEarly(): void;
+  /**
+   * The complete rows so far of a picture, from 0, of those that the call is drawing or drew last; null while there is none,
+   * or if there is no such picture. `decode` of the same model waits for the call to end, that of another opening does not.
+   */
+  tokens(picture?: number): Tokens | null;
   /** The newest event; null before the first. */
   snapshot(): ProgressEvent | null;
   close(): void;

@@ -52,8 +52,13 @@ impl Fake {
     }
 
     /// The steps of one verb; true if it was ended early.
-    #[allow(clippy::panic)]
     fn work(&self, stage: Stage, run: &mut Run) -> Result<bool> {
+        self.work_showing(stage, run, |_, _| ())
+    }
+
+    /// As [`Self::work`]; `show` is called with each step done, before it is reported.
+    #[allow(clippy::panic)]
+    fn work_showing(&self, stage: Stage, run: &mut Run, show: impl Fn(u64, &Run)) -> Result<bool> {
         run.check()?;
         for step in 1..=self.steps {
             std::thread::sleep(Duration::from_millis(self.step_ms));
@@ -63,6 +68,7 @@ impl Fake {
             if step == self.fail_at {
                 return Err(Error::Internal { message: format!("the fake model fails at step {step}") });
             }
+            show(step, run);
             let loss = matches!(stage, Stage::Embedding | Stage::Layers).then_some(step as f32);
             if !run.report(stage, step, self.steps, loss)? {
                 return Ok(true);
@@ -108,8 +114,12 @@ impl Backend for Fake {
     }
 
     fn sample(&self, _: &str, _: &[Arc<Subject>], options: &sample::Options, run: &mut Run) -> Result<Vec<Drawn>> {
-        self.work(Stage::Sample, run)?;
         let code = |i: u32| u32::from(options.seed.wrapping_add(i.into()) as u8);
+        self.work_showing(Stage::Sample, run, |step, run| {
+            let drawn = step.saturating_mul(4).checked_div(self.steps).unwrap_or(0);
+            let codes: Vec<_> = (0..options.count).map(|i| vec![code(i); drawn as usize]).collect();
+            run.canvas().show(2, &codes);
+        })?;
         (0..options.count).map(|i| Ok((Tokens::new(2, 2, vec![code(i); 4])?, None))).collect()
     }
 

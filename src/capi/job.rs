@@ -49,7 +49,7 @@ pub fn perform<T: Send + 'static>(
     slot.spawn(move || {
         let log = engine.log_here();
         let result = catch(|| {
-            let control = state.control.clone();
+            let (control, canvas) = (state.control.clone(), state.canvas.clone());
             let mut run = Run::with_events(|event| {
                 state.note(event);
                 let Some(steps) = &steps else { return Flow::Continue };
@@ -59,7 +59,8 @@ pub fn perform<T: Send + 'static>(
                     Err(_) => Flow::Cancel,
                 }
             })
-            .controlled_by(control);
+            .controlled_by(control)
+            .drawing_on(canvas);
             Ok(work(&mut run)?)
         });
         drop(log);

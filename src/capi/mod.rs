@@ -7,6 +7,7 @@
 //! | `status`, `error` | what went wrong, as a number and as text |
 //! | `text`, `buffer` | strings and arrays, in and out |
 //! | `engine` | threads, admission, log |
+//! | `memory` | free memory goes back to the system |
 //! | `run`, `job` | long calls: events on the calling thread, cancel from any |
 //! | `model`, `image`, `tokens`, `dataset`, `subject` | the nouns of the four verbs |
 //! | `options`, `setters` | option objects; the setters are generated from the Rust options |
@@ -50,6 +51,7 @@ mod fake;
 mod handle;
 pub mod image;
 mod job;
+mod memory;
 pub mod model;
 pub mod options;
 pub mod run;

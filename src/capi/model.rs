@@ -7,6 +7,7 @@ use super::engine::{lock, sitter_engine, Engine};
 use super::error::{sitter_error, Failure};
 use super::handle::{self, Noun};
 use super::job::perform;
+use super::memory::GiveBack;
 use super::options::sitter_model_options;
 use super::run::sitter_run;
 use super::status::*;
@@ -29,6 +30,8 @@ impl Noun for sitter_model {
 pub struct OpenModel {
     pub engine: Arc<Engine>,
     pub backend: Box<dyn Backend>,
+    // Dropped last.
+    _memory: GiveBack,
 }
 
 /// Opens a model folder in Hugging Face layout (`config.json`, `model.safetensors` or shards with an index,
@@ -47,6 +50,8 @@ pub unsafe extern "C" fn sitter_model_open(
 ) -> sitter_status {
     guard(err, || {
         let out = Out::handle(out, "out")?;
+        // For what was read of a model that could not be opened.
+        let memory = GiveBack;
         let engine = match handle::get_optional(engine)? {
             Some(engine) => engine,
             None => Engine::new(Default::default()),
@@ -61,7 +66,7 @@ pub unsafe extern "C" fn sitter_model_open(
             }
             Ok(Box::new(Model::open(&path, &options, run)?))
         })?;
-        out.set(handle::new(Arc::new(OpenModel { engine, backend })));
+        out.set(handle::new(Arc::new(OpenModel { engine, backend, _memory: memory })));
         Ok(())
     })
 }

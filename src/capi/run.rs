@@ -6,6 +6,8 @@ use super::engine::lock;
 use super::error::{sitter_error, Failure};
 use super::handle::{self, Noun};
 use super::status::*;
+use super::tokens::{sitter_tokens, Grid};
+use crate::canvas::Canvas;
 use crate::run::{Control, Event, Stage};
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -84,6 +86,7 @@ unsafe impl Send for Callback {}
 
 pub struct RunState {
     pub control: Control,
+    pub canvas: Canvas,
     used: AtomicBool,
     pub callback: Mutex<Option<Callback>>,
     latest: Mutex<sitter_event>,
@@ -93,6 +96,7 @@ impl Default for RunState {
     fn default() -> Self {
         RunState {
             control: Control::default(),
+            canvas: Canvas::default(),
             used: AtomicBool::new(false),
             callback: Mutex::new(None),
             latest: Mutex::new(sitter_event {
@@ -128,6 +132,7 @@ impl RunState {
         let mut latest = lock(&self.latest);
         latest.stage = stage_number(event.stage);
         (latest.done, latest.total) = (event.done, event.total);
+        (latest.item, latest.item_count) = (event.item, event.item_count);
         latest.value = event.loss.map_or(f64::NAN, f64::from);
     }
 
@@ -222,6 +227,28 @@ pub unsafe extern "C" fn sitter_run_snapshot(
             let from = (&raw const latest).cast::<u8>();
             std::ptr::copy_nonoverlapping(from, event.cast::<u8>(), ours.min(event_size));
         }
+        Ok(())
+    })
+}
+
+/// The tokens drawn so far of picture `picture`, from 0, of those that the call is drawing or drew last: its complete rows,
+/// which can be decoded as they are. Training draws too, if its options ask for it. SITTER_E_INVALID_STATE while no row is
+/// complete, or if there is no such picture. The caller owns the result; free it with `sitter_tokens_free`. Any thread, also
+/// inside the event function, which cannot decode: another thread can, with an engine that takes two jobs. Since 1.1.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_run_tokens(
+    run: *const sitter_run,
+    picture: u32,
+    out: *mut *mut sitter_tokens,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        let out = Out::handle(out, "out")?;
+        let Some(tokens) = handle::get(run)?.canvas.rows(picture as usize) else {
+            let message = format!("no row of picture {picture} has been drawn");
+            return Err(Failure::new(SITTER_E_INVALID_STATE, message));
+        };
+        out.set(handle::new(Arc::new(Grid { tokens, provenance: None })));
         Ok(())
     })
 }

@@ -678,6 +678,39 @@ pub unsafe extern "C" fn sitter_train_options_set_prior_count(
     })
 }
 
+/// Steps, of both stages together, between two pictures of the subject that are drawn for people to look at while it is
+/// learned; each takes as long as drawing a picture does, and changes nothing about the result. 0 for none, at most 1
+/// 000 000, default 0. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_sample_every(
+    options: *mut sitter_train_options,
+    sample_every: u32,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.sample_every = sample_every;
+            Ok(())
+        })
+    })
+}
+
+/// What these pictures are to show; the subject is named by its identifier. Default none: the first template. NULL for
+/// none. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_sample_prompt(
+    options: *mut sitter_train_options,
+    sample_prompt: *const c_char,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.sample_prompt = text::optional(sample_prompt, "sample_prompt")?;
+            Ok(())
+        })
+    })
+}
+
 /// Ends the embedding stage when the mean loss of the last N steps is not at least 0.2% below that of the N steps
 /// before. 0 switches it off. Default 0 (ours). SITTER_E_INVALID_ARGUMENT. Since 1.0.
 #[no_mangle]

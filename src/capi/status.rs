@@ -14,7 +14,7 @@ pub const SITTER_E_NULL_POINTER: sitter_status = 101;
 pub const SITTER_E_INVALID_ARGUMENT: sitter_status = 102;
 /// A handle of another kind, or one that was freed.
 pub const SITTER_E_WRONG_HANDLE: sitter_status = 103;
-/// The object has been used up: a run serves one call.
+/// The object is not ready for it, or has been used up: a run serves one call.
 pub const SITTER_E_INVALID_STATE: sitter_status = 104;
 /// The buffer is smaller than what was asked for; the size that is needed was written.
 pub const SITTER_E_BUFFER_TOO_SMALL: sitter_status = 105;

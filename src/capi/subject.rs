@@ -7,6 +7,7 @@ use super::engine::lock;
 use super::error::{sitter_error, Failure};
 use super::handle::{self, Noun};
 use super::job::perform;
+use super::memory::GiveBack;
 use super::model::sitter_model;
 use super::options::sitter_train_options;
 use super::run::{sitter_run, stage_number};
@@ -41,6 +42,7 @@ pub unsafe extern "C" fn sitter_subject_train(
 ) -> sitter_status {
     guard(err, || {
         let out = Out::handle(out, "out")?;
+        let _memory = GiveBack;
         let (model, dataset, options) = (handle::get(model)?, handle::get(dataset)?, handle::get(options)?);
         let dataset = dataset::build(&lock(&dataset))?;
         let options = lock(&options).clone();

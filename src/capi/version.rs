@@ -10,7 +10,7 @@ use std::ffi::{c_char, CStr};
 /// Raised when a host would have to change; part of the library's file name.
 pub const SITTER_ABI_MAJOR: u32 = 1;
 /// Raised by each release that adds something.
-pub const SITTER_ABI_MINOR: u32 = 0;
+pub const SITTER_ABI_MINOR: u32 = 1;
 
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\0");
 const BUILD_INFO: &str = concat!(

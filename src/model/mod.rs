@@ -216,6 +216,11 @@ impl Model {
         &self.name
     }
 
+    /// The last part of the name: what may travel with pictures, since where a person keeps the model is nobody's business.
+    pub fn short_name(&self) -> &str {
+        Path::new(&self.name).file_name().and_then(|n| n.to_str()).unwrap_or(&self.name)
+    }
+
     /// 32 hexadecimal digits that identify configuration, vocabulary and weights, however they are sharded.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint

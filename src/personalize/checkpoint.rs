@@ -24,7 +24,7 @@ pub(super) struct Identity {
     dtype: String,
     /// SHA-256 of the encoded pictures and their captions.
     references: String,
-    /// All options but those about the checkpoint itself, each as its JSON text: numbers must not suffer from being parsed.
+    /// All options but those about the checkpoint itself and about pictures to look at, each as its JSON text: numbers must not suffer from being parsed.
     options: BTreeMap<String, String>,
 }
 
@@ -45,7 +45,7 @@ impl Identity {
             Ok(serde_json::Value::Object(all)) => all,
             _ => Default::default(),
         };
-        let all = all.into_iter().filter(|(name, _)| !name.starts_with("checkpoint_"));
+        let all = all.into_iter().filter(|(name, _)| !name.starts_with("checkpoint_") && !name.starts_with("sample_"));
         Identity {
             model: model.fingerprint().to_string(),
             dtype: model.info().dtype.to_string(),

@@ -73,6 +73,7 @@ impl Dataset {
             // Each picture has as many.
             let total = (copies.len() * self.pictures.len()) as u64;
             let mut tokens = Vec::new();
+            run.at_item(index as u32, self.pictures.len() as u32);
             for copy in &copies {
                 tokens.push(model.encode(copy, run)?);
                 done += 1;
@@ -81,6 +82,7 @@ impl Dataset {
             }
             all.push(tokens);
         }
+        run.at_item(0, 1);
         Ok(all)
     }
 }

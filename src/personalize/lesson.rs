@@ -8,25 +8,8 @@ use super::prompts;
 use crate::model::personalized::{Personalized, Piece, Sequence};
 use crate::model::tokens::Tokens;
 use crate::random::{Purpose, Stream};
-use crate::run::{Run, Stage};
+use crate::run::Stage;
 use crate::{Error, Result};
-
-/// Class pictures drawn with one prompt.
-const PRIOR_PER_PROMPT: u32 = 4;
-
-/// A request for class pictures for prior preservation, to be drawn by the untouched model.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PriorRequest {
-    pub prompt: String,
-    /// Pixels.
-    pub width: u32,
-    pub height: u32,
-    pub count: u32,
-    pub seed: u64,
-}
-
-/// Draws class pictures; see [`train`](super::train).
-pub type DrawPrior<'a> = dyn FnMut(&PriorRequest, &mut Run) -> Result<Vec<Tokens>> + 'a;
 
 /// Everything that batches are made from.
 pub(super) struct Lesson<'a> {
@@ -76,6 +59,10 @@ impl Lesson<'_> {
     /// Errors if a prompt cannot be used, before any time is spent on it.
     pub fn check_prompts(&self, view: &Personalized) -> Result<()> {
         let options = self.options;
+        if options.sample_every > 0 {
+            let prompt = view.prompt(&prompts::sample(options), view.model.layout().unit(), view.model.layout().unit());
+            prompt.map_err(|e| Error::invalid("sample_prompt", e.to_string()))?;
+        }
         for (picture, caption) in self.captions.unwrap_or_default().iter().enumerate() {
             let pieces = view.prompt(caption, view.model.layout().unit(), view.model.layout().unit());
             let pieces = pieces.map_err(|e| Error::invalid("captions", format!("caption {picture}: {e}")))?;
@@ -100,30 +87,6 @@ fn deal(n: usize, position: u64, seed: u64, stage: Stage) -> usize {
         order.swap(i, random.below(i + 1));
     }
     order[place]
-}
-
-/// Has the class pictures drawn: a few with each of several prompts.
-pub(super) fn draw_prior(
-    options: &Options,
-    (width, height): (u32, u32),
-    draw: &mut DrawPrior,
-    run: &mut Run,
-) -> Result<Vec<(String, Tokens)>> {
-    let mut prior = Vec::new();
-    let total = options.prior_count;
-    for (group, first) in (0..total).step_by(PRIOR_PER_PROMPT as usize).enumerate() {
-        let count = PRIOR_PER_PROMPT.min(total - first);
-        let prompt = prompts::prior(options, group);
-        // Pictures of different groups must differ in their noise.
-        let seed = options.seed ^ (group as u64 + 1) << 32;
-        let drawn = draw(&PriorRequest { prompt: prompt.clone(), width, height, count, seed }, run)?;
-        prior.extend(drawn.into_iter().map(|tokens| (prompt.clone(), tokens)));
-        run.report(Stage::Prior, u64::from(first + count), total.into(), None)?;
-    }
-    match prior.is_empty() {
-        true => Err(Error::Internal { message: "no class pictures were drawn for prior preservation".into() }),
-        false => Ok(prior),
-    }
 }
 
 #[cfg(test)]

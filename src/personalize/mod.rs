@@ -6,6 +6,7 @@
 //! | `dataset` | reference pictures, varied and encoded |
 //! | `prompts` | what they are learned under |
 //! | `lesson` | batches of both, dealt out by seed and step |
+//! | `drawing` | pictures that a training has drawn: of the class to learn from, of the subject to look at |
 //! | `learner` | what learns, and one step of it |
 //! | `backward` | gradients, layer by layer |
 //! | `optimizer`, `eight_bit` | AdamW and its lean states |
@@ -15,6 +16,7 @@
 mod backward;
 mod checkpoint;
 mod dataset;
+mod drawing;
 mod eight_bit;
 mod embedding_stage;
 mod layer_stage;
@@ -26,8 +28,8 @@ mod options;
 mod prompts;
 
 pub use dataset::{Dataset, MAX_PICTURES, SHIFT, ZOOM};
+pub use drawing::{Draw, Request};
 pub use learner::{Batch, Learner, Outcome};
-pub use lesson::{DrawPrior, PriorRequest};
 pub use optimizer::StateFormat;
 pub use options::{Method, Options, Recompute, Trainable};
 pub use prompts::TEMPLATES;
@@ -43,15 +45,9 @@ use lesson::Lesson;
 /// Teaches a model a subject. The model itself stays as it is; the subject holds what was learned.
 ///
 /// Reports stages `encode`, `prior`, `embedding` and `layers`. Finishing early keeps what was learned so far; finishing
-/// in the embedding stage leaves the other one out. `draw_prior` is asked for class pictures if `prior_weight` is not 0,
-/// and must draw them with the untouched model.
-pub fn train(
-    model: &Model,
-    dataset: &Dataset,
-    options: &Options,
-    draw_prior: &mut DrawPrior,
-    run: &mut Run,
-) -> Result<Subject> {
+/// in the embedding stage leaves the other one out. `draw` is asked for class pictures if `prior_weight` is not 0, and for
+/// the subject if `sample_every` is not 0; what it draws of the subject changes nothing about the result.
+pub fn train(model: &Model, dataset: &Dataset, options: &Options, draw: &mut Draw, run: &mut Run) -> Result<Subject> {
     run.check()?;
     options.check(model)?;
     let vectors = embedding_stage::first_vectors(model, options, dataset.len())?;
@@ -64,12 +60,15 @@ pub fn train(
     if options.prior_weight > 0.0 {
         lesson.prior = match checkpoints.prior()? {
             Some(prior) => prior,
-            None => lesson::draw_prior(options, model.layout().pixels(&lesson.references[0][0]), draw_prior, run)?,
+            None => {
+                let size = model.layout().pixels(&lesson.references[0][0]);
+                drawing::draw_prior(model, options, size, draw, run)?
+            }
         };
     }
 
     let losses = checkpoints.losses();
-    let mut training = Training { lesson, checkpoints, losses, finished: false };
+    let mut training = Training { lesson, checkpoints, losses, draw, finished: false };
     let vectors = embedding_stage::train(model, &mut training, vectors, run)?;
     let (vectors, changes) = layer_stage::train(model, &mut training, vectors, run)?;
     let subject = Subject {
@@ -91,16 +90,17 @@ pub fn train(
 }
 
 /// A training in progress, whatever its stage.
-struct Training<'a> {
+struct Training<'a, 'd> {
     lesson: Lesson<'a>,
     checkpoints: Checkpointing,
     losses: Vec<LossRecord>,
+    draw: &'a mut Draw<'d>,
     /// The run was asked to finish early.
     finished: bool,
 }
 
-impl Training<'_> {
-    /// One step of a stage of `total` steps: learn, record, save if it is time to, report.
+impl Training<'_, '_> {
+    /// One step of a stage of `total` steps: learn, record, save if it is time to, report, draw if it is time to.
     fn step(&mut self, learner: &mut Learner, total: u64, run: &mut Run) -> Result<()> {
         let (stage, step) = (learner.stage(), learner.steps());
         let batch = self.lesson.batch(learner.view(), stage, step)?;
@@ -108,6 +108,6 @@ impl Training<'_> {
         self.losses.push(LossRecord { stage: stage.name().to_string(), step, loss });
         self.checkpoints.save(learner, &self.losses, &self.lesson.prior)?;
         self.finished = !run.report(stage, step + 1, total, Some(loss))?;
-        Ok(())
+        self.draw_sample(learner, run)
     }
 }

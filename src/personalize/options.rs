@@ -241,6 +241,13 @@ pub struct Options {
     /// Class pictures to draw. 1 to 10 000, default 32 (ours).
     pub prior_count: u32,
 
+    /// Steps, of both stages together, between two pictures of the subject that are drawn for people to look at while it is
+    /// learned; each takes as long as drawing a picture does, and changes nothing about the result. 0 for none, at most
+    /// 1 000 000, default 0.
+    pub sample_every: u32,
+    /// What these pictures are to show; the subject is named by its identifier. Default none: the first template.
+    pub sample_prompt: Option<String>,
+
     /// Ends the embedding stage when the mean loss of the last N steps is not at least 0.2% below that of the N steps
     /// before. 0 switches it off. Default 0 (ours).
     pub early_stop: u32,
@@ -295,6 +302,8 @@ impl Default for Options {
             augment_aligned: false,
             prior_weight: 0.0,
             prior_count: 32,
+            sample_every: 0,
+            sample_prompt: None,
             early_stop: 0,
             checkpoint_every: 0,
             checkpoint_path: None,
@@ -359,6 +368,7 @@ impl Options {
         whole("augment", self.augment, 0, 1000)?;
         real("prior_weight", self.prior_weight, 0.0, 100.0)?;
         whole("prior_count", self.prior_count, 1, 10_000)?;
+        whole("sample_every", self.sample_every, 0, 1_000_000)?;
         let id = self.identifier.as_str();
         if id.is_empty() || id.len() > 64 || id.contains(|c: char| c.is_whitespace() || c.is_control()) {
             return Err(Error::invalid("identifier", format!("is {id:?}; allowed are 1 to 64 bytes without blanks")));
@@ -368,6 +378,9 @@ impl Options {
         }
         if self.initial_embedding.iter().flatten().any(|v| !v.is_finite()) {
             return Err(Error::invalid("initial_embedding", "contains numbers that are not finite"));
+        }
+        if self.sample_prompt.as_ref().is_some_and(|prompt| prompt.trim().is_empty()) {
+            return Err(Error::invalid("sample_prompt", "is empty"));
         }
         if self.initial_word.as_ref().is_some_and(|word| word.trim().is_empty()) {
             return Err(Error::invalid("initial_word", "is empty"));

@@ -51,6 +51,12 @@ fn templates(options: &Options) -> usize {
     }
 }
 
+/// The prompt of the pictures that show how far the subject is.
+pub(super) fn sample(options: &Options) -> String {
+    let first = || template(options, 0).replace(PLACE, &subject(options));
+    options.sample_prompt.clone().unwrap_or_else(first)
+}
+
 /// What stands for the subject in a prompt: identifier and class word.
 fn subject(options: &Options) -> String {
     match options.use_class_word {
@@ -107,6 +113,8 @@ mod tests {
         let bare = Options { use_class_word: false, templates: vec!["see {}".into()], ..without };
         assert_eq!(some(&bare, None)[0], "see [V]");
         assert_eq!(prior(&options(), 27), "a photo of a dog");
+        assert_eq!(sample(&options()), "a photo of a [V] dog");
+        assert_eq!(sample(&Options { sample_prompt: Some("[V] sleeps".into()), ..options() }), "[V] sleeps");
     }
 
     #[test]

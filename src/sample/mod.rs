@@ -83,7 +83,7 @@ impl Sample {
         let decimal = |v: f32| v.to_string().parse().unwrap_or(f64::from(v));
         let json = serde_json::json!({
             "software": concat!("sitter ", env!("CARGO_PKG_VERSION")),
-            "model": view.model.name(),
+            "model": view.model.short_name(),
             "fingerprint": view.model.fingerprint(),
             "subjects": subjects,
             "prompt": self.prompt,
@@ -148,6 +148,7 @@ pub fn draw_pictures(
             })
             .collect();
         codes.iter_mut().zip(&drawn).for_each(|(codes, &code)| codes.push(code));
+        run.canvas().show(width, &codes);
         run.report(Stage::Sample, position as u64 + 1, (height * width) as u64, None)?;
         // What follows the last code is fixed, and nothing is drawn after it.
         if position + 1 < height * width {

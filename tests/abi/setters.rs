@@ -85,6 +85,7 @@ fn generate() -> String {
          use super::options::{change, flag, sitter_model_options, sitter_sample_options, sitter_train_options};\n\
          use super::status::sitter_status;\nuse super::text;\nuse crate::personalize::Trainable;\nuse std::ffi::c_char;\n",
     );
+    let first = std::fs::read_to_string(at("abi/v1.0/sitter.h")).unwrap();
     for Field { noun, name: ident, ty, doc } in fields() {
         let (parameters, statement) = forms(&ident, &ty);
         // Rust's own marks mean nothing in a header.
@@ -94,7 +95,8 @@ fn generate() -> String {
             "Vec<u32>" | "Vec<String>" | "Option<Vec<f32>>" => " (NULL, 0) for none.",
             _ => "",
         };
-        let doc = wrap(&format!("{doc}{nullable} SITTER_E_INVALID_ARGUMENT. Since 1.0."));
+        let since = if first.contains(&format!("sitter_{noun}_options_set_{ident}(")) { "1.0" } else { "1.1" };
+        let doc = wrap(&format!("{doc}{nullable} SITTER_E_INVALID_ARGUMENT. Since {since}."));
         let _ = write!(
             out,
             "\n{doc}\n#[no_mangle]\npub unsafe extern \"C\" fn sitter_{noun}_options_set_{ident}(\n    \

@@ -3,8 +3,10 @@
 use crate::host::*;
 use sitter::capi::engine::sitter_engine_free;
 use sitter::capi::run::*;
+use sitter::capi::setters::sitter_sample_options_set_seed;
 use sitter::capi::status::*;
-use std::cell::RefCell;
+use sitter::capi::tokens::sitter_tokens_free;
+use std::cell::{Cell, RefCell};
 use std::ptr::null_mut;
 use std::time::{Duration, Instant};
 
@@ -26,7 +28,7 @@ pub fn check_events(events: &[sitter_event]) {
     for (i, e) in events.iter().enumerate() {
         assert_eq!(e.struct_size as usize, size_of::<sitter_event>());
         assert!(e.total == 0 || e.done <= e.total, "{e:?}");
-        assert!(e.item_count == 1 && e.item == 0, "{e:?}");
+        assert!(e.item < e.item_count, "{e:?}");
         let training = [SITTER_STAGE_EMBEDDING, SITTER_STAGE_LAYERS].contains(&e.stage) && e.done > 0;
         assert_eq!(training, !e.value.is_nan(), "{e:?}");
         if let Some(before) = i.checked_sub(1).map(|i| &events[i]) {
@@ -95,6 +97,31 @@ fn time_passes_in_events_and_silence_never_lasts_longer_than_100_ms() {
         assert!(count >= 8, "{count} events in 800 ms");
         assert!(elapsed.last().unwrap() >= &780 && elapsed.windows(2).all(|w| w[0] <= w[1]), "{elapsed:?}");
     }
+}
+
+#[test]
+fn what_is_drawn_so_far_can_be_taken_inside_the_event_function_and_from_other_threads() {
+    let mut studio = Studio::fake("steps=8");
+    studio.count = 2;
+    check(|err| unsafe { sitter_sample_options_set_seed(studio.sample.at, 7, err) }).unwrap();
+    let take = |run: *mut sitter_run, picture| {
+        made(sitter_tokens_free, |out, err| unsafe { sitter_run_tokens(run, picture, out, err) })
+    };
+    let (seen, at) = (RefCell::new(Vec::new()), Cell::new(null_mut()));
+    let run = Run::new(|event| {
+        seen.borrow_mut().push((event.done, take(at.get(), 1).map_or(vec![], |t| codes(&t))));
+        SITTER_CONTINUE
+    });
+    at.set(run.at());
+    fails(take(run.at(), 0), SITTER_E_INVALID_STATE);
+    studio.sample(run.at()).unwrap();
+    let other = &run.handle;
+    let whole = std::thread::scope(|s| s.spawn(move || codes(&take(other.at, 0).unwrap())).join().unwrap());
+    assert_eq!(whole, [7; 4]);
+    assert!(fails(take(run.at(), 2), SITTER_E_INVALID_STATE).contains("picture 2"));
+    drop(run);
+    // A row of two codes is complete every fourth step.
+    assert!(seen.borrow().iter().all(|(done, codes)| *codes == vec![8; *done as usize / 4 * 2]), "{seen:?}");
 }
 
 #[test]

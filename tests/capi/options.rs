@@ -114,6 +114,8 @@ fn train_setters(at: *mut sitter_train_options) -> Vec<Setter> {
         flag!(sitter_train_options_set_augment_aligned, "augment_aligned"),
         setter!(at, sitter_train_options_set_prior_weight, "prior_weight"; (0.5) => 0.5; (-1.0), (101.0), (nan)),
         setter!(at, sitter_train_options_set_prior_count, "prior_count"; (10_000) => 10_000; (0), (10_001)),
+        setter!(at, sitter_train_options_set_sample_every, "sample_every"; (7) => 7, (0) => 0; (1_000_001)),
+        setter!(at, sitter_train_options_set_sample_prompt, "sample_prompt"; (c"a [V] dog".as_ptr()) => "a [V] dog", (null()) => null_value(); (c" ".as_ptr()), (c"".as_ptr())),
         setter!(at, sitter_train_options_set_early_stop, "early_stop"; (5) => 5; ),
         setter!(at, sitter_train_options_set_checkpoint_every, "checkpoint_every"; (3) => 3; ),
         setter!(at, sitter_train_options_set_checkpoint_path, "checkpoint_path"; (c"/x/y".as_ptr()) => "/x/y", (null()) => null_value(); ),

@@ -76,6 +76,7 @@ impl Argument {
         }
         if let Some(noun) = self.handle() {
             return match (noun, function) {
+                ("sitter_run", "sitter_run_tokens") => "drawn_run".into(),
                 ("sitter_run", f) if !f.starts_with("sitter_run_") => "NULL".into(),
                 ("sitter_dataset", "sitter_subject_train") => "training_set".into(),
                 _ => format!("h_{noun}"),
@@ -113,6 +114,7 @@ impl Argument {
             ("uint32_t", "width" | "height") if function.contains("sample_options") => "96",
             ("double", "guidance") => "3.0",
             ("double", _) => "0.5",
+            (_, "picture") => "0",
             (_, _) if !self.is_pointer() => "1",
             (ty, name) => panic!("no value for {ty} {name} of {function}"),
         }
@@ -123,7 +125,7 @@ impl Argument {
     fn may_be_null(&self, function: &str) -> bool {
         match self.name.as_str() {
             "err" | "run" if self.output().is_none() => !function.starts_with("sitter_run_") || self.name == "err",
-            "needed" | "caption" | "method" | "initial_word" | "checkpoint_path" => true,
+            "needed" | "caption" | "method" | "initial_word" | "checkpoint_path" | "sample_prompt" => true,
             "user_data" | "drop_user_data" | "log" | "callback" => true,
             // Arrays that can be left out.
             "stages" | "steps" | "losses" => true,
@@ -261,11 +263,13 @@ static size_t size;
 static sitter_event event;
 static char image_path[64], subject_path[64];
 static sitter_dataset *training_set;
+static sitter_run *drawn_run;
 "#;
 
 const MAKE: &str = r#"
 static void make_everything(void) {
     sitter_status status;
+    sitter_tokens *drawn = NULL;
     snprintf(image_path, sizeof image_path, "/tmp/sitter-%ld.png", (long)getpid());
     snprintf(subject_path, sizeof subject_path, "/tmp/sitter-%ld.safetensors", (long)getpid());
     h_sitter_model = open_model(NULL, "fake:steps=1");
@@ -280,6 +284,9 @@ static void make_everything(void) {
     training_set = small_dataset();
     h_sitter_image = grey_image();
     h_sitter_tokens = four_tokens();
+    CHECK(sitter_run_new(&drawn_run, NULL) == SITTER_OK);
+    CHECK(sitter_tokens_sample(h_sitter_model, "fox", NULL, 0, NULL, drawn_run, &drawn, 1, NULL) == SITTER_OK);
+    sitter_tokens_free(drawn);
     CHECK(sitter_subject_train(h_sitter_model, training_set, h_sitter_train_options, NULL, &h_sitter_subject, NULL) == SITTER_OK);
     CHECK(sitter_subject_save(h_sitter_subject, subject_path, NULL) == SITTER_OK);
     CHECK(sitter_image_save_png(h_sitter_image, image_path, NULL) == SITTER_OK);
@@ -318,7 +325,7 @@ pub fn source() -> String {
     for noun in &nouns {
         let _ = writeln!(text, "    {noun}_free(h_{noun});");
     }
-    text += "    sitter_dataset_free(training_set);\n    remove(image_path);\n    remove(subject_path);\n";
+    text += "    sitter_dataset_free(training_set);\n    sitter_run_free(drawn_run);\n    remove(image_path);\n    remove(subject_path);\n";
     text += "    CHECK(calls > 1000);\n    return 0;\n}\n";
     text
 }

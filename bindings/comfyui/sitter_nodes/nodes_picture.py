@@ -5,9 +5,9 @@ from typing import Any, Optional
 
 from comfy_api.v0_0_2 import io, ui
 
-from . import fields, host, memory, options, pictures
+from . import fields, host, memory, options, pictures, preview
 from .watch import Watch
-from .wires import ModelWire, TokensWire, subjects_of
+from .wires import ModelWire, TokensWire, library, subjects_of
 
 # Of Sample; as in `options`, below 0 is not set.
 DRAWING = (
@@ -76,8 +76,10 @@ class Sample(io.ComfyNode):
 
         def work(watch: Watch) -> tuple[TokensWire, list[Any]]:
             opened = memory.opened(model, watch)
-            chosen = options.chosen(DRAWING, drawing)
-            drawn = opened.sample(prompt, count=count, seed=seed, subjects=learned, progress=watch, **chosen)
+            chosen, run = options.chosen(DRAWING, drawing), library().Run()
+            with preview.Growing(opened, run) as watch.picture:
+                drawn = opened.sample(prompt, count=count, seed=seed, subjects=learned, progress=watch, run=run, **chosen)
+            watch.picture = None
             tokens = TokensWire(tuple(one.tokens for one in drawn), model.info.get("fingerprint", ""))
             return tokens, _decoded(opened, tokens, watch)
 

@@ -8,7 +8,7 @@ from typing import Any, Optional
 
 from comfy_api.v0_0_2 import io
 
-from . import drawings, fields, host, memory, options, pictures
+from . import fields, host, memory, options, pictures, preview
 from .watch import Watch
 from .wires import library
 
@@ -76,13 +76,18 @@ class TrainSubject(io.ComfyNode):
             class_word=class_word[0].strip(), identifier=identifier[0].strip(), captions=texts, method=method[0], seed=seed[0],
         )
         run = library().Run()
-        watch = Watch(node, run.finish_early if on_stop[0] == KEEP else None, lambda x: drawings.loss_curve([("", x)], 512, 320))
+        watch = Watch(node, run.finish_early if on_stop[0] == KEEP else None)
 
         def work(watch: Watch) -> Any:
             opened = memory.opened(wire, watch, alone=True)
             if settings.get("checkpoint_every"):
                 settings["checkpoint_path"] = host.checkpoint(_key(wire, references, {**given, **settings}))
-            return opened.train(references, progress=watch, run=run, **given, **settings)
+            with preview.Learning(opened, run) as learning:
+                watch.picture = learning
+                subject = opened.train(references, progress=watch, run=run, **given, **settings)
+                learning.complete()
+                watch.once_more()
+            return subject
 
         subject = node.watched(work, watch)
         losses = [loss for _, _, loss in subject.losses]

@@ -99,6 +99,11 @@ OPTIONS = (
     _int("checkpoint_every", 0, 1_000_000,
          "Steps between two checkpoints in output/sitter_checkpoints. A training that was stopped or broke off goes on from the "
          "last one when it is queued again; one that ends removes it. 0 writes none.", "0"),
+    # New options come last: saved workflows hold the values in this order.
+    _int("sample_every", 0, 1_000_000,
+         "Steps between two pictures of the subject that are shown on Train Subject while it is learned. Each takes the time of "
+         "drawing a picture, and changes nothing about the result. 0 draws none.", "0"),
+    Option("sample_prompt", "text", "What these pictures are to show, the subject by its identifier.", "a photo of a [V] and the class"),
 )
 
 # Set by Train Subject itself, or not at all: no workflow names a file to write, and vectors are no text.

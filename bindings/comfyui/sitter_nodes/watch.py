@@ -6,9 +6,8 @@ from typing import Any, Callable, Optional, Protocol, TypeVar
 
 T = TypeVar("T")
 
-# Seconds between two updates of the bar, and between two pictures of the curve: they go over a web socket.
+# Seconds between two updates of the bar: they go over a web socket.
 PAUSE = 0.1
-PICTURE_PAUSE = 0.7
 TRAINING = ("embedding", "layers")
 WORDS = {
     "waiting": "waiting for another job", "open": "reading the model", "encode": "reading pictures",
@@ -38,6 +37,10 @@ class Host(Protocol):
         """Moves the bar. May raise HostInterrupt."""
 
 
+# A picture for the node, from the event and the losses so far; None where there is no new one.
+Picture = Callable[[Any, list[tuple[str, int, float]]], Any]
+
+
 class Watch:
     """The progress function of one call.
 
@@ -49,19 +52,28 @@ class Watch:
         self,
         host: Host,
         finish_early: Optional[Callable[[], None]] = None,
-        picture: Optional[Callable[[list[tuple[str, int, float]]], Any]] = None,
+        picture: Optional[Picture] = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.kept = False
-        self._host, self._finish_early, self._picture, self._clock = host, finish_early, picture, clock
-        self._shown_at = self._pictured_at = float("-inf")
+        self.kept, self.picture = False, picture
+        self._host, self._finish_early, self._clock = host, finish_early, clock
+        self._shown_at = float("-inf")
         self._stage = ""
+        self._last: Any = None
+        self._learned: Any = None
         self._losses: list[tuple[str, int, float]] = []
+
+    def once_more(self) -> None:
+        """Shows the last event again, with what has become ready since."""
+        if self._last is not None:
+            self._shown_at = float("-inf")
+            self(self._last)
 
     def __call__(self, event: Any) -> None:
         # After finish_early the flag stays set: ComfyUI itself then stops before the next node.
         if self.kept:
             return
+        self._last = event
         if event.loss is not None and event.stage in TRAINING:
             self._learn(event)
         if self._host.interrupted():
@@ -70,13 +82,16 @@ class Watch:
         if not self._due(event):
             return
         try:
-            self._host.show(event.done, max(event.total, 1), describe(event), self._curve())
+            # While a training draws a sample, the bar stays where the training is.
+            bar = self._learned if event.stage == "sample" and self._learned else event
+            self._host.show(bar.done, max(bar.total, 1), describe(event), self._picture(event))
         except HostInterrupt:
             # Between our look and the bar's; the flag has to say again what it said.
             self._host.interrupt_again()
             self._stop()
 
     def _learn(self, event: Any) -> None:
+        self._learned = event
         entry = (event.stage, event.done, event.loss)
         # Heartbeats repeat the step.
         if not self._losses or self._losses[-1][:2] != entry[:2]:
@@ -90,12 +105,8 @@ class Watch:
         self._stage, self._shown_at = event.stage, now
         return True
 
-    def _curve(self) -> Any:
-        now = self._clock()
-        if self._picture is None or len(self._losses) < 2 or now - self._pictured_at < PICTURE_PAUSE:
-            return None
-        self._pictured_at = now
-        return self._picture(self._losses)
+    def _picture(self, event: Any) -> Any:
+        return self.picture(event, self._losses) if self.picture is not None else None
 
     def _stop(self) -> None:
         if self._finish_early is not None and self._losses:
@@ -106,8 +117,10 @@ class Watch:
 
 
 def describe(event: Any) -> str:
-    """`training layers 12/45, loss 2.310`."""
+    """`training layers 12/45, loss 2.310`; `drawing 2 of 5: 31/144`."""
     words = WORDS.get(event.stage, event.stage)
+    if event.item_count > 1:
+        words += f" {event.item + 1} of {event.item_count}:"
     count = f" {event.done}/{event.total}" if event.total > 0 else ""
     loss = f", loss {event.loss:.3f}" if event.loss is not None else ""
     return words + count + loss

@@ -42,7 +42,9 @@ class ModelWire:
             if self._model is None:
                 sitter = library()
                 self._model = sitter.Model.open(
-                    self.path, device=self.device, dtype=self.dtype, threads=self.threads, progress=progress
+                    self.path, device=self.device, dtype=self.dtype, threads=self.threads, progress=progress,
+                    # What is drawn so far is decoded beside the drawing.
+                    max_jobs=2,
                 )
                 self.info = self._model.info
             return self._model

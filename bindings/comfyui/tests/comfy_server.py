@@ -104,7 +104,8 @@ class Result:
     def __init__(self) -> None:
         self.messages: list[tuple[str, Any]] = []
         self.texts: list[tuple[str, str]] = []
-        self.previews = 0
+        # Encoded pictures that nodes showed while they worked.
+        self.previews: list[bytes] = []
         self.seconds = 0.0
         self.outputs: dict[str, Any] = {}
         # From Stop to the message that says so.
@@ -147,7 +148,7 @@ class Client:
             if kind == "text":
                 result.texts.append(data)
             elif kind == "preview":
-                result.previews += 1
+                result.previews.append(data)
             elif data.get("prompt_id") == answer["prompt_id"]:
                 result.messages.append((kind, data))
                 if pressed and kind == "execution_interrupted":
@@ -169,8 +170,10 @@ class Client:
                 yield message["type"], message["data"]
                 continue
             event = struct.unpack(">I", frame[:4])[0]
-            if event in (1, 4):
-                yield "preview", None
+            if event == 1:
+                yield "preview", frame[8:]
+            elif event == 4:
+                yield "preview", frame[8 + struct.unpack(">I", frame[4:8])[0]:]
             elif event == 3:
                 size = struct.unpack(">I", frame[4:8])[0]
                 yield "text", (frame[8:8 + size].decode(), frame[8 + size:].decode())

@@ -4,7 +4,7 @@ from collections import namedtuple
 
 from sitter_nodes.watch import HostInterrupt, Stopped, Watch, describe
 
-Event = namedtuple("Event", "stage done total loss")
+Event = namedtuple("Event", "stage done total loss item item_count", defaults=(0, 1))
 
 
 class FakeHost:
@@ -104,14 +104,30 @@ class BarTest(unittest.TestCase):
         Watch(self.host, clock=self.clock)(Event("open", 0, 0, None))
         self.assertEqual(self.host.shown[0][:2], (0, 1))
 
-    def test_the_curve_grows_by_steps_and_heartbeats_do_not_repeat_them(self):
+    def test_losses_are_those_of_steps_and_heartbeats_do_not_repeat_them(self):
         curves = []
-        watch = Watch(self.host, None, lambda losses: curves.append(list(losses)) or "picture", self.clock)
+        watch = Watch(self.host, None, lambda _, losses: curves.append(list(losses)) or "picture", self.clock)
         for k, step in enumerate([1, 1, 2, 2, 3]):
             self.clock.now = k * 1.0
             watch(learning(step, 5.0 - step))
         self.assertEqual(curves[-1], [("layers", 1, 4.0), ("layers", 2, 3.0), ("layers", 3, 2.0)])
         self.assertEqual(self.host.shown[-1][3], "picture")
+
+    def test_the_bar_stays_where_the_training_is_while_a_sample_is_drawn(self):
+        watch = Watch(self.host, clock=self.clock)
+        watch(Event("sample", 5, 9, None))
+        watch(learning(4))
+        watch(Event("sample", 7, 9, None, 1, 3))
+        self.assertEqual([x[:2] for x in self.host.shown], [(5, 9), (4, 10), (4, 10)])
+        self.assertEqual(self.host.shown[-1][2], "drawing 2 of 3: 7/9")
+
+    def test_the_last_event_is_shown_once_more_with_its_new_picture(self):
+        pictures = iter([None, "picture"])
+        watch = Watch(self.host, None, lambda *_: next(pictures), self.clock)
+        watch.once_more()
+        watch(learning(4))
+        watch.once_more()
+        self.assertEqual([(x[0], x[3]) for x in self.host.shown], [(4, None), (4, "picture")])
 
     def test_the_text_says_stage_step_and_loss(self):
         self.assertEqual(describe(learning(3, 1.25)), "training layers 3/10, loss 1.250")

@@ -39,9 +39,13 @@ class Graph:
             "color": "#432", "bgcolor": "#653", "title": "Read me",
         })
 
-    def add(self, kind: str, x: int, y: int, height: int, title: Optional[str] = None, **given: Any) -> "Out":
+    def add(
+        self, kind: str, x: int, y: int, height: int, title: Optional[str] = None, collapsed: bool = False, **given: Any
+    ) -> "Out":
         """`given`: values of widgets, and outputs (`Out`) for inputs."""
         node = self._frame(kind, x, y, WIDTH, height)
+        if collapsed:
+            node["flags"] = {"collapsed": True}
         if title:
             node["title"] = title
         inputs, values, outputs = self._slots(kind, given)
@@ -128,12 +132,14 @@ def first_picture() -> None:
 def teach_a_subject() -> None:
     g = Graph()
     g.note(20, 20, 200, "Teaches the model one particular fox from four pictures (about a minute on two cores), and draws it in four "
-           "scenes that no reference shows.\n\nFor a subject of your own, connect **Load Image** or any folder loader to *images* "
-           "and write its class word. Press **Run** again: nothing is trained twice. **Stop** with *on_stop: keep* goes on with "
-           "what was learned so far.")
+           "scenes that no reference shows. Every 21 steps a picture shows how far it is.\n\nFor a subject of your own, connect "
+           "**Load Image** or any folder loader to *images* and write its class word. Press **Run** again: nothing is trained "
+           "twice. **Stop** with *on_stop: keep* goes on with what was learned so far.")
     model = g.add("SitterLoadModel", 20, 280, 150)
     pictures = g.add("SitterExamplePictures", 20, 490, 260, example="fox")
-    subject = g.add("SitterTrainSubject", 400, 20, 600, model=model, images=pictures, class_word=pictures[1])
+    # Everything else in it is as recommended.
+    shown = g.add("SitterTrainingOptions", 20, 810, 900, title="Training Options: sample_every 21", collapsed=True, sample_every=21)
+    subject = g.add("SitterTrainSubject", 400, 20, 600, model=model, images=pictures, class_word=pictures[1], options=shown)
     g.add("SitterSaveSubject", 400, 700, 150, subject=subject, filename_prefix="fox")
     g.add("SitterSubjectInfo", 400, 910, 100, subject=subject)
     rows, scenes = {}, ["in the snow", "at night", "in the desert", "at sunset"]

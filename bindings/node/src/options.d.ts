@@ -197,6 +197,16 @@ export interface TrainFields {
    */
   priorCount?: number;
   /**
+   * Steps, of both stages together, between two pictures of the subject that are drawn for people to look at while
+   * it is learned; each takes as long as drawing a picture does, and changes nothing about the result. 0 for none,
+   * at most 1 000 000, default 0.
+   */
+  sampleEvery?: number;
+  /**
+   * What these pictures are to show; the subject is named by its identifier. Default none: the first template.
+   */
+  samplePrompt?: string | null;
+  /**
    * Ends the embedding stage when the mean loss of the last N steps is not at least 0.2% below that of the N steps
    * before. 0 switches it off. Default 0 (ours).
    */

@@ -9,8 +9,10 @@
 const koffi = require('koffi');
 const abi = require('./abi.json');
 const { SitterError } = require('./error.js');
-const { Owner, create, handleOf, own } = require('./handle.js');
+const { Handle, Owner, create, handleOf, own } = require('./handle.js');
 const { call, native } = require('./library.js');
+const { read } = require('./tokens.js');
+const { u32 } = require('./values.js');
 
 const TICK_MS = 50;
 const EVENT = koffi.struct(Object.fromEntries(abi.event));
@@ -61,6 +63,22 @@ class Run extends Owner {
 
   finishEarly() {
     native().run_finish_early(handleOf(this, Run).raw);
+  }
+
+  tokens(picture = 0) {
+    const out = [null];
+    try {
+      call('run_tokens', handleOf(this, Run).pointer, u32(picture, 'picture'), out);
+    } catch (error) {
+      if (error.status === abi.constants.E_INVALID_STATE) return null;
+      throw error;
+    }
+    const tokens = new Handle('tokens', out[0]);
+    try {
+      return read(tokens.pointer);
+    } finally {
+      tokens.close();
+    }
   }
 
   snapshot() {

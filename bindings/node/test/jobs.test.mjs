@@ -32,6 +32,17 @@ test('progress begins at the first steps, never falls within a stage and ends wi
   assert.ok(last.elapsedMs >= 300 && last.elapsedMs < 20_000, `${last.elapsedMs}`);
 });
 
+test('what is drawn so far can be taken while a call draws: whole rows only', async () => {
+  const model = await fake('steps=20,step_ms=20');
+  const run = new Run();
+  assert.equal(run.tokens(), null);
+  const rows = [];
+  await model.sample('words', { seed: 7, count: 2, run, onProgress: () => rows.push(run.tokens(1)?.height ?? 0) });
+  assert.deepEqual([...new Set(rows)], [0, 1, 2]);
+  const { grid, width, height } = run.tokens();
+  assert.deepEqual([[...grid], width, height, run.tokens(2)], [[7, 7, 7, 7], 2, 2, null]);
+});
+
 test('the event loop turns while a call runs', async () => {
   let turns = 0;
   const timer = setInterval(() => (turns += 1), 10);

@@ -246,6 +246,35 @@ class Control(unittest.TestCase):
         self.assertEqual((seen[0].stage, seen[0].done, seen[0].total), ("embedding", 10, 30))
         self.assertEqual((run.snapshot().stage, run.snapshot().done), ("layers", 30))
 
+    def test_what_is_drawn_so_far_can_be_taken_while_a_call_draws(self):
+        run, rows = sitter.Run(), []
+        self.assertIsNone(run.tokens())
+
+        def note(event):
+            drawn = run.tokens(1)
+            rows.append((event.done, 0 if drawn is None else drawn.shape[0]))
+
+        fake(steps=4).sample("x", count=2, seed=7, run=run, progress=note)
+        self.assertLessEqual({(1, 0), (2, 1), (3, 1), (4, 2)}, set(rows))
+        self.assertEqual((run.tokens(0).grid.tolist(), run.tokens(2)), ([[7, 7], [7, 7]], None))
+        with self.assertRaisesRegex(sitter.InvalidArgument, "picture"):
+            run.tokens(-1)
+
+    def test_what_is_drawn_so_far_is_decoded_by_another_thread_meanwhile(self):
+        model = sitter.Model.open("fake:steps=40,step_ms=10", max_jobs=2)
+        run, pictures, stages = sitter.Run(), [], []
+
+        def note(event):
+            stages.append((event.stage, len(pictures)))
+            if event.done == 20 and not threads:
+                threads.append(threading.Thread(target=lambda: pictures.append(quick.decode(run.tokens()))))
+                threads[0].start()
+
+        quick, threads = model, []
+        model.sample("x", seed=9, run=run, progress=note)
+        threads[0].join()
+        self.assertEqual((pictures[0].shape, pictures[0][0, 0, 0]), ((1, 2, 3), 9))
+
     def test_a_run_serves_one_call(self):
         run = sitter.Run()
         train(fake(), run=run)

@@ -113,6 +113,19 @@ static void progress_is_told_and_can_stop() {
     sitter::Run stopping([](const sitter::Event &event) { return event.done < 2; });
     CHECK(thrown<sitter::Cancelled>([&] { learn(model, &stopping); }).status() == SITTER_E_CANCELLED);
 
+    // Whole rows of what is drawn, inside the progress function too.
+    std::vector<std::uint32_t> rows;
+    sitter::Run *drawing = nullptr;
+    sitter::Run watched([&](const sitter::Event &) {
+        const auto drawn = drawing->tokens(1);
+        rows.push_back(drawn ? drawn->grid().height : 0);
+        return true;
+    });
+    drawing = &watched;
+    CHECK(!watched.tokens());
+    model.sample("x", {}, nullptr, 2, &watched);
+    CHECK(rows.front() == 0 && rows.back() == 2 && watched.tokens()->codes().size() == 4 && !watched.tokens(2));
+
     sitter::Run early;
     early.finish_early();
     CHECK(learn(model, &early).losses().size() == 3);

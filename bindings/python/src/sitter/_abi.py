@@ -43,7 +43,7 @@ E_FORKED = 503
 E_INTERNAL = 901
 E_PANIC = 902
 ABI_MAJOR = 1
-ABI_MINOR = 0
+ABI_MINOR = 1
 
 
 class Event(Structure):
@@ -105,6 +105,7 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "sitter_run_new": (c_int32, [POINTER(c_void_p), POINTER(c_void_p)]),
     "sitter_run_set_callback": (c_int32, [c_void_p, EVENT_FN, c_void_p, POINTER(c_void_p)]),
     "sitter_run_snapshot": (c_int32, [c_void_p, POINTER(Event), c_size_t, POINTER(c_void_p)]),
+    "sitter_run_tokens": (c_int32, [c_void_p, c_uint32, POINTER(c_void_p), POINTER(c_void_p)]),
     "sitter_sample_options_free": (None, [c_void_p]),
     "sitter_sample_options_get_json": (c_int32, [c_void_p, c_void_p, c_size_t, POINTER(c_size_t), POINTER(c_void_p)]),
     "sitter_sample_options_new": (c_int32, [c_void_p, POINTER(c_void_p), POINTER(c_void_p)]),
@@ -163,6 +164,8 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "sitter_train_options_set_prior_count": (c_int32, [c_void_p, c_uint32, POINTER(c_void_p)]),
     "sitter_train_options_set_prior_weight": (c_int32, [c_void_p, c_double, POINTER(c_void_p)]),
     "sitter_train_options_set_random_crop": (c_int32, [c_void_p, c_int32, POINTER(c_void_p)]),
+    "sitter_train_options_set_sample_every": (c_int32, [c_void_p, c_uint32, POINTER(c_void_p)]),
+    "sitter_train_options_set_sample_prompt": (c_int32, [c_void_p, c_char_p, POINTER(c_void_p)]),
     "sitter_train_options_set_seed": (c_int32, [c_void_p, c_uint64, POINTER(c_void_p)]),
     "sitter_train_options_set_templates": (c_int32, [c_void_p, POINTER(c_char_p), c_size_t, POINTER(c_void_p)]),
     "sitter_train_options_set_train_embedding_in_layer_stage": (c_int32, [c_void_p, c_int32, POINTER(c_void_p)]),

@@ -11,12 +11,16 @@ import time
 from contextlib import contextmanager
 from ctypes import byref, c_void_p, sizeof
 from types import FrameType, TracebackType
-from typing import Any, Callable, Iterator, NamedTuple, Optional, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Callable, Iterator, NamedTuple, Optional, TypeVar, Union
 
 from . import _abi
 from ._library import Handle, call, library, make
 from .errors import Error, InvalidState
+from .options import whole
 from .progress import Bar
+
+if TYPE_CHECKING:
+    from .tokens import Tokens
 
 T = TypeVar("T")
 
@@ -78,6 +82,21 @@ class Run:
             return None
         call("sitter_run_snapshot", handle, byref(raw), sizeof(raw))
         return Event._from(raw) if raw.stage else None
+
+    def tokens(self, picture: int = 0) -> "Optional[Tokens]":
+        """The complete rows so far of a picture, from 0, of those that the call is drawing or drew last; None while there is
+        none, or if there is no such picture. May be called in a progress function; to decode them meanwhile takes another
+        thread, and a model that was opened with `max_jobs` 2."""
+        handle, index = self._handle, whole(picture, 32, "picture")
+        if handle is None:
+            return None
+        try:
+            drawn = make("tokens", "sitter_run_tokens", handle, index)
+        except InvalidState:
+            return None
+        from .tokens import Tokens
+
+        return Tokens._of(drawn)
 
     def _begin(self) -> None:
         if self._used:
