@@ -88,12 +88,12 @@ class Curve:
     """The loss curve, for a `Watch`."""
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
-        self._clock, self._drawn_at = clock, float("-inf")
+        self._clock, self._drawn_at, self._steps = clock, float("-inf"), 1
 
     def __call__(self, _: Any, losses: drawings.Losses) -> Any:
-        if len(losses) < 2 or self._clock() - self._drawn_at < CURVE_PAUSE:
+        if len(losses) <= self._steps or self._clock() - self._drawn_at < CURVE_PAUSE:
             return None
-        self._drawn_at = self._clock()
+        self._drawn_at, self._steps = self._clock(), len(losses)
         return drawings.loss_curve([("", losses)], WIDTH, 320)
 
 

@@ -117,9 +117,11 @@ class LearningTest(unittest.TestCase):
         step = Event("embedding", 2, 9)
         self.assertIsNone(self.look(step, LOSSES[:1]))
         self.assertEqual(np.asarray(self.look(step, LOSSES)).shape, (320, 512, 3))
-        self.assertIsNone(self.look(step, LOSSES))
+        more = [*LOSSES, ("embedding", 3, 1.0)]
+        self.assertIsNone(self.look(step, more), "too early")
         self.clock.now += preview.CURVE_PAUSE
-        self.assertIsNotNone(self.look(step, LOSSES))
+        self.assertIsNone(self.look(step, LOSSES), "nothing new")
+        self.assertIsNotNone(self.look(step, more))
 
     def test_each_sample_gets_a_tile_below_the_curve_and_the_newest_stay(self):
         width, seen = preview.WIDTH // preview.STRIP, []

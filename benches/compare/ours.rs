@@ -1,0 +1,248 @@
+//! Our side of the comparison with PyTorch; `compare.py` runs it against `theirs.py` and says how.
+//!
+//! `ours ROW MODEL [--dtype NAME] [--pixels N] [--once]` sets a row up, prints `ready`, and measures once for every line on
+//! its standard input, answering with `{"seconds": .., "work": ..}`: work is what the row counts, codes or pictures or
+//! steps. With `--once` it measures a single time without waiting, so that its peak memory is that of the row.
+//! The row `check` prints the numbers that both sides must agree on.
+
+use candle_core::Tensor;
+use lexopt::prelude::*;
+use serde_json::{json, Value as Json};
+use sitter::model::personalized::{Personalized, Piece, Sequence};
+use sitter::model::tokens::Tokens;
+use sitter::model::{Model, OpenOptions};
+use sitter::personalize::{Batch, Learner, Method, Options};
+use sitter::picture::Picture;
+use sitter::run::{Flow, Run, Stage};
+use sitter::sample::{self, draw_pictures};
+use sitter::{Error, Result};
+use std::io::Write;
+use std::time::Instant;
+
+const PROMPT: &str = "a photo of a red fox on the beach";
+const SUBJECT_PROMPT: &str = "a photo of a [V] fox on the beach";
+
+fn main() -> std::process::ExitCode {
+    match Arguments::read().and_then(|a| a.run()) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+struct Arguments {
+    row: String,
+    model: String,
+    dtype: String,
+    pixels: u32,
+    once: bool,
+}
+
+impl Arguments {
+    fn read() -> Result<Self> {
+        let mut parser = lexopt::Parser::from_env();
+        let (mut places, mut dtype, mut pixels, mut once) = (Vec::new(), "f32".to_string(), 512, false);
+        let mut read = || -> std::result::Result<(), lexopt::Error> {
+            while let Some(argument) = parser.next()? {
+                match argument {
+                    Long("dtype") => dtype = parser.value()?.string()?,
+                    Long("pixels") => pixels = parser.value()?.parse()?,
+                    Long("once") => once = true,
+                    Value(value) => places.push(value.string()?),
+                    other => return Err(other.unexpected()),
+                }
+            }
+            Ok(())
+        };
+        read().map_err(|e| Error::invalid("command line", e.to_string()))?;
+        match <[String; 2]>::try_from(places) {
+            Ok([row, model]) => Ok(Arguments { row, model, dtype, pixels, once }),
+            Err(_) => Err(Error::invalid("command line", "expected a row and a model")),
+        }
+    }
+
+    fn open(&self) -> Result<Model> {
+        Model::open(&self.model, &OpenOptions { device: "cpu".into(), dtype: self.dtype.clone() }, &mut Run::new())
+    }
+
+    fn run(&self) -> Result<()> {
+        if self.row == "open" {
+            return self.measure(|| self.first_token());
+        }
+        let model = self.open()?;
+        let pixels = self.pixels;
+        let codes = model.info().codebook as u32;
+        let tokens = grid(pixels / (model.layout().unit() / 2), codes)?;
+        match self.row.as_str() {
+            "check" => {
+                println!("{}", check(&model)?);
+                Ok(())
+            }
+            "sample" => self.measure(|| draw(&model, pixels)),
+            "prefill" => {
+                let view = Personalized::new(&model, &[])?;
+                let sequence = view.sequence(None, &tokens)?;
+                self.measure(|| timed(1, || last_logits(&view, &sequence.pieces).map(drop)))
+            }
+            "embedding_step" | "layer_step" => {
+                let (mut learner, batch) = lesson(&model, &self.row, &tokens)?;
+                self.measure(|| timed(1, || learner.step(&batch, &Run::new()).map(drop)))
+            }
+            "encode" => {
+                let picture = picture(pixels)?;
+                self.measure(|| timed(1, || model.encode(&picture, &Run::new()).map(drop)))
+            }
+            "decode" => self.measure(|| timed(1, || model.decode(&tokens, &Run::new()).map(drop))),
+            other => Err(Error::invalid("row", format!("{other} is unknown"))),
+        }
+    }
+
+    fn measure(&self, mut once: impl FnMut() -> Result<Json>) -> Result<()> {
+        let say = |line: String| {
+            println!("{line}");
+            std::io::stdout().flush().map_err(|e| Error::io("standard output", e))
+        };
+        if self.once {
+            return say(once()?.to_string());
+        }
+        say("ready".into())?;
+        for line in std::io::stdin().lines() {
+            line.map_err(|e| Error::io("standard input", e))?;
+            say(once()?.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// From the call that opens the model to its first token.
+    fn first_token(&self) -> Result<Json> {
+        let (started, mut seconds) = (Instant::now(), 0.0);
+        let model = self.open()?;
+        let options = sample::Options::for_model(&model)?;
+        let mut run = Run::with_events(|event| match event.stage {
+            Stage::Sample => {
+                seconds = started.elapsed().as_secs_f64();
+                Flow::Cancel
+            }
+            _ => Flow::Continue,
+        });
+        let stopped = sample::sample(&model, PROMPT, &[], &options, &mut run);
+        drop(run);
+        match stopped {
+            Err(Error::Cancelled) => Ok(json!({"seconds": seconds, "work": 1})),
+            Err(e) => Err(e),
+            Ok(_) => Err(Error::Internal { message: "a cancelled run drew a picture".into() }),
+        }
+    }
+}
+
+fn timed(work: u32, call: impl FnOnce() -> Result<()>) -> Result<Json> {
+    let started = Instant::now();
+    call()?;
+    Ok(json!({"seconds": started.elapsed().as_secs_f64(), "work": work}))
+}
+
+/// Codes that no picture has; `theirs.py` makes the same.
+fn grid(side: u32, codes: u32) -> Result<Tokens> {
+    Tokens::new(side, side, (0..side * side).map(|i| (i * 7919 + 13) % codes).collect())
+}
+
+/// A picture with some structure; `theirs.py` makes the same.
+fn picture(side: u32) -> Result<Picture> {
+    let value = |i: u32| {
+        let (x, y, c) = (i / 3 % side, i / 3 / side, i % 3);
+        ((x * 3 + y * 5 + c * 80 + x * y / 64) % 256) as u8
+    };
+    Picture::new(side, side, (0..side * side * 3).map(value).collect())
+}
+
+/// The first values of what is learned: [1, hidden]; `theirs.py` makes the same.
+fn first_vector(model: &Model) -> Result<Tensor> {
+    let hidden = model.transformer().config.hidden_size;
+    let value = |i: usize| (((i as u32 + 1).wrapping_mul(2654435761)) as f64 / 4294967296.0 - 0.5) * 0.07;
+    let values: Vec<f32> = (0..hidden).map(|i| value(i) as f32).collect();
+    Ok(Tensor::from_vec(values, (1, hidden), model.device())?)
+}
+
+/// The time from the first code of a guided picture to its last.
+fn draw(model: &Model, pixels: u32) -> Result<Json> {
+    let options = sample::Options { width: pixels, height: pixels, ..sample::Options::default() };
+    let (mut first, mut seconds, mut work) = (None, 0.0, 0);
+    let mut run = Run::with_events(|event| {
+        if event.stage == Stage::Sample {
+            let first = first.get_or_insert_with(Instant::now);
+            (seconds, work) = (first.elapsed().as_secs_f64(), event.done - 1);
+        }
+        Flow::Continue
+    });
+    sample::sample(model, PROMPT, &[], &options, &mut run)?;
+    drop(run);
+    Ok(json!({"seconds": seconds, "work": work}))
+}
+
+/// Logits of the codes behind the last of the pieces.
+fn last_logits(view: &Personalized, pieces: &[Piece]) -> Result<Vec<f32>> {
+    let transformer = &view.transformer;
+    let context = transformer.causal_context(pieces.len(), None)?;
+    let hidden = transformer.forward(&view.embed(&[pieces])?, &context, None)?;
+    let last = hidden.narrow(1, pieces.len() - 1, 1)?.squeeze(0)?;
+    let head = transformer.head_rows(view.model.layout().code_tokens())?;
+    let logits = sitter::model::ops::linear(&last, &head)?;
+    Ok(logits.to_dtype(candle_core::DType::F32)?.flatten_all()?.to_vec1()?)
+}
+
+/// One sequence, and what is to learn from it in the stage called `row`.
+fn lesson<'m>(model: &'m Model, row: &str, tokens: &Tokens) -> Result<(Learner<'m>, Batch)> {
+    let options = Options {
+        class_word: "fox".into(),
+        dropout: 0.0,
+        per_image_tokens: false,
+        layer_learning_rate: 1e-4,
+        ..Options::new(Method::TwoStage)
+    };
+    let vector = first_vector(model)?;
+    let learner = match row {
+        "embedding_step" => Learner::embedding(model, &options, &vector)?,
+        _ => Learner::layers(model, &options, &vector)?,
+    };
+    let (width, height) = model.layout().pixels(tokens);
+    let prompt = learner.view().prompt(SUBJECT_PROMPT, width, height)?;
+    let subject = vec![learner.view().sequence(Some(&prompt), tokens)?];
+    Ok((learner, Batch { subject, prior: vec![] }))
+}
+
+/// What `theirs.py check` compares with its own: token ids, logits, greedy codes, losses, codes and pixels.
+fn check(model: &Model) -> Result<Json> {
+    let view = Personalized::new(model, &[])?;
+    let (unit, codes) = (model.layout().unit(), model.info().codebook as u32);
+    let tokens = grid(8, codes)?;
+    let (width, height) = model.layout().pixels(&tokens);
+    let Sequence { pieces, .. } = view.sequence(Some(&view.prompt(PROMPT, width, height)?), &tokens)?;
+    let ids = |pieces: &[Piece]| -> Vec<Option<u32>> {
+        let id = |piece: &Piece| match piece {
+            Piece::Token(id) => Some(*id),
+            Piece::Vector(_) => None,
+        };
+        pieces.iter().map(id).collect()
+    };
+    let half = pieces.len() - 40;
+    let mut losses = serde_json::Map::new();
+    for row in ["embedding_step", "layer_step"] {
+        let (mut learner, batch) = lesson(model, row, &tokens)?;
+        let steps = (0..3).map(|_| Ok(learner.step(&batch, &Run::new())?)).collect::<Result<Vec<_>>>()?;
+        losses.insert(row.into(), steps.iter().map(|s| json!([s.loss, s.gradient_norm])).collect());
+        losses.insert(format!("{row} ids"), json!(ids(&batch.subject[0].pieces)));
+    }
+    let greedy = sample::Options { width: 3 * unit, height: 2 * unit, top_k: 1, ..sample::Options::default() };
+    let drawn = draw_pictures(&view, &[PROMPT], &greedy, &mut Run::new())?;
+    let picture = picture(4 * unit)?;
+    Ok(json!({
+        "ids": ids(&pieces),
+        "logits": [last_logits(&view, &pieces[..half])?, last_logits(&view, &pieces)?],
+        "greedy": drawn[0].tokens.codes(),
+        "losses": losses,
+        "codes": model.encode(&picture, &Run::new())?.codes(),
+        "pixels": model.decode(&tokens, &Run::new())?.rgb(),
+    }))
+}
