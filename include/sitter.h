@@ -997,8 +997,9 @@ sitter_status sitter_train_options_new(const struct sitter_model *model,
                                        struct sitter_error **err);
 
 /*
- Rounds that a step is split into; each holds only its share of the pictures in memory. On the CPU the result is the
- same, on a GPU but for rounding. 1 to "batch_size", default 1. SITTER_E_INVALID_ARGUMENT. Since 1.0.
+ Groups that the pictures of a step are split into on a GPU; each goes through a layer by itself. On the CPU each
+ picture is a group of its own. The result is the same but for rounding. 1 to "batch_size", default 1.
+ SITTER_E_INVALID_ARGUMENT. Since 1.0.
  */
 SITTER_API
 sitter_status sitter_train_options_set_accumulation(struct sitter_train_options *options,
@@ -1187,6 +1188,16 @@ sitter_status sitter_train_options_set_initial_word(struct sitter_train_options 
                                                     struct sitter_error **err);
 
 /*
+ Whether gradients are kept until their norm is known. If not, each step goes back twice, once for the norm and once
+ to update each layer as soon as its gradient is there: more than half more work, 4 bytes less for each number that
+ learns. Without "clip_norm" nothing is kept anyway. Default true. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_train_options_set_keep_gradients(struct sitter_train_options *options,
+                                                      int32_t keep_gradients,
+                                                      struct sitter_error **err);
+
+/*
  Learning rate of the transformer's weights. 0 to 10, default 5e-6 (paper), "lora" 1e-4 (ours).
  SITTER_E_INVALID_ARGUMENT. Since 1.0.
  */
@@ -1233,6 +1244,24 @@ sitter_status sitter_train_options_set_lora_rank(struct sitter_train_options *op
                                                  struct sitter_error **err);
 
 /*
+ Whether what learns is kept in f32 whatever the model runs in. If not, updates of a bf16 model are rounded at
+ random, and 2 bytes fewer are taken for each number that learns. Default true. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_train_options_set_master_weights(struct sitter_train_options *options,
+                                                      int32_t master_weights,
+                                                      struct sitter_error **err);
+
+/*
+ What the optimizer's two running means are kept in: "f32" (8 bytes for each number that learns), "bf16" (4) or
+ "int8" (2). Default "f32". SITTER_E_INVALID_ARGUMENT. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_train_options_set_optimizer_state(struct sitter_train_options *options,
+                                                       const char *optimizer_state,
+                                                       struct sitter_error **err);
+
+/*
  Whether each picture gets a vector of its own, which stands at the end of half of its prompts, learns with the
  identifier's and is dropped at the end: it takes up what is particular to the picture. Default true (paper),
  "textual_inversion" and "dreambooth" false. SITTER_E_INVALID_ARGUMENT. Since 1.0.
@@ -1268,6 +1297,15 @@ SITTER_API
 sitter_status sitter_train_options_set_random_crop(struct sitter_train_options *options,
                                                    int32_t random_crop,
                                                    struct sitter_error **err);
+
+/*
+ Whether the backward pass computes each layer anew ("always"), or keeps what it needs of all ("never"). Default
+ "auto": by the memory that is free. The result is the same. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_train_options_set_recompute(struct sitter_train_options *options,
+                                                 const char *recompute,
+                                                 struct sitter_error **err);
 
 /*
  Steps, of both stages together, between two pictures of the subject that are drawn for people to look at while it is

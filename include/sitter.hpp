@@ -773,6 +773,12 @@ public:
         });
         return *this;
     }
+    TrainOptions &keep_gradients(bool keep_gradients) {
+        detail::check([&](sitter_error **err) {
+            return sitter_train_options_set_keep_gradients(get(), keep_gradients ? 1 : 0, err);
+        });
+        return *this;
+    }
     TrainOptions &layer_learning_rate(double layer_learning_rate) {
         detail::check([&](sitter_error **err) {
             return sitter_train_options_set_layer_learning_rate(get(), layer_learning_rate, err);
@@ -803,6 +809,18 @@ public:
         });
         return *this;
     }
+    TrainOptions &master_weights(bool master_weights) {
+        detail::check([&](sitter_error **err) {
+            return sitter_train_options_set_master_weights(get(), master_weights ? 1 : 0, err);
+        });
+        return *this;
+    }
+    TrainOptions &optimizer_state(const std::string &optimizer_state) {
+        detail::check([&](sitter_error **err) {
+            return sitter_train_options_set_optimizer_state(get(), optimizer_state.c_str(), err);
+        });
+        return *this;
+    }
     TrainOptions &per_image_tokens(bool per_image_tokens) {
         detail::check([&](sitter_error **err) {
             return sitter_train_options_set_per_image_tokens(get(), per_image_tokens ? 1 : 0, err);
@@ -824,6 +842,12 @@ public:
     TrainOptions &random_crop(bool random_crop) {
         detail::check([&](sitter_error **err) {
             return sitter_train_options_set_random_crop(get(), random_crop ? 1 : 0, err);
+        });
+        return *this;
+    }
+    TrainOptions &recompute(const std::string &recompute) {
+        detail::check([&](sitter_error **err) {
+            return sitter_train_options_set_recompute(get(), recompute.c_str(), err);
         });
         return *this;
     }

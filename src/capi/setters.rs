@@ -7,7 +7,7 @@ use super::error::sitter_error;
 use super::options::{change, flag, sitter_model_options, sitter_sample_options, sitter_train_options};
 use super::status::sitter_status;
 use super::text;
-use crate::personalize::Trainable;
+use crate::personalize::{Recompute, StateFormat, Trainable};
 use std::ffi::c_char;
 
 /// "auto", "cpu", "cuda" or "cuda:N". SITTER_E_INVALID_ARGUMENT. Since 1.0.
@@ -387,8 +387,9 @@ pub unsafe extern "C" fn sitter_train_options_set_batch_size(
     })
 }
 
-/// Rounds that a step is split into; each holds only its share of the pictures in memory. On the CPU the result is the
-/// same, on a GPU but for rounding. 1 to "batch_size", default 1. SITTER_E_INVALID_ARGUMENT. Since 1.0.
+/// Groups that the pictures of a step are split into on a GPU; each goes through a layer by itself. On the CPU each
+/// picture is a group of its own. The result is the same but for rounding. 1 to "batch_size", default 1.
+/// SITTER_E_INVALID_ARGUMENT. Since 1.0.
 #[no_mangle]
 pub unsafe extern "C" fn sitter_train_options_set_accumulation(
     options: *mut sitter_train_options,
@@ -460,6 +461,71 @@ pub unsafe extern "C" fn sitter_train_options_set_clip_norm(
     guard(err, || {
         change(options, |o| {
             o.clip_norm = clip_norm;
+            Ok(())
+        })
+    })
+}
+
+/// Whether gradients are kept until their norm is known. If not, each step goes back twice, once for the norm and once
+/// to update each layer as soon as its gradient is there: more than half more work, 4 bytes less for each number that
+/// learns. Without "clip_norm" nothing is kept anyway. Default true. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_keep_gradients(
+    options: *mut sitter_train_options,
+    keep_gradients: i32,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.keep_gradients = flag(keep_gradients, "keep_gradients")?;
+            Ok(())
+        })
+    })
+}
+
+/// What the optimizer's two running means are kept in: "f32" (8 bytes for each number that learns), "bf16" (4) or
+/// "int8" (2). Default "f32". SITTER_E_INVALID_ARGUMENT. Since 1.1.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_optimizer_state(
+    options: *mut sitter_train_options,
+    optimizer_state: *const c_char,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.optimizer_state = StateFormat::parse(&text::required(optimizer_state, "optimizer_state")?)?;
+            Ok(())
+        })
+    })
+}
+
+/// Whether what learns is kept in f32 whatever the model runs in. If not, updates of a bf16 model are rounded at
+/// random, and 2 bytes fewer are taken for each number that learns. Default true. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_master_weights(
+    options: *mut sitter_train_options,
+    master_weights: i32,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.master_weights = flag(master_weights, "master_weights")?;
+            Ok(())
+        })
+    })
+}
+
+/// Whether the backward pass computes each layer anew ("always"), or keeps what it needs of all ("never"). Default
+/// "auto": by the memory that is free. The result is the same. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_recompute(
+    options: *mut sitter_train_options,
+    recompute: *const c_char,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.recompute = Recompute::parse(&text::required(recompute, "recompute")?)?;
             Ok(())
         })
     })

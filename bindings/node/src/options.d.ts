@@ -110,8 +110,8 @@ export interface TrainFields {
    */
   batchSize?: number;
   /**
-   * Rounds that a step is split into; each holds only its share of the pictures in memory. On the CPU the result is
-   * the same, on a GPU but for rounding. 1 to `batchSize`, default 1.
+   * Groups that the pictures of a step are split into on a GPU; each goes through a layer by itself. On the CPU
+   * each picture is a group of its own. The result is the same but for rounding. 1 to `batchSize`, default 1.
    */
   accumulation?: number;
   /**
@@ -131,6 +131,27 @@ export interface TrainFields {
    * Gradients are scaled down to this norm, taken over all that learns. 0 switches it off. Default 4.0 (Lumina).
    */
   clipNorm?: number;
+  /**
+   * Whether gradients are kept until their norm is known. If not, each step goes back twice, once for the norm and
+   * once to update each layer as soon as its gradient is there: more than half more work, 4 bytes less for each
+   * number that learns. Without `clipNorm` nothing is kept anyway. Default true.
+   */
+  keepGradients?: boolean;
+  /**
+   * What the optimizer's two running means are kept in: `f32` (8 bytes for each number that learns), `bf16` (4) or
+   * `int8` (2). Default `f32`.
+   */
+  optimizerState?: string;
+  /**
+   * Whether what learns is kept in f32 whatever the model runs in. If not, updates of a bf16 model are rounded at
+   * random, and 2 bytes fewer are taken for each number that learns. Default true.
+   */
+  masterWeights?: boolean;
+  /**
+   * Whether the backward pass computes each layer anew (`always`), or keeps what it needs of all (`never`). Default
+   * `auto`: by the memory that is free. The result is the same.
+   */
+  recompute?: string;
   /**
    * Weight of the squared log-normaliser in the loss. 0 to 1, default 1e-5 (Lumina).
    */
