@@ -374,6 +374,12 @@ impl Checkpoint {
         }
     }
 
+    /// Numbers in all tensors whose names begin so.
+    pub fn count(&self, prefix: &str) -> u64 {
+        let chosen = self.entries.iter().filter(|(name, _)| name.starts_with(prefix));
+        chosen.map(|(_, entry)| entry.shape.iter().map(|&n| n as u64).product::<u64>()).sum()
+    }
+
     /// A tensor's values in the order of its shape: as they lie in the file, or gathered where a view reorders them.
     fn contents(&self, entry: &Entry) -> Cow<'_, [u8]> {
         match &entry.view {
@@ -403,7 +409,9 @@ impl Checkpoint {
         let bytes = &*self.contents(entry);
         self.check_values(name, entry, stored, bytes, dtype)?;
         let load = || Tensor::from_raw_buffer(bytes, stored, &entry.shape, device)?.to_dtype(dtype);
-        load().map_err(|e| match device {
+        let loaded = load();
+        self.sources[entry.file].bytes.forget(entry.range.clone());
+        loaded.map_err(|e| match device {
             Device::Cpu => e.into(),
             _ => Error::Device { message: format!("tensor {name} ({} bytes) could not be loaded: {e}", bytes.len()) },
         })

@@ -101,6 +101,20 @@ enum Content {
     Mapped(Arc<Mmap>),
 }
 
+impl Bytes {
+    /// Tells the system that a part is not needed for now, so that it does not count as this process's memory. It is read from
+    /// the file again if it is needed after all.
+    pub fn forget(&self, range: std::ops::Range<usize>) {
+        #[cfg(unix)]
+        if let Content::Mapped(map) = &self.0 {
+            // SAFETY: the map is shared, backed by its file and never written, so dropped pages come back with the same content.
+            let _ = unsafe {
+                map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len())
+            };
+        }
+    }
+}
+
 impl Deref for Bytes {
     type Target = [u8];
 
