@@ -248,6 +248,15 @@ inline std::string version() { return sitter_version_string(); }
 inline std::string build_info() { return sitter_build_info_json(); }
 inline bool has_feature(const std::string &name) { return sitter_has_feature(name.c_str()) == 1; }
 inline std::string devices() { return detail::text(sitter_devices_json); }
+/// How much memory a model and the work with it would take, as JSON: see sitter_model_estimate_json. Nothing is opened; the
+/// options may be null.
+inline std::string estimate(const std::string &path, const sitter_model_options *options = nullptr,
+                            const sitter_sample_options *sample = nullptr,
+                            const sitter_train_options *train = nullptr) {
+    return detail::text([&](char *buffer, std::size_t capacity, std::size_t *needed, sitter_error **err) {
+        return sitter_model_estimate_json(path.c_str(), options, sample, train, buffer, capacity, needed, err);
+    });
+}
 
 class Tokens;
 

@@ -29,6 +29,9 @@ pub enum Error {
     NotSupported { message: String },
     /// The device failed or does not exist.
     Device { message: String },
+    /// The device has not the memory that a call would take; nothing was begun. `advice` is the cheapest change that would fit,
+    /// if there is one.
+    OutOfMemory { what: String, needed: u64, free: u64, advice: Option<String> },
     /// The run was cancelled by its owner.
     Cancelled,
     /// A defect of this library, or an error of the tensor library below it.
@@ -76,6 +79,14 @@ impl fmt::Display for Error {
             ),
             Error::NotSupported { message } => f.write_str(message),
             Error::Device { message } => f.write_str(message),
+            Error::OutOfMemory { what, needed, free, advice } => {
+                let gb = |bytes: &u64| *bytes as f64 / 1e9;
+                write!(f, "{what} needs {:.2} GB more memory, {:.2} GB are free", gb(needed), gb(free))?;
+                match advice {
+                    Some(advice) => write!(f, "; it would fit if you {advice}"),
+                    None => f.write_str("; no option makes it fit"),
+                }
+            }
             Error::Cancelled => f.write_str("cancelled"),
             Error::Internal { message } => write!(f, "internal error: {message}"),
         }

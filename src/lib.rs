@@ -7,6 +7,7 @@
 //! | room | what it is for |
 //! |---|---|
 //! | [`error`] | one typed error |
+//! | [`estimate`] | how much memory each phase takes |
 //! | [`device`] | which device and number format |
 //! | [`run`], [`canvas`] | events, cancel, finish early; what is drawn so far |
 //! | [`random`] | randomness without state |
@@ -21,6 +22,7 @@ pub mod canvas;
 pub mod capi;
 pub mod device;
 pub mod error;
+pub mod estimate;
 mod kernels;
 pub mod model;
 pub mod personalize;
@@ -45,6 +47,8 @@ pub fn train(
     options: &personalize::Options,
     run: &mut Run,
 ) -> Result<Subject> {
+    options.check_ranges()?;
+    estimate::check_training(&model::outline::Outline::of(model), options)?;
     let settings = sample::Options::for_model(model)?;
     let mut draw = |view: &Personalized, request: &personalize::Request, run: &mut Run| {
         let personalize::Request { width, height, count, seed, .. } = *request;

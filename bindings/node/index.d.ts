@@ -10,10 +10,38 @@ export function version(): string;
 export function buildInfo(): BuildInfo;
 /** The devices that models can be opened on. */
 export function devices(): Device[];
+/**
+ * How many bytes a model and the work with it would take at their worst moments, weights included. Nothing is opened.
+ * `sample` and `train` are options over the defaults for the 7B model; without them those count that the model recommends.
+ */
+export function estimate(
+  path: string | URL,
+  given?: {
+    device?: string;
+    dtype?: string;
+    sample?: Partial<SampleFields>;
+    train?: Partial<TrainFields> & { method?: string };
+  },
+): Estimate;
 /** Whether the library has a feature: `cuda`, `embedded_model`. */
 export function hasFeature(name: string): boolean;
 /** Writes a PNG file. It appears whole or not at all. */
 export function savePng(path: string | URL, image: ImageInput): Promise<void>;
+
+export interface Estimate {
+  weights: number;
+  encode: number;
+  decode: number;
+  sample: number;
+  /** Training stage 1. */
+  embedding: number;
+  /** Training stage 2. */
+  layers: number;
+  /** Of stage 2, in the memory of the host beside a GPU. */
+  layers_host: number;
+  /** What the device could still give. */
+  free: number | null;
+}
 
 export interface BuildInfo {
   version: string;

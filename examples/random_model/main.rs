@@ -4,7 +4,7 @@
 //! `cargo run --release --example random_model -- 7b OUT` writes 14 GB and needs 600 MB of memory: every tensor is made
 //! while it is written. `-- --help` lists what can be changed.
 
-mod shape;
+pub mod shape;
 mod vocabulary;
 mod weights;
 
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn write(shape: &Shape, out: &Path) -> Result<()> {
+pub fn write(shape: &Shape, out: &Path) -> Result<()> {
     std::fs::create_dir_all(out).map_err(|e| Error::io(out, e))?;
     let text = |name: &str, text: String| {
         let path = out.join(name);

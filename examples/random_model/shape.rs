@@ -43,7 +43,7 @@ pub struct Shape {
 }
 
 impl Shape {
-    fn preset(name: &str) -> Option<Self> {
+    pub fn preset(name: &str) -> Option<Self> {
         let (hidden, layers, heads, intermediate, vocabulary, ch) = match name {
             "7b" => (4096, 32, 32, 11008, 65536, 128),
             "mid" => (1024, 16, 8, 2816, 65536, 128),

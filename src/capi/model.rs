@@ -8,11 +8,14 @@ use super::error::{sitter_error, Failure};
 use super::handle::{self, Noun};
 use super::job::perform;
 use super::memory::GiveBack;
-use super::options::sitter_model_options;
+use super::options::{sitter_model_options, sitter_sample_options, sitter_train_options};
 use super::run::sitter_run;
 use super::status::*;
 use super::text;
+use crate::estimate::{Estimate, Request};
+use crate::model::outline::Outline;
 use crate::model::Model;
+use crate::personalize::Method;
 use crate::run::Stage;
 use std::ffi::c_char;
 use std::sync::Arc;
@@ -97,5 +100,44 @@ pub unsafe extern "C" fn sitter_model_info_json(
     guard(err, || {
         let info = handle::get(model)?.backend.info().map_err(Failure::from)?;
         copy_text(&info.to_string(), buffer, capacity, needed)
+    })
+}
+
+/// How much memory a model and the work with it would take, said from its configuration before any of it is taken: a JSON object
+/// with peaks in bytes, weights included: weights, encode, decode, sample, embedding (training stage 1), layers (stage 2),
+/// layers_host (what stage 2 keeps in the host's memory beside a GPU), and free, what the device could still give, or null.
+/// `path` as in `sitter_model_open`; nothing is opened. `options`, `sample` and `train` may be NULL: device and dtype `auto`, and
+/// what the model recommends. Copies the text to `buffer` of `capacity` bytes, NUL included; `(NULL, 0)` asks for the size, in
+/// `needed`. Calls that need more than is free fail at once with SITTER_E_RESOURCE_EXHAUSTED. Any thread.
+/// SITTER_E_NOT_FOUND, SITTER_E_BAD_FORMAT, SITTER_E_UNSUPPORTED_MODEL, SITTER_E_DEVICE, SITTER_E_BUFFER_TOO_SMALL.
+/// Since 1.0.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_model_estimate_json(
+    path: *const c_char,
+    options: *const sitter_model_options,
+    sample: *const sitter_sample_options,
+    train: *const sitter_train_options,
+    buffer: *mut c_char,
+    capacity: usize,
+    needed: *mut usize,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        let path = text::required(path, "path")?;
+        let options = handle::get_optional(options)?.map(|o| lock(&o).clone()).unwrap_or_default();
+        let outline = Outline::read(&path, &options)?;
+        let sample = match handle::get_optional(sample)? {
+            Some(sample) => lock(&sample).clone(),
+            None => outline.sample_options()?,
+        };
+        let train = match handle::get_optional(train)? {
+            Some(train) => lock(&train).clone(),
+            None => outline.train_options(Method::default())?,
+        };
+        sample.check_ranges()?;
+        train.check_ranges()?;
+        let estimate = Estimate::of(&outline, &Request { sample: &sample, prompts: 1, train: &train });
+        let json = serde_json::to_string(&estimate).map_err(|e| crate::Error::internal(e.to_string()))?;
+        copy_text(&json, buffer, capacity, needed)
     })
 }

@@ -108,9 +108,7 @@ impl Bytes {
         #[cfg(unix)]
         if let Content::Mapped(map) = &self.0 {
             // SAFETY: the map is shared, backed by its file and never written, so dropped pages come back with the same content.
-            let _ = unsafe {
-                map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len())
-            };
+            let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
         }
     }
 }

@@ -5,6 +5,7 @@ pub mod embedded;
 pub mod files;
 pub mod lumina;
 pub mod ops;
+pub mod outline;
 pub mod personalized;
 mod pickle;
 pub mod subject;
@@ -15,6 +16,7 @@ pub mod vqgan;
 pub mod weight;
 
 use crate::device::{open_device, parse_device, parse_dtype};
+use crate::estimate;
 use crate::picture::Picture;
 use crate::run::{Run, Stage};
 use crate::{Error, Result};
@@ -24,6 +26,7 @@ use files::Files;
 use lumina::config::Config;
 use lumina::layout::{Layout, LARGEST_GRID};
 use lumina::transformer::Transformer;
+use outline::Outline;
 use serde::de::DeserializeOwned;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -67,6 +70,7 @@ pub struct Model {
     layout: Layout,
     text: Text,
     vqgan: Vqgan,
+    vqgan_numbers: u64,
     fingerprint: String,
     /// The content of `sitter.json`, an object; empty if there is none.
     recommended: serde_json::Value,
@@ -105,14 +109,7 @@ impl Model {
     /// the model's safetensors. Every weight is checked for name, shape, dtype and finite values.
     pub fn open(path: impl AsRef<Path>, options: &OpenOptions, run: &mut Run) -> Result<Self> {
         let path = path.as_ref();
-        let files = match path.to_str() {
-            Some(EMBEDDED) => Files::Embedded(embedded::FILES),
-            _ => Files::Folder(path.to_owned()),
-        };
-        if matches!(files, Files::Folder(_)) && !path.is_dir() {
-            let message = "is not a model folder; expected one with config.json, model.safetensors and tokenizer.json";
-            return Err(Error::NotFound { path: path.to_owned(), message: message.into() });
-        }
+        let files = model_files(path)?;
         let device = open_device(&options.device)?;
         let format = parse_dtype(&options.dtype, &device)?;
         run.check()?;
@@ -122,9 +119,12 @@ impl Model {
         let tokenizer = files.bytes("tokenizer.json")?;
         let text = Text::from_bytes(&tokenizer, &files.path("tokenizer.json"))?;
         let checkpoint = Checkpoint::open(&files, "model")?;
-        let (vqgan, vq_fingerprint) = open_vqgan(&files, &checkpoint, &config_text, &device)?;
+        let parts = vqgan_parts(&files, &checkpoint, &config_text)?;
+        let (vqgan, vq_fingerprint) = parts.open(&checkpoint, &device)?;
+        let vqgan_numbers = parts.checkpoint(&checkpoint).count(parts.prefix);
         let vq = vqgan.config();
         let layout = Layout::new(&text, vq.n_embed, vq.downsampling(), config.vocab_size)?;
+        estimate::check_opening(&Outline::read(path, options)?)?;
         let transformer = Transformer::load(&checkpoint, &config, format, &device, |done, total| {
             run.report(Stage::Open, done, total, None).map(|_| ())
         })?;
@@ -136,16 +136,23 @@ impl Model {
         }
         let fingerprint = hash.finalize()[..16].iter().map(|b| format!("{b:02x}")).collect();
         let recommended_file = files.path("sitter.json");
-        let recommended = match files.exists("sitter.json") {
-            false => serde_json::json!({}),
-            true => serde_json::from_str(&files.text("sitter.json")?)
-                .map_err(|e| Error::bad_format(&recommended_file, format!("not JSON: {e}")))?,
-        };
+        let recommended = recommended(&files)?;
         let name = match &files {
             Files::Embedded(_) => EMBEDDED.to_string(),
             Files::Folder(folder) => folder.display().to_string(),
         };
-        Ok(Model { name, transformer, format, layout, text, vqgan, fingerprint, recommended, recommended_file })
+        Ok(Model {
+            name,
+            transformer,
+            format,
+            layout,
+            text,
+            vqgan,
+            vqgan_numbers,
+            fingerprint,
+            recommended,
+            recommended_file,
+        })
     }
 
     pub fn info(&self) -> Info {
@@ -185,14 +192,7 @@ impl Model {
 
     /// `defaults` with the values that the model's `sitter.json` gives under `section`.
     pub fn recommended<T: Serialize + DeserializeOwned>(&self, section: &str, defaults: &T) -> Result<T> {
-        let wrong = |e: String| Error::bad_format(&self.recommended_file, format!("section {section}: {e}"));
-        let mut value = serde_json::to_value(defaults).map_err(|e| wrong(e.to_string()))?;
-        match (self.recommended.get(section), value.as_object_mut()) {
-            (Some(serde_json::Value::Object(given)), Some(all)) => all.extend(given.clone()),
-            (Some(_), _) => return Err(wrong("expected an object".into())),
-            _ => {}
-        }
-        serde_json::from_value(value).map_err(|e| wrong(e.to_string()))
+        overlaid(&self.recommended, &self.recommended_file, section, defaults)
     }
 
     pub fn transformer(&self) -> &Transformer {
@@ -227,8 +227,70 @@ impl Model {
     }
 }
 
-/// Finds the image tokenizer and its fingerprint: a file of its own first, then the model's safetensors.
-fn open_vqgan(files: &Files, model: &Checkpoint, config: &str, device: &Device) -> Result<(Vqgan, [u8; 32])> {
+/// The files of a model folder or of `embedded:`.
+fn model_files(path: &Path) -> Result<Files> {
+    if path.to_str() == Some(EMBEDDED) {
+        return Ok(Files::Embedded(embedded::FILES));
+    }
+    if !path.is_dir() {
+        let message = "is not a model folder; expected one with config.json, model.safetensors and tokenizer.json";
+        return Err(Error::NotFound { path: path.to_owned(), message: message.into() });
+    }
+    Ok(Files::Folder(path.to_owned()))
+}
+
+/// The content of `sitter.json`, an object; empty if there is none.
+fn recommended(files: &Files) -> Result<serde_json::Value> {
+    match files.exists("sitter.json") {
+        false => Ok(serde_json::json!({})),
+        true => serde_json::from_str(&files.text("sitter.json")?)
+            .map_err(|e| Error::bad_format(files.path("sitter.json"), format!("not JSON: {e}"))),
+    }
+}
+
+/// `defaults` with the values that the object `given` has under `section`.
+fn overlaid<T: Serialize + DeserializeOwned>(
+    given: &serde_json::Value,
+    file: &Path,
+    section: &str,
+    defaults: &T,
+) -> Result<T> {
+    let wrong = |e: String| Error::bad_format(file, format!("section {section}: {e}"));
+    let mut value = serde_json::to_value(defaults).map_err(|e| wrong(e.to_string()))?;
+    match (given.get(section), value.as_object_mut()) {
+        (Some(serde_json::Value::Object(given)), Some(all)) => all.extend(given.clone()),
+        (Some(_), _) => return Err(wrong("expected an object".into())),
+        _ => {}
+    }
+    serde_json::from_value(value).map_err(|e| wrong(e.to_string()))
+}
+
+/// Where the image tokenizer is.
+struct VqganParts {
+    /// A file of its own, or none if it is inside the model's safetensors.
+    own: Option<Checkpoint>,
+    prefix: &'static str,
+    config: vqgan::Config,
+}
+
+impl VqganParts {
+    fn checkpoint<'a>(&'a self, model: &'a Checkpoint) -> &'a Checkpoint {
+        self.own.as_ref().unwrap_or(model)
+    }
+
+    /// The image tokenizer and its fingerprint.
+    fn open(&self, model: &Checkpoint, device: &Device) -> Result<(Vqgan, [u8; 32])> {
+        let (checkpoint, prefix) = (self.checkpoint(model), self.prefix);
+        let get = |name: &str, shape: &[usize]| checkpoint.get(&format!("{prefix}{name}"), shape, DType::F32, device);
+        let has_decoder = checkpoint.contains(&format!("{prefix}decoder.conv_in.weight"));
+        let vqgan = Vqgan::load(&self.config, has_decoder, get)?;
+        // A tokenizer inside the model's safetensors is part of the model's own fingerprint.
+        Ok((vqgan, self.own.as_ref().map_or([0; 32], Checkpoint::fingerprint)))
+    }
+}
+
+/// Finds the image tokenizer: a file of its own first, then the model's safetensors.
+fn vqgan_parts(files: &Files, model: &Checkpoint, config: &str) -> Result<VqganParts> {
     let find = |name: &str| {
         let names = [name.to_string(), format!("tokenizer/{name}")];
         names.into_iter().find(|n| files.exists(n))
@@ -239,9 +301,9 @@ fn open_vqgan(files: &Files, model: &Checkpoint, config: &str, device: &Device) 
         (None, None) => None,
     };
     let inside = "model.vqmodel.";
-    let (checkpoint, prefix) = match &own {
-        Some(own) => (own, ""),
-        None if model.contains(&format!("{inside}quantize.embedding.weight")) => (model, inside),
+    let prefix = match &own {
+        Some(_) => "",
+        None if model.contains(&format!("{inside}quantize.embedding.weight")) => inside,
         None => {
             return Err(Error::NotFound {
                 path: files.path("vqgan.ckpt"),
@@ -252,7 +314,7 @@ fn open_vqgan(files: &Files, model: &Checkpoint, config: &str, device: &Device) 
             })
         }
     };
-    let vq_config = match find("vqgan.yaml") {
+    let config = match find("vqgan.yaml") {
         Some(name) => vqgan::Config::from_yaml(&files.text(&name)?, files.path(&name))?,
         None => {
             let file = files.path("config.json");
@@ -264,9 +326,5 @@ fn open_vqgan(files: &Files, model: &Checkpoint, config: &str, device: &Device) 
             }
         }
     };
-    let get = |name: &str, shape: &[usize]| checkpoint.get(&format!("{prefix}{name}"), shape, DType::F32, device);
-    let has_decoder = checkpoint.contains(&format!("{prefix}decoder.conv_in.weight"));
-    let vqgan = Vqgan::load(&vq_config, has_decoder, get)?;
-    // A tokenizer inside the model's safetensors is part of the model's own fingerprint.
-    Ok((vqgan, own.map_or([0; 32], |own| own.fingerprint())))
+    Ok(VqganParts { own, prefix, config })
 }

@@ -30,6 +30,7 @@ mod prompts;
 pub use dataset::{Dataset, MAX_PICTURES, SHIFT, ZOOM};
 pub use drawing::{Draw, Request};
 pub use learner::{Batch, Learner, Outcome};
+pub use memory::kept_bytes;
 pub use optimizer::StateFormat;
 pub use options::{Method, Options, Recompute, Trainable};
 pub use prompts::TEMPLATES;

@@ -138,9 +138,11 @@ impl Block<'_> {
             Block::F32(all) => all.copy_from_slice(from),
             Block::Bf16(all) => round_at_random(all, from, random),
             Block::Int8 { codes, scale, signed } => {
-                let largest = from.iter().fold(0f32, |a, b| a.max(b.abs()));
-                **scale = largest;
-                let factor = if largest > 0.0 { 1.0 / largest } else { 0.0 };
+                // With its sign, so that the farthest number is the code of 1, whichever side it lies on: what is read and
+                // written again stays the same.
+                let farthest = from.iter().fold(0f32, |a, &b| if b.abs() > a.abs() { b } else { a });
+                **scale = farthest;
+                let factor = if farthest != 0.0 { 1.0 / farthest } else { 0.0 };
                 codes.iter_mut().zip(from).for_each(|(c, v)| *c = eight_bit::encode(v * factor, *signed));
             }
         }

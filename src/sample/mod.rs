@@ -2,7 +2,9 @@
 
 pub mod logits;
 
+use crate::estimate;
 use crate::model::lumina::transformer::{Cache, Span};
+use crate::model::outline::Outline;
 use crate::model::personalized::{Personalized, Piece};
 use crate::model::subject::Subject;
 use crate::model::tokens::Tokens;
@@ -120,6 +122,7 @@ pub fn draw_pictures(
     run: &mut Run,
 ) -> Result<Vec<Sample>> {
     options.check_ranges()?;
+    estimate::check_sampling(&Outline::of(view.model), options, prompts.len() as u64)?;
     if prompts.is_empty() || prompts.len() * options.count as usize > MAX_PICTURES {
         let message = format!(
             "{} prompts of {} pictures; allowed are 1 to {MAX_PICTURES} pictures in one call",

@@ -4,10 +4,11 @@ const { SitterError } = require('./error.js');
 const { savePng } = require('./image.js');
 const { native, text } = require('./library.js');
 const { Model, Sample } = require('./model.js');
+const { options } = require('./options.js');
 const { Run } = require('./run.js');
 const { Subject } = require('./subject.js');
 const { Tokens } = require('./tokens.js');
-const { parse, string } = require('./values.js');
+const { filePath, parse, string } = require('./values.js');
 
 function version() {
   return native().version_string();
@@ -21,8 +22,23 @@ function devices() {
   return parse(text('devices_json'));
 }
 
+/** Nothing is opened: the sizes stand in the model's configuration. */
+function estimate(path, { device, dtype, sample, train } = {}) {
+  const { method = null, ...teaching } = train ?? {};
+  const made = [
+    options('model', { device, dtype }),
+    sample === undefined ? null : options('sample', sample, null),
+    train === undefined ? null : options('train', teaching, null, method),
+  ];
+  try {
+    return parse(text('model_estimate_json', filePath(path, 'path'), ...made.map((one) => one?.pointer ?? null)));
+  } finally {
+    made.forEach((one) => one?.close());
+  }
+}
+
 function hasFeature(name) {
   return native().has_feature(string(name, 'name')) === 1;
 }
 
-module.exports = { Model, Run, Sample, SitterError, Subject, Tokens, buildInfo, devices, hasFeature, savePng, version };
+module.exports = { Model, Run, Sample, SitterError, Subject, Tokens, buildInfo, devices, estimate, hasFeature, savePng, version };

@@ -12,9 +12,10 @@ The work is done by a shared library, loaded at first use; importing this packag
 from __future__ import annotations
 
 import json
-from typing import Any
+import os
+from typing import Any, Optional
 
-from ._library import read_json, static_text
+from ._library import path_utf8, read_json, static_text, utf8
 from .errors import (
     BadFormat,
     Cancelled,
@@ -34,6 +35,7 @@ from .errors import (
 )
 from .images import ImageLike
 from .model import Model
+from .options import Options
 from .run import Event, Progress, Run
 from .subject import Subject
 from .tokens import Sample, Tokens
@@ -41,7 +43,7 @@ from .tokens import Sample, Tokens
 __all__ = [
     "BadFormat", "Cancelled", "DeviceError", "Error", "Event", "FileError", "Forked", "ImageLike", "InternalError",
     "InvalidArgument", "InvalidState", "LibraryError", "Model", "NotFound", "NotSupported", "OutOfMemory", "Progress", "Run",
-    "Sample", "Subject", "Tokens", "UnsupportedModel", "WrongModel", "build_info", "devices", "version",
+    "Sample", "Subject", "Tokens", "UnsupportedModel", "WrongModel", "build_info", "devices", "estimate", "version",
 ]
 
 
@@ -59,4 +61,37 @@ def build_info() -> dict[str, Any]:
 def devices() -> list[dict[str, Any]]:
     """What models can be opened on: name and memory_bytes (or None) of each device."""
     found: list[dict[str, Any]] = read_json("sitter_devices_json")
+    return found
+
+
+def estimate(
+    path: "str | os.PathLike[str]",
+    device: str = "auto",
+    dtype: str = "auto",
+    sample: Optional[dict[str, Any]] = None,
+    train: Optional[dict[str, Any]] = None,
+) -> dict[str, Any]:
+    """How many bytes a model and the work with it would take, at their worst moments and with the weights: weights, encode,
+    decode, sample, embedding and layers (the training stages), layers_host (of stage 2, in the host's memory beside a GPU),
+    and free. Nothing is opened. `sample` and `train` (which may hold "method") are options by name over the defaults for
+    the 7B model; without them those count that the model recommends.
+    """
+    options = Options("model")
+    options.update(device=device, dtype=dtype)
+    drawing = teaching = None
+    if sample is not None:
+        drawing = Options("sample", None)
+        drawing.update(**sample)
+    if train is not None:
+        given = dict(train)
+        method = given.pop("method", None)
+        teaching = Options("train", None, None if method is None else utf8(method, "method"))
+        teaching.update(**given)
+    found: dict[str, Any] = read_json(
+        "sitter_model_estimate_json",
+        path_utf8(path),
+        options.handle,
+        drawing and drawing.handle,
+        teaching and teaching.handle,
+    )
     return found

@@ -1,0 +1,310 @@
+//! How much memory each phase of the work takes, said before any of it is taken.
+//!
+//! Numbers are peaks: what the phase holds at its worst moment, the model's weights included. On the CPU they are checked
+//! against what is really allocated (`tests/memory.rs`); for a GPU they are derived in the same way.
+
+use crate::model::lumina::config::Config;
+use crate::model::lumina::layer::NAMES;
+use crate::model::outline::Outline;
+use crate::model::weight::Format;
+use crate::personalize::{Method, Options, Recompute, StateFormat, Trainable};
+use crate::{sample, Error, Result};
+use serde::Serialize;
+
+/// Tokens of a usual prompt with the question around it.
+const PROMPT: u64 = 48;
+/// Rows of logits that the loss holds at once, and numbers of an activation or a gradient on the CPU.
+const LOGITS: u64 = 256;
+const F32: u64 = 4;
+
+/// Peaks of the phases of a work, in bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Estimate {
+    /// The opened model: transformer and image tokenizer.
+    pub weights: u64,
+    /// Turning a picture into tokens.
+    pub encode: u64,
+    /// Turning tokens into a picture.
+    pub decode: u64,
+    /// Drawing tokens.
+    pub sample: u64,
+    /// Training stage 1.
+    pub embedding: u64,
+    /// Training stage 2.
+    pub layers: u64,
+    /// Of `layers`, what is in the memory of the host when the model is on a GPU: values, optimizer states and gradients.
+    pub layers_host: u64,
+    /// Memory that the device could still give, if that is known.
+    pub free: Option<u64>,
+}
+
+/// What a phase needs, for [`Estimate::of`].
+pub struct Request<'a> {
+    pub sample: &'a sample::Options,
+    /// Prompts drawn in one batch.
+    pub prompts: u64,
+    pub train: &'a Options,
+}
+
+impl Estimate {
+    pub fn of(outline: &Outline, request: &Request) -> Self {
+        let Request { sample, prompts, train } = request;
+        let sizes = Sizes::new(outline);
+        let weights = sizes.weights(outline.format) + F32 * outline.vqgan_numbers;
+        let (gpu, side) = (!sizes.cpu, u64::from(train.image_size));
+        let layers = sizes.layers(train, outline.free());
+        Estimate {
+            weights,
+            encode: weights + sizes.pixels(outline, side * side),
+            decode: weights + sizes.pixels(outline, u64::from(sample.width) * u64::from(sample.height)),
+            sample: weights + sizes.sample(sample, *prompts),
+            embedding: weights + sizes.embedding(train, outline.free()),
+            layers: weights + layers.0 + if gpu { 0 } else { layers.1 },
+            layers_host: if gpu { layers.1 } else { 0 },
+            free: outline.free(),
+        }
+    }
+
+    /// The largest of the peaks of a training with these options.
+    pub fn training(&self, options: &Options) -> u64 {
+        let stages = [(options.embedding_steps, self.embedding), (options.layer_steps, self.layers)];
+        let worst = stages.into_iter().filter(|(steps, _)| *steps > 0).map(|(_, bytes)| bytes).max();
+        worst.unwrap_or(0).max(self.encode)
+    }
+}
+
+/// Errors if a training would not fit what is free, with the cheapest change that would.
+pub fn check_training(outline: &Outline, options: &Options) -> Result<()> {
+    let sample = outline.sample_options()?;
+    let needed = |o: &Options| {
+        let estimate = Estimate::of(outline, &Request { sample: &sample, prompts: 1, train: o });
+        estimate.training(o) - if outline.opened { estimate.weights } else { 0 }
+    };
+    let Some(free) = outline.free() else { return Ok(()) };
+    let now = needed(options);
+    if now <= free {
+        return Ok(());
+    }
+    // From what costs nothing but time to what changes the result.
+    let mut lean = options.clone();
+    let mut changes: Vec<&str> = vec![];
+    let steps: [(&str, fn(&mut Options)); 5] = [
+        ("recompute = always", |o| o.recompute = Recompute::Always),
+        ("keep_gradients = false", |o| o.keep_gradients = false),
+        ("optimizer_state = int8", |o| o.optimizer_state = StateFormat::Int8),
+        ("master_weights = false", |o| o.master_weights = false),
+        ("method lora", |o| o.trainable = Trainable::Lora),
+    ];
+    let mut advice = None;
+    for (name, change) in steps {
+        let before = lean.clone();
+        change(&mut lean);
+        if lean == before {
+            continue;
+        }
+        changes.push(name);
+        if needed(&lean) <= free {
+            advice = Some(format!("set {}", changes.join(", ")));
+            break;
+        }
+    }
+    let advice = advice.or_else(|| {
+        let narrow = Options { layer_steps: 0, recompute: Recompute::Always, ..options.clone() };
+        (needed(&narrow) <= free)
+            .then(|| format!("train the embedding stage alone (method {})", Method::TextualInversion.name()))
+    });
+    Err(Error::OutOfMemory { what: "training".into(), needed: now, free, advice })
+}
+
+/// Errors if drawing so many pictures would not fit what is free, with the cheapest change that would.
+pub fn check_sampling(outline: &Outline, options: &sample::Options, prompts: u64) -> Result<()> {
+    let Some(free) = outline.free() else { return Ok(()) };
+    let sizes = Sizes::new(outline);
+    let needed = sizes.sample(options, prompts);
+    if needed <= free {
+        return Ok(());
+    }
+    let count = (1..options.count)
+        .rev()
+        .find(|&count| sizes.sample(&sample::Options { count, ..options.clone() }, prompts) <= free);
+    let advice = count.map(|count| format!("draw {count} pictures in one call"));
+    Err(Error::OutOfMemory { what: "drawing".into(), needed, free, advice })
+}
+
+/// Errors if a model would not fit what is free, with a format of the weights that would.
+pub fn check_opening(outline: &Outline) -> Result<()> {
+    let Some(free) = outline.free() else { return Ok(()) };
+    let sizes = Sizes::new(outline);
+    let needed = |format| sizes.weights(format) + F32 * outline.vqgan_numbers;
+    let now = needed(outline.format);
+    if now <= free {
+        return Ok(());
+    }
+    let smaller = Format::ALL.into_iter().find(|&f| needed(f) <= free);
+    let advice = smaller.map(|f| format!("open it with dtype {}", f.name()));
+    Err(Error::OutOfMemory { what: "the model".into(), needed: now, free, advice })
+}
+
+/// The numbers that memory is counted with.
+struct Sizes<'a> {
+    config: &'a Config,
+    cpu: bool,
+    /// Bytes of an activation.
+    size: u64,
+    /// Codes along a side of a picture for each pixel.
+    unit: u64,
+    codes: u64,
+    /// Bytes of a weight that is not quantised.
+    dense: u64,
+}
+
+impl<'a> Sizes<'a> {
+    fn new(outline: &'a Outline) -> Self {
+        let cpu = outline.device.is_cpu();
+        let dense = outline.format.dense().size_in_bytes() as u64;
+        let size = if cpu { F32 } else { dense };
+        let unit = u64::from(outline.vqgan.downsampling());
+        Sizes { config: &outline.config, cpu, size, unit, codes: outline.vqgan.n_embed as u64, dense }
+    }
+
+    fn hidden(&self) -> u64 {
+        self.config.hidden_size as u64
+    }
+
+    fn kv(&self) -> u64 {
+        (self.config.kv_heads * self.config.head_dim) as u64
+    }
+
+    fn depth(&self) -> u64 {
+        self.config.layers as u64
+    }
+
+    /// Numbers of a layer's weight, by number in [`NAMES`], and whether it is a matrix.
+    fn numbers(&self, number: usize) -> (u64, bool) {
+        let (h, kv, i, d) =
+            (self.hidden(), self.kv(), self.config.intermediate_size as u64, self.config.head_dim as u64);
+        match number {
+            0 | 9 => (h, false),
+            1 | 4 => (h * h, true),
+            2 | 3 => (h * kv, true),
+            5..=8 => (d, false),
+            _ => (h * i, true),
+        }
+    }
+
+    /// Bytes of the transformer in a format.
+    fn weights(&self, format: Format) -> u64 {
+        let (h, v) = (self.hidden(), self.config.vocab_size as u64);
+        let dense = format.dense().size_in_bytes() as u64;
+        let matrix = |numbers: u64, width: u64, format: Format| match format {
+            Format::Q4K if width % 256 == 0 => numbers * 144 / 256,
+            Format::Q4K | Format::Q8_0 if width % 32 == 0 => numbers * 34 / 32,
+            _ => numbers * dense,
+        };
+        let layer: u64 = (0..NAMES.len())
+            .map(|number| match self.numbers(number) {
+                (n, false) => n * if self.cpu { F32 } else { dense },
+                (n, true) => matrix(n, if number == 12 { self.config.intermediate_size as u64 } else { h }, format),
+            })
+            .sum();
+        let head = if self.config.tie_word_embeddings { 0 } else { matrix(v * h, h, format.head()) };
+        v * h * dense + head + self.depth() * layer + h * F32
+    }
+
+    /// Tokens of a picture of so many pixels along each side, with a prompt before it.
+    fn tokens(&self, width: u64, height: u64) -> u64 {
+        let (w, h) = (width / self.unit, height / self.unit);
+        PROMPT + 3 + h * (w + 1) + 2
+    }
+
+    fn pixels(&self, outline: &Outline, pixels: u64) -> u64 {
+        // Three states at full resolution and the columns of a convolution's tile.
+        pixels * outline.vqgan.ch as u64 * F32 * 7 / 2
+    }
+
+    fn sample(&self, options: &sample::Options, prompts: u64) -> u64 {
+        let guided = options.guidance != 1.0;
+        let pictures = prompts * u64::from(options.count);
+        let rows = pictures * if guided { 2 } else { 1 };
+        let read = prompts + u64::from(guided);
+        let slots = self.tokens(u64::from(options.width), u64::from(options.height)) - 2;
+        let row = 2 * self.depth() * self.kv() * slots * self.size;
+        // The cache of the prompts is there until that of the pictures is made of it.
+        let cache = (rows + read) * row;
+        let head = self.codes * F32 * (3 * rows + pictures);
+        cache + head + read * self.layer(PROMPT)
+    }
+
+    /// What a layer's backward pass holds for so many tokens, but for the layer's input.
+    fn layer(&self, tokens: u64) -> u64 {
+        let (h, kv, i) = (self.hidden(), self.kv(), self.config.intermediate_size as u64);
+        let swin = if self.config.swin_norm { 2 * h } else { 0 };
+        let kept = 4 * h + 3 * kv + 2 * i + swin;
+        // With the gradient that comes and the one that goes, and the widest state of the MLP.
+        tokens * ((kept + i + 3 * h) * self.size + F32 * self.config.heads as u64)
+    }
+
+    /// Forward and backward passes without what learns. `trained` layers go backward.
+    fn passes(&self, options: &Options, trained: u64, free: Option<u64>) -> u64 {
+        let side = u64::from(options.image_size);
+        let tokens = self.tokens(side, side);
+        let pictures = u64::from(options.batch_size) * if options.prior_weight > 0.0 { 2 } else { 1 };
+        let (h, v) = (self.hidden(), self.config.vocab_size as u64);
+        let all = tokens * pictures;
+        let kept = crate::personalize::kept_bytes(self.config, all as usize, self.size as usize);
+        let recompute = match options.recompute {
+            Recompute::Always => true,
+            Recompute::Never => false,
+            Recompute::Auto => free.is_none_or(|free| trained * kept > free / 2),
+        };
+        let memory = if recompute { (trained + 1) * all * h * self.size } else { trained * kept };
+        // Small groups go side by side.
+        let group = if self.cpu { tokens } else { all.div_ceil(u64::from(options.accumulation.max(1))) };
+        let beside = match self.cpu && tokens * h <= 1 << 18 {
+            true => pictures.min(rayon::current_num_threads() as u64),
+            false => 1,
+        };
+        let layer = beside * self.layer(group);
+        // Logits of some rows; hidden states that are looked at, their norm and the gradients of both, in pieces and whole.
+        let head = LOGITS.min(group) * v * F32 + group * h * self.size * 5;
+        memory + layer.max(head) + all * h * self.size
+    }
+
+    fn embedding(&self, options: &Options, free: Option<u64>) -> u64 {
+        self.passes(options, self.depth(), free)
+    }
+
+    /// On the device, and of what learns.
+    fn layers(&self, options: &Options, free: Option<u64>) -> (u64, u64) {
+        let allowed = |l: &u64| options.layers.is_empty() || options.layers.contains(&(*l as u32));
+        let trained: Vec<u64> =
+            (0..self.depth()).filter(allowed).step_by(options.layer_stride.max(1) as usize).collect();
+        let lowest = trained.first().copied().unwrap_or(self.depth());
+        let backward = if options.train_embedding_in_layer_stage { self.depth() } else { self.depth() - lowest };
+        let chosen = (0..NAMES.len()).filter(|&n| options.trainable.includes(NAMES[n]));
+        let (mut matrices, mut vectors) = (0, 0);
+        for number in chosen {
+            match (options.trainable, self.numbers(number)) {
+                (Trainable::Lora, (n, _)) => {
+                    let (h, rank) = (self.hidden(), u64::from(options.lora_rank));
+                    vectors += rank.min(h).min(n / h) * (h + n / h);
+                }
+                (_, (n, true)) => matrices += n,
+                (_, (n, false)) => vectors += n,
+            }
+        }
+        let numbers = matrices + vectors;
+        let master = if options.master_weights { F32 } else { self.dense };
+        let values = matrices * master + vectors * F32;
+        let states = options.optimizer_state.bytes(numbers);
+        let kept = options.clip_norm > 0.0 && options.keep_gradients;
+        let count = trained.len() as u64;
+        let gradients = F32 * numbers * if kept { count } else { 1 };
+        let copies = if self.cpu { 0 } else { count * numbers * self.dense };
+        let one = F32 * numbers;
+        (
+            self.passes(options, backward, free) + copies + if self.cpu { 0 } else { one },
+            count * (values + states) + gradients,
+        )
+    }
+}

@@ -1,0 +1,170 @@
+//! What the estimate promises is what is allocated, counted by an allocator of our own.
+
+use sitter::estimate::{Estimate, Request};
+use sitter::model::outline::Outline;
+use sitter::model::{Model, OpenOptions};
+use sitter::personalize::{train, Dataset, Method, Options, Recompute, StateFormat, Trainable};
+use sitter::picture::Picture;
+use sitter::run::{Flow, Run, Stage};
+use sitter::{sample, Error};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Mutex;
+
+#[allow(dead_code)]
+#[path = "../examples/random_model/main.rs"]
+mod random_model;
+
+struct Counting;
+
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: hands everything on to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size());
+        System.alloc(layout)
+    }
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count(layout.size());
+        System.alloc_zeroed(layout)
+    }
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
+        System.dealloc(at, layout)
+    }
+}
+
+fn count(size: usize) {
+    let live = LIVE.fetch_add(size, Ordering::Relaxed) + size;
+    PEAK.fetch_max(live, Ordering::Relaxed);
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// One measurement at a time: the counter is the whole process's.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Sizes of a random model, small but not so small that what is not numbers counts.
+struct Size {
+    hidden: usize,
+    layers: usize,
+    heads: usize,
+    kv_heads: usize,
+    intermediate: usize,
+    dtype: &'static str,
+}
+
+const SIZES: [Size; 3] = [
+    Size { hidden: 256, layers: 6, heads: 4, kv_heads: 4, intermediate: 704, dtype: "f32" },
+    Size { hidden: 512, layers: 3, heads: 8, kv_heads: 2, intermediate: 1408, dtype: "bf16" },
+    Size { hidden: 384, layers: 8, heads: 6, kv_heads: 6, intermediate: 1024, dtype: "f32" },
+];
+
+/// The model, and what opening it allocated.
+fn open(size: &Size, folder: &std::path::Path) -> (Model, usize) {
+    let mut shape = random_model::shape::Shape::preset("small").unwrap();
+    (shape.hidden, shape.layers, shape.heads) = (size.hidden, size.layers, size.heads);
+    (shape.kv_heads, shape.intermediate) = (size.kv_heads, size.intermediate);
+    random_model::write(&shape, folder).unwrap();
+    let before = LIVE.load(Ordering::Relaxed);
+    let options = OpenOptions { device: "cpu".into(), dtype: size.dtype.into() };
+    let model = Model::open(folder, &options, &mut Run::new()).unwrap();
+    let taken = LIVE.load(Ordering::Relaxed) - before;
+    (model, taken)
+}
+
+fn assert_near(measured: usize, promised: u64, what: &str) {
+    let ratio = measured as f64 / promised as f64;
+    println!("{what}: {:.1} MB of {:.1} MB, {ratio:.3}", measured as f64 / 1e6, promised as f64 / 1e6);
+    assert!((0.9..=1.1).contains(&ratio), "{what}: {measured} bytes were allocated, {promised} were promised");
+}
+
+/// What an opened model takes besides its weights is mostly the text tokenizer.
+fn beside(model: &Model, taken: usize) -> usize {
+    let outline = Outline::of(model);
+    let train = Options::new(Method::TwoStage);
+    let weights = Estimate::of(&outline, &Request { sample: &Default::default(), prompts: 1, train: &train }).weights;
+    taken - weights as usize
+}
+
+fn pictures() -> Dataset {
+    let pixels = (0..256 * 256 * 3u32).map(|i| (i.wrapping_mul(2654435761) >> 24) as u8).collect();
+    Dataset::new(vec![Picture::new(256, 256, pixels).unwrap()]).unwrap()
+}
+
+/// The peaks of both stages over what was live at `base`.
+fn stages(model: &Model, options: &Options, base: usize) -> (usize, usize) {
+    let (mut embedding, mut layers) = (0, 0);
+    let reset = || PEAK.store(LIVE.load(Ordering::Relaxed), Ordering::Relaxed);
+    let peak = || PEAK.load(Ordering::Relaxed) - base;
+    let mut run = Run::with_events(|event| {
+        match event.stage {
+            Stage::Embedding => embedding = peak(),
+            Stage::Layers => layers = peak(),
+            _ => {}
+        }
+        if event.stage != Stage::Layers {
+            reset();
+        }
+        Flow::Continue
+    });
+    train(model, &pictures(), options, &mut |_, _, _| unreachable!("no pictures are drawn"), &mut run).unwrap();
+    drop(run);
+    (embedding, layers)
+}
+
+#[test]
+fn training_takes_what_the_estimate_says_for_every_trainable_set() {
+    let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
+    let base = Options {
+        class_word: "dog".into(),
+        embedding_steps: 1,
+        layer_steps: 2,
+        image_size: 256,
+        lora_rank: 16,
+        ..Options::new(Method::TwoStage)
+    };
+    for size in &SIZES {
+        let folder = tempfile::tempdir().unwrap();
+        let before = LIVE.load(Ordering::Relaxed);
+        let (model, taken) = open(size, folder.path());
+        let start = before + beside(&model, taken);
+        for trainable in Trainable::ALL {
+            for (recompute, keep, state) in
+                [(Recompute::Always, true, StateFormat::F32), (Recompute::Never, false, StateFormat::Int8)]
+            {
+                let options =
+                    Options { trainable, recompute, keep_gradients: keep, optimizer_state: state, ..base.clone() };
+                let request = Request { sample: &Default::default(), prompts: 1, train: &options };
+                let promised = Estimate::of(&Outline::of(&model), &request);
+                let (embedding, layers) = stages(&model, &options, start);
+                let what = format!("{} {} {recompute:?} {state:?}", size.hidden, trainable.name());
+                assert_near(embedding, promised.embedding, &format!("{what}, embedding"));
+                assert_near(layers, promised.layers, &format!("{what}, layers"));
+            }
+        }
+    }
+}
+
+#[test]
+fn drawing_takes_what_the_estimate_says() {
+    let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
+    for size in &SIZES {
+        let folder = tempfile::tempdir().unwrap();
+        let before = LIVE.load(Ordering::Relaxed);
+        let (model, taken) = open(size, folder.path());
+        let start = before + beside(&model, taken);
+        let options = sample::Options { width: 256, height: 256, count: 8, ..Default::default() };
+        let request = Request { sample: &options, prompts: 1, train: &Options::new(Method::TwoStage) };
+        let promised = Estimate::of(&Outline::of(&model), &request);
+        PEAK.store(LIVE.load(Ordering::Relaxed), Ordering::Relaxed);
+        // The cache is as large from the first code on.
+        let mut run = Run::with_events(|event| if event.done == 3 { Flow::Cancel } else { Flow::Continue });
+        let stopped = sample::sample(&model, "a dog", &[], &options, &mut run);
+        assert!(matches!(stopped, Err(Error::Cancelled)));
+        assert_near(PEAK.load(Ordering::Relaxed) - start, promised.sample, &format!("{} drawing", size.hidden));
+    }
+}
