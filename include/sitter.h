@@ -599,6 +599,26 @@ sitter_status sitter_image_size(const struct sitter_image *image,
                                 struct sitter_error **err);
 
 /*
+ How much memory a model and the work with it would take, said from its configuration before any of it is taken: a JSON object
+ with peaks in bytes, weights included: weights, encode, decode, sample, embedding (training stage 1), layers (stage 2),
+ layers_host (what stage 2 keeps in the host's memory beside a GPU), and free, what the device could still give, or null.
+ `path` as in `sitter_model_open`; nothing is opened. `options`, `sample` and `train` may be NULL: device and dtype `auto`, and
+ what the model recommends. Copies the text to `buffer` of `capacity` bytes, NUL included; `(NULL, 0)` asks for the size, in
+ `needed`. Calls that need more than is free fail at once with SITTER_E_RESOURCE_EXHAUSTED. Any thread.
+ SITTER_E_NOT_FOUND, SITTER_E_BAD_FORMAT, SITTER_E_UNSUPPORTED_MODEL, SITTER_E_DEVICE, SITTER_E_BUFFER_TOO_SMALL.
+ Since 1.0.
+ */
+SITTER_API
+sitter_status sitter_model_estimate_json(const char *path,
+                                         const struct sitter_model_options *options,
+                                         const struct sitter_sample_options *sample,
+                                         const struct sitter_train_options *train,
+                                         char *buffer,
+                                         size_t capacity,
+                                         size_t *needed,
+                                         struct sitter_error **err);
+
+/*
  Gives a reference back. A call in progress keeps the model. NULL does nothing. Any thread. Since 1.0.
  */
 SITTER_API void sitter_model_free(struct sitter_model *model);

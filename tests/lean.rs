@@ -129,7 +129,7 @@ fn lean_optimizer_states_stay_near_f32_over_200_steps() {
     let (expected, losses) = taught(&model, &base, 200);
     let last = |losses: &[f32]| losses[195..].iter().sum::<f32>() / 5.0;
     assert!(last(&losses) < 0.92 * losses[0], "it learns at all: {} from {}", last(&losses), losses[0]);
-    for (format, allowed) in [(StateFormat::Bf16, 0.05), (StateFormat::Int8, 0.15)] {
+    for (format, allowed) in [(StateFormat::Bf16, 0.02), (StateFormat::Int8, 0.06)] {
         let (found, lean) = taught(&model, &Options { optimizer_state: format, ..base.clone() }, 200);
         let gap = distance(&found, &expected, &start);
         println!("{}: {gap:.4} of the way, loss {} for {}", format.name(), last(&lean), last(&losses));
@@ -160,9 +160,9 @@ fn low_rank_changes_and_vectors_learn_on_quantised_weights() {
     for dtype in ["q8_0", "q4_k"] {
         let model = open("plain", dtype);
         let options = Options { dropout: 0.0, layer_learning_rate: 2e-3, ..options(Trainable::Lora) };
-        let losses = taught(&model, &options, 40).1;
+        let losses = taught(&model, &options, 101).1;
         // Every fifth batch is the same.
-        assert!(losses[35] < 0.95 * losses[0], "{dtype}: {losses:?}");
+        assert!(losses[100] < 0.95 * losses[0], "{dtype}: {losses:?}");
     }
 }
 

@@ -89,6 +89,7 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "sitter_image_ref": (c_void_p, [c_void_p]),
     "sitter_image_save_png": (c_int32, [c_void_p, c_char_p, POINTER(c_void_p)]),
     "sitter_image_size": (c_int32, [c_void_p, POINTER(c_uint32), POINTER(c_uint32), POINTER(c_void_p)]),
+    "sitter_model_estimate_json": (c_int32, [c_char_p, c_void_p, c_void_p, c_void_p, c_void_p, c_size_t, POINTER(c_size_t), POINTER(c_void_p)]),
     "sitter_model_free": (None, [c_void_p]),
     "sitter_model_info_json": (c_int32, [c_void_p, c_void_p, c_size_t, POINTER(c_size_t), POINTER(c_void_p)]),
     "sitter_model_open": (c_int32, [c_void_p, c_char_p, c_void_p, c_void_p, POINTER(c_void_p), POINTER(c_void_p)]),
