@@ -5,6 +5,7 @@
 
 use crate::model::lumina::config::Config;
 use crate::model::lumina::layer::NAMES;
+use crate::model::ops::SCORES;
 use crate::model::outline::Outline;
 use crate::model::weight::Format;
 use crate::personalize::{Method, Options, Recompute, StateFormat, Trainable};
@@ -160,7 +161,7 @@ struct Sizes<'a> {
 
 impl<'a> Sizes<'a> {
     fn new(outline: &'a Outline) -> Self {
-        let cpu = outline.device.is_cpu();
+        let cpu = !outline.on_gpu;
         let dense = outline.format.dense().size_in_bytes() as u64;
         let size = if cpu { F32 } else { dense };
         let unit = u64::from(outline.vqgan.downsampling());
@@ -241,7 +242,11 @@ impl<'a> Sizes<'a> {
         let swin = if self.config.swin_norm { 2 * h } else { 0 };
         let kept = 4 * h + 3 * kv + 2 * i + swin;
         // With the gradient that comes and the one that goes, and the widest state of the MLP.
-        tokens * ((kept + i + 3 * h) * self.size + F32 * self.config.heads as u64)
+        let heads = self.config.heads as u64;
+        // On a GPU the scores of some heads are there at once, in bf16 and f32, with their gradients, and norms go through f32.
+        let scores = (tokens * tokens * heads).min((tokens * tokens).max(SCORES as u64));
+        let whole = if self.cpu { 0 } else { scores * 28 + tokens * h * 24 };
+        tokens * ((kept + i + 3 * h) * self.size + F32 * heads) + whole
     }
 
     /// Forward and backward passes without what learns. `trained` layers go backward.

@@ -48,10 +48,11 @@ ROWS = {
     "main_job": ("the main job, from the start of the process", "main_job", "embedded:", "f32", "f32", 96, "s"),
 }
 
-# Largest differences that count as the same: f32 to rounding, bf16 to its own resolution.
+# Largest differences that count as the same: f32 to rounding; bf16 to its own resolution, in which PyTorch's side keeps its
+# activations and ours does not.
 TOLERANCES = {
     "f32": {"logits": 1e-4, "greedy": 1.0, "codes": 1.0, "pixels": 1, "losses": 1e-5, "gradients": 1e-3},
-    "bf16": {"logits": 5e-2, "greedy": 0.0, "codes": 1.0, "pixels": 1, "losses": 5e-3, "gradients": 1e-1},
+    "bf16": {"logits": 5e-2, "greedy": 0.0, "codes": 1.0, "pixels": 1, "losses": 1e-2, "gradients": 1e-1},
 }
 
 

@@ -47,6 +47,8 @@ impl Matrix<'_> {
 pub(super) trait Source: Copy + Send + Sync {
     /// Numbers `at` to `at + n`, n up to 32; those behind are 0.
     unsafe fn read<L: Lanes>(self, at: usize, n: usize) -> [L; 2];
+    /// Tells the processor that these will be wanted; they need not be there.
+    unsafe fn prefetch<L: Lanes>(self, at: usize);
 }
 
 #[derive(Clone, Copy)]
@@ -71,6 +73,10 @@ unsafe impl Sync for Q4K {}
 
 impl Source for F32 {
     #[inline(always)]
+    unsafe fn prefetch<L: Lanes>(self, at: usize) {
+        L::prefetch(self.0.wrapping_add(at))
+    }
+    #[inline(always)]
     unsafe fn read<L: Lanes>(self, at: usize, n: usize) -> [L; 2] {
         let from = self.0.add(at);
         match n {
@@ -82,6 +88,10 @@ impl Source for F32 {
 }
 
 impl Source for Bf16 {
+    #[inline(always)]
+    unsafe fn prefetch<L: Lanes>(self, at: usize) {
+        L::prefetch(self.0.wrapping_add(at).cast())
+    }
     #[inline(always)]
     unsafe fn read<L: Lanes>(self, at: usize, n: usize) -> [L; 2] {
         let from = self.0.add(at);
@@ -96,6 +106,10 @@ impl Source for Bf16 {
 
 impl Source for Q8_0 {
     #[inline(always)]
+    unsafe fn prefetch<L: Lanes>(self, at: usize) {
+        L::prefetch(self.0.wrapping_add(at / 32 * Q8_0_BYTES).cast())
+    }
+    #[inline(always)]
     unsafe fn read<L: Lanes>(self, at: usize, _: usize) -> [L; 2] {
         let block = self.0.add(at / 32 * Q8_0_BYTES);
         let scale = L::splat(L::half(block.cast::<u16>().read_unaligned()));
@@ -105,6 +119,10 @@ impl Source for Q8_0 {
 }
 
 impl Source for Q4K {
+    #[inline(always)]
+    unsafe fn prefetch<L: Lanes>(self, at: usize) {
+        L::prefetch(self.0.wrapping_add(at / 256 * Q4K_BYTES + at % 256 / 2).cast())
+    }
     #[inline(always)]
     unsafe fn read<L: Lanes>(self, at: usize, _: usize) -> [L; 2] {
         let block = self.0.add(at / 256 * Q4K_BYTES);

@@ -97,6 +97,8 @@ unsafe fn tile<L: Lanes, W: Source, const R: usize, const C: usize>(
         let mut weights = [[L::zero(); 2]; C];
         for c in 0..C {
             weights[c] = w.read((j + c) * k + at, width);
+            // Of the rows that come next.
+            w.prefetch::<L>((j + c + C) * k + at);
         }
         for r in 0..R {
             let [a, b]: [L; 2] = x.read((i + r) * k + at, width);

@@ -19,6 +19,8 @@ pub struct Outline {
     pub vqgan_numbers: u64,
     pub format: Format,
     pub device: Device,
+    /// Whether to count as on a GPU: activations in the dtype of the weights, optimizer states in the memory of the host.
+    pub on_gpu: bool,
     /// Whether its weights are in memory already.
     pub opened: bool,
     recommended: Value,
@@ -36,7 +38,8 @@ impl Outline {
         let parts = vqgan_parts(&files, &checkpoint, &config_text)?;
         let vqgan_numbers = parts.checkpoint(&checkpoint).count(parts.prefix);
         let recommended = recommended(&files)?;
-        Ok(Outline { config, vqgan: parts.config, vqgan_numbers, format, device, opened: false, recommended })
+        let on_gpu = !device.is_cpu();
+        Ok(Outline { config, vqgan: parts.config, vqgan_numbers, format, device, on_gpu, opened: false, recommended })
     }
 
     /// Of an opened model.
@@ -47,6 +50,7 @@ impl Outline {
             vqgan_numbers: model.vqgan_numbers,
             format: model.format,
             device: model.device().clone(),
+            on_gpu: !model.device().is_cpu(),
             opened: true,
             recommended: model.recommended.clone(),
         }

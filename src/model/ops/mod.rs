@@ -8,6 +8,7 @@ mod cpu;
 mod plain;
 
 pub use cpu::{change, floats, Numbers};
+pub use plain::SCORES;
 
 use crate::model::weight::Weight;
 use crate::Result;

@@ -149,10 +149,28 @@ fn attend(q: &Tensor, k: &Tensor, v: &Tensor, rows: &Rows) -> Result<[Tensor; 4]
     Ok([q, k, v, p])
 }
 
+/// Scores that are held at once, as long as those of one head are not more.
+pub const SCORES: usize = 1 << 26;
+
+/// Key/value heads that are attended to at a time: first and count.
+fn portions(q: &Tensor, k: &Tensor) -> Result<Vec<(usize, usize)>> {
+    let (b, t, heads, _) = q.dims4()?;
+    let (_, kv, slots, _) = k.dims4()?;
+    let one = b * t * slots * (heads / kv);
+    let at_once = (SCORES / one.max(1)).clamp(1, kv);
+    Ok((0..kv).step_by(at_once).map(|first| (first, at_once.min(kv - first))).collect())
+}
+
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, rows: &Rows, keep: bool) -> Result<(Tensor, Option<Tensor>)> {
     let (b, t, heads, d) = q.dims4()?;
-    let [_, _, v, p] = attend(q, k, v, rows)?;
-    let o = p.to_dtype(q.dtype())?.matmul(&v)?.transpose(1, 2)?.reshape((b, t, heads * d))?;
+    let share = heads / k.dim(1)?;
+    let mut parts = Vec::new();
+    for (first, count) in portions(q, k)? {
+        let q = q.narrow(2, first * share, count * share)?;
+        let [_, _, v, p] = attend(&q, &k.narrow(1, first, count)?, &v.narrow(1, first, count)?, rows)?;
+        parts.push(p.to_dtype(q.dtype())?.matmul(&v)?.transpose(1, 2)?);
+    }
+    let o = Tensor::cat(&parts, 2)?.reshape((b, t, heads * d))?;
     // The backward pass takes the probabilities anew: to keep them would cost more than all else.
     let kept = keep.then(|| Tensor::zeros(1, DType::F32, q.device())).transpose()?;
     Ok((o, kept))
@@ -166,10 +184,31 @@ pub fn attention_backward(
     rows: &Rows,
 ) -> Result<(Tensor, Tensor, Tensor)> {
     let (b, t, heads, d) = q.dims4()?;
+    let share = heads / k.dim(1)?;
+    let g = g.reshape((b, t, heads, d))?;
+    let (mut dq, mut dk, mut dv) = (Vec::new(), Vec::new(), Vec::new());
+    for (first, count) in portions(q, k)? {
+        let some = |x: &Tensor| x.narrow(2, first * share, count * share);
+        let of = |x: &Tensor| x.narrow(1, first, count);
+        let part = portion_backward(&some(&g)?, (&some(q)?, &of(k)?, &of(v)?), rows)?;
+        dq.push(part.0);
+        dk.push(part.1);
+        dv.push(part.2);
+    }
+    Ok((Tensor::cat(&dq, 2)?, Tensor::cat(&dk, 2)?, Tensor::cat(&dv, 2)?))
+}
+
+/// Gradients of queries [B, T, heads, d] and of keys and values [B, T, kv, d], for some heads.
+fn portion_backward(
+    g: &Tensor,
+    (q, k, v): (&Tensor, &Tensor, &Tensor),
+    rows: &Rows,
+) -> Result<(Tensor, Tensor, Tensor)> {
+    let (b, t, heads, d) = q.dims4()?;
     let kv = k.dim(1)?;
     let dtype = q.dtype();
     let [q, k, v, p] = attend(q, k, v, rows)?;
-    let g = g.reshape((b, t, heads, d))?.transpose(1, 2)?.contiguous()?;
+    let g = g.transpose(1, 2)?.contiguous()?;
     let dp = g.matmul(&v.t()?)?.to_dtype(DType::F32)?;
     let along = (&dp * &p)?.sum_keepdim(D::Minus1)?;
     let ds = ((&p * dp.broadcast_sub(&along)?)? * (d as f64).powf(-0.5))?.to_dtype(dtype)?;
