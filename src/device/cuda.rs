@@ -4,6 +4,7 @@
 //! `shim/` (see docs/cuda.md), each of NVIDIA's libraries is loaded when it is first called.
 
 use super::Description;
+use crate::error::without_backtrace;
 use crate::{Error, Result};
 use candle_core::cuda_backend::cudarc::driver::{result, sys::CUresult, CudaContext, DriverError};
 use candle_core::cuda_backend::kernels;
@@ -26,8 +27,8 @@ pub fn open(index: usize) -> Result<Device> {
     // The crates below may panic on what they do not expect of a driver.
     match catch_unwind(AssertUnwindSafe(|| try_out(index))) {
         Ok(Ok(device)) => Ok(device),
-        Ok(Err(e)) => Err(cannot(format!("{e}; {}", needs()))),
-        Err(_) => Err(cannot(format!("the CUDA libraries failed; {}", needs()))),
+        Ok(Err(e)) => Err(cannot(reason(e))),
+        Err(_) => Err(cannot("the CUDA libraries failed".into())),
     }
 }
 
@@ -44,6 +45,15 @@ fn try_out(index: usize) -> candle_core::Result<Device> {
         candle_core::bail!("it computes {sum:?} where 3 and 5 are right");
     }
     Ok(device)
+}
+
+/// What the driver said, and what would be right if it cannot use our kernels.
+fn reason(error: candle_core::Error) -> String {
+    let text = without_backtrace(error).to_string();
+    match ["PTX", "NO_BINARY", "NO_KERNEL_IMAGE"].iter().any(|word| text.contains(word)) {
+        true => format!("{text}; {}", needs()),
+        false => text,
+    }
 }
 
 /// What a machine must have, as the compiled kernels say of themselves.

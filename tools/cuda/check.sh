@@ -1,6 +1,6 @@
 #!/bin/sh
-# Type-checks and lints the code of `--features cuda` and `cudnn` with no CUDA toolkit. It proves nothing about kernels or
-# linking: that is tools/cuda/build.sh. What it compiles lies apart (in target/cuda-check) and must never be linked.
+# Type-checks and lints the code of `--features cudnn`, which includes `cuda`, with no CUDA toolkit. It proves nothing about
+# kernels or linking: that is tools/cuda/build.sh. What it compiles lies apart (in target/cuda-check) and must never be linked.
 set -eu
 cd "$(dirname "$0")/../.."
 tools=$PWD/tools/cuda
@@ -8,5 +8,5 @@ target=${CARGO_TARGET_DIR:-target}
 # Nothing of a toolkit that may be installed.
 unset CUDA_HOME CUDA_PATH NVCC NVCC_CCBIN
 PATH=$tools/fake:$PATH CARGO_TARGET_DIR=$target/cuda-check \
-    cargo --config 'profile.dev.package."*".opt-level=0' clippy --locked --lib --features "${1:-cudnn}" -- -D warnings
+    cargo --config 'profile.dev.package."*".opt-level=0' clippy --locked --lib --features cudnn -- -D warnings
 "$tools/symbols.py" --check

@@ -29,7 +29,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 PACKED_LIBRARY = HERE / "libsitter.so"
 # What travels, besides the library.
-FILES = ["tools/gpu_check/*.py", "bindings/python/src/sitter/*.py", "assets/subjects/fox/*.png", "LICENSE-*"]
+FILES = ["tools/gpu_check/*.py", "bindings/python/src/sitter/*.py", "assets/subjects/fox/*.png", "assets/embedded/CREDITS.md", "LICENSE-*"]
 # They may lie in Python packages, where the loader does not look. A library that is loaded is found by its name.
 NVIDIA = ["libcublasLt.so.13", "libcublas.so.13", "libcurand.so.10", "libcudnn.so.9"]
 PROMPT = "a photo of a fox in the snow"
