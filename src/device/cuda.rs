@@ -8,7 +8,7 @@ use crate::error::without_backtrace;
 use crate::{Error, Result};
 use candle_core::cuda_backend::cudarc::driver::{result, sys::CUresult, CudaContext, DriverError};
 use candle_core::cuda_backend::kernels;
-use candle_core::{Device, Tensor};
+use candle_core::{CudaDevice, Device, Tensor};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 /// Opens a GPU and computes something on it.
@@ -78,6 +78,11 @@ fn describe(index: usize) -> std::result::Result<Description, DriverError> {
         memory_bytes: Some(total as u64),
         memory_free_bytes: Some(free as u64),
     })
+}
+
+/// Memory that the device could still give, beside what its opened models hold.
+pub fn free_memory(device: &CudaDevice) -> Option<u64> {
+    device.cuda_stream().context().mem_get_info().ok().map(|(free, _)| free as u64)
 }
 
 /// How many GPUs there are, one or more.

@@ -202,19 +202,22 @@ class Check:
         learned = sum(before) / len(before) - sum(after) / len(after)
         report.check("a whole training learns", learned > 0.3, f"the references are {learned:.2f} nats a token likelier")
 
-    def half(self) -> None:
+    def formats(self) -> None:
+        """Activations are bf16 on a GPU and f32 on the CPU, so this is rough."""
         np, report = self.np, self.report
-        right = np.array(self.cpu.score(PROMPT, self.pictures))
-        with report.timed(f"open, {self.device} bf16"):
-            model = self.sitter.Model.open("embedded:", device=self.device, dtype="bf16")
-        off = np.abs(np.array(model.score(PROMPT, self.pictures)) - right).max()
-        report.check("bf16 scores as f32, roughly", off <= 0.05, f"off by {off:.2g} nats at most")
-        model.sample(PROMPT, count=4, seed=11)
-        with report.timed(f"sample 4 pictures, {self.device} bf16"):
+        for dtype in ("bf16", "q8_0", "q4_k"):
+            right = np.array(self.sitter.Model.open("embedded:", device="cpu", dtype=dtype).score(PROMPT, self.pictures))
+            with report.timed(f"open, {self.device} {dtype}"):
+                model = self.sitter.Model.open("embedded:", device=self.device, dtype=dtype)
+            off = np.abs(np.array(model.score(PROMPT, self.pictures)) - right).max()
+            report.check(f"{dtype} scores as on the CPU", off <= 0.05, f"off by {off:.2g} nats at most")
             model.sample(PROMPT, count=4, seed=11)
-        subject = model.train(self.pictures, "fox", embedding_steps=6, layer_steps=4, seed=3)
-        losses = [loss for _, _, loss in subject.losses]
-        report.check("bf16 trains", bool(np.isfinite(losses).all()), f"losses {np.round(losses, 3).tolist()}")
+            with report.timed(f"sample 4 pictures, {self.device} {dtype}"):
+                model.sample(PROMPT, count=4, seed=11)
+            if dtype == "bf16":
+                subject = model.train(self.pictures, "fox", embedding_steps=6, layer_steps=4, seed=3)
+                losses = [loss for _, _, loss in subject.losses]
+                report.check("bf16 trains", bool(np.isfinite(losses).all()), f"losses {np.round(losses, 3).tolist()}")
 
     def cancelled(self) -> None:
         run = self.sitter.Run()
@@ -316,7 +319,7 @@ def main() -> int:
     # With the seconds that each takes on a slow machine.
     for name, work, needs in [
         ("machine", check.machine, 0), ("open", check.open, 0), ("pixels", check.pixels, 10), ("scores", check.scores, 10),
-        ("samples", check.samples, 20), ("trainings", check.trainings, 60), ("bf16", check.half, 30),
+        ("samples", check.samples, 20), ("trainings", check.trainings, 60), ("number formats", check.formats, 60),
         ("cancel", check.cancelled, 10), ("memory", check.memory, 30),
         *([("size " + given.shape, lambda: check.large(given.shape), 180)] if given.shape else []),
         ("a whole training", check.whole_training, 90),
