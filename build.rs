@@ -29,4 +29,82 @@ fn main() {
         }
         _ => {}
     }
+    #[cfg(feature = "cuda")]
+    cuda::main();
+}
+
+/// Keeps NVIDIA's libraries out of what the loader needs to start us, see docs/cuda.md. candle asks the linker for -lcuda,
+/// -lcublas and so on; the archives made here are what it finds, because Cargo puts a package's own folder before others.
+#[cfg(feature = "cuda")]
+mod cuda {
+    use std::env;
+    use std::path::{Path, PathBuf};
+
+    /// Name for the linker, name for the loader, what functions return if it is missing: for each library the code that says
+    /// "not there" or "not initialized".
+    const LIBRARIES: [(&str, &str, i32); 6] = [
+        ("cuda", "libcuda.so.1", 34),
+        ("cublas", "libcublas.so.13", 1),
+        ("cublasLt", "libcublasLt.so.13", 1),
+        ("curand", "libcurand.so.10", 203),
+        ("nvrtc", "libnvrtc.so.13", 7),
+        ("cudnn", "libcudnn.so.9", 1),
+    ];
+
+    pub fn main() {
+        const SHIM: &str = "src/device/shim";
+        println!("cargo:rerun-if-changed={SHIM}");
+        println!("cargo::rustc-check-cfg=cfg(cuda_shims)");
+        // The trampolines are written for one machine; elsewhere the toolkit's own libraries are linked.
+        if env::var("CARGO_CFG_TARGET_OS").unwrap() != "linux" || env::var("CARGO_CFG_TARGET_ARCH").unwrap() != "x86_64"
+        {
+            return;
+        }
+        println!("cargo:rustc-cfg=cuda_shims");
+        let folder = PathBuf::from(env::var_os("OUT_DIR").unwrap());
+        for (name, file, missing) in LIBRARIES {
+            cc::Build::new()
+                .files([format!("{SHIM}/shim.c"), format!("{SHIM}/trampolines.S")])
+                .define("LIBRARY", name)
+                .define("SONAME", &*format!("\"{file}\""))
+                .define("MISSING", &*missing.to_string())
+                .define("SYMBOLS", &*format!("\"symbols/{name}.h\""))
+                .warnings_into_errors(true)
+                .cargo_metadata(false)
+                .out_dir(folder.join(name))
+                .compile(name);
+            std::fs::rename(folder.join(name).join(format!("lib{name}.a")), folder.join(format!("lib{name}.a")))
+                .unwrap();
+        }
+        link_runtime(&folder);
+        println!("cargo:rustc-link-search=native={}", folder.display());
+    }
+
+    /// The CUDA runtime is linked whole: its static form asks for the driver when it is used.
+    fn link_runtime(folder: &Path) {
+        for variable in ["CUDA_HOME", "CUDA_PATH", "NVCC"] {
+            println!("cargo:rerun-if-env-changed={variable}");
+        }
+        let variable = |name: &str| env::var_os(name).map(PathBuf::from);
+        let beside = |program: PathBuf| Some(program.parent()?.parent()?.to_owned());
+        let on_path = || env::split_paths(&env::var_os("PATH")?).map(|p| p.join("nvcc")).find(|p| p.is_file());
+        // Where the kernels' build looks for nvcc, in its order.
+        let toolkits = [
+            variable("NVCC").and_then(beside),
+            on_path().and_then(beside),
+            variable("CUDA_HOME"),
+            variable("CUDA_PATH"),
+            Some("/usr/local/cuda".into()),
+            Some("/opt/cuda".into()),
+        ];
+        let found = toolkits.into_iter().flatten().flat_map(|root| {
+            ["lib64", "lib", "targets/x86_64-linux/lib"].map(|folder| root.join(folder).join("libcudart_static.a"))
+        });
+        match found.into_iter().find(|p| p.is_file()) {
+            Some(archive) => {
+                std::fs::copy(archive, folder.join("libcudart.a")).unwrap();
+            }
+            None => println!("cargo:warning=no libcudart_static.a beside nvcc: this can be checked, but not linked"),
+        }
+    }
 }

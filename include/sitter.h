@@ -387,8 +387,9 @@ SITTER_API void sitter_dataset_free(struct sitter_dataset *dataset);
 SITTER_API sitter_status sitter_dataset_new(struct sitter_dataset **out, struct sitter_error **err);
 
 /*
- The devices that models can be opened on, as a JSON array of objects: name, memory_bytes (or null). Copies it to `buffer` of
- `capacity` bytes, NUL included; `(NULL, 0)` asks for the size, in `needed`. SITTER_E_BUFFER_TOO_SMALL. Any thread. Since 1.0.
+ The devices that models can be opened on, as a JSON array of objects: name, hardware, memory_bytes, memory_free_bytes (null
+ where it is not known). Copies it to `buffer` of `capacity` bytes, NUL included; `(NULL, 0)` asks for the size, in `needed`.
+ SITTER_E_BUFFER_TOO_SMALL. Any thread. Since 1.0.
  */
 SITTER_API
 sitter_status sitter_devices_json(char *buffer,
@@ -498,7 +499,8 @@ SITTER_API const char *sitter_error_message(const struct sitter_error *error);
 SITTER_API sitter_status sitter_error_status(const struct sitter_error *error);
 
 /*
- 1 if this build has a feature, 0 if not or if it is unknown: "cuda", "embedded_model". NULL gives 0. Any thread. Since 1.0.
+ 1 if this build has a feature, 0 if not or if it is unknown: "cuda", "cudnn", "embedded_model". NULL gives 0. Any thread.
+ Since 1.0.
  */
 SITTER_API
 int32_t sitter_has_feature(const char *name);

@@ -5,34 +5,41 @@ use crate::{Error, Result};
 use candle_core::Device;
 use serde::Serialize;
 
+#[cfg(feature = "cuda")]
+mod cuda;
+
 /// A device of this machine that this build can use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Description {
     /// What to open it as.
     pub name: String,
+    /// What its maker calls it; not known for the CPU.
+    pub hardware: Option<String>,
     /// Memory it has, if that is known.
     pub memory_bytes: Option<u64>,
+    /// Memory that nobody uses at the moment, if that is known: on the CPU what can be had without swapping.
+    pub memory_free_bytes: Option<u64>,
 }
 
-/// The devices that models can be opened on, the CPU first.
+/// The devices that models can be opened on, the CPU first. GPUs are asked for their free memory, which takes a fraction of a
+/// second for each the first time.
 pub fn devices() -> Vec<Description> {
-    let mut found = vec![Description { name: "cpu".into(), memory_bytes: host_memory() }];
-    // A number that no machine reaches; the first that cannot be opened ends the list.
-    let gpus = if cfg!(feature = "cuda") { 64 } else { 0 };
-    for index in (0..gpus).take_while(|&i| Device::new_cuda(i).is_ok()) {
-        found.push(Description { name: format!("cuda:{index}"), memory_bytes: None });
-    }
-    found
+    let (memory_bytes, memory_free_bytes) = (host_memory(), host_memory_free());
+    let cpu = Description { name: "cpu".into(), hardware: None, memory_bytes, memory_free_bytes };
+    #[cfg(feature = "cuda")]
+    return std::iter::once(cpu).chain(cuda::devices()).collect();
+    #[cfg(not(feature = "cuda"))]
+    return vec![cpu];
 }
 
 /// Memory that a device could still give, if that is known.
 pub fn free_memory(device: &Device) -> Option<u64> {
-    if !device.is_cpu() {
-        return None;
+    match device {
+        Device::Cpu => host_memory_free(),
+        #[cfg(feature = "cuda")]
+        Device::Cuda(gpu) => cuda::free_memory(gpu),
+        _ => None,
     }
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
 #[cfg(unix)]
@@ -45,6 +52,13 @@ fn host_memory() -> Option<u64> {
 #[cfg(not(unix))]
 fn host_memory() -> Option<u64> {
     None
+}
+
+/// Linux's own estimate, which other systems do not make.
+fn host_memory_free() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// What a device's name asks for.
@@ -67,23 +81,27 @@ pub fn parse_device(name: &str) -> Result<DeviceName> {
     parsed.ok_or_else(|| Error::invalid("device", format!("\"{name}\" is not one of auto, cpu, cuda, cuda:N")))
 }
 
-/// Opens a device by name, see [`parse_device`].
+/// Opens a device by name, see [`parse_device`]. [`Error::NotSupported`] for CUDA if this build has none or the machine lacks
+/// the driver or a library; [`Error::Device`] if there is no such GPU, or it cannot be used.
 pub fn open_device(name: &str) -> Result<Device> {
-    let cuda = |index: usize| {
-        Device::new_cuda(index).map_err(|e| Error::Device { message: format!("cannot use CUDA device {index}: {e}") })
-    };
     match parse_device(name)? {
         DeviceName::Cpu => Ok(Device::Cpu),
+        DeviceName::Cuda(index) => open_cuda(index),
         DeviceName::Auto if !cfg!(feature = "cuda") => Ok(Device::Cpu),
-        DeviceName::Auto => Ok(cuda(0).unwrap_or_else(|e| {
-            log::info!("running on the CPU: {e}");
-            Device::Cpu
-        })),
-        DeviceName::Cuda(_) if !cfg!(feature = "cuda") => Err(Error::NotSupported {
-            message: "this library was built without CUDA; rebuild it with `--features cuda`, or use device cpu".into(),
+        DeviceName::Auto => open_cuda(0).or_else(|e| {
+            log::warn!("running on the CPU: {e}");
+            Ok(Device::Cpu)
         }),
-        DeviceName::Cuda(index) => cuda(index),
     }
+}
+
+#[cfg(feature = "cuda")]
+use cuda::open as open_cuda;
+
+#[cfg(not(feature = "cuda"))]
+fn open_cuda(_: usize) -> Result<Device> {
+    let message = "this library was built without CUDA; rebuild it with `--features cuda`, or use device cpu";
+    Err(Error::NotSupported { message: message.into() })
 }
 
 /// The format of the weights by name: `auto`, `f32`, `bf16`, `q8_0` or `q4_k`. `auto` is bf16 on a GPU and f32 on the CPU.
@@ -117,6 +135,10 @@ mod tests {
         let cpu = &devices()[0];
         assert!(open_device(&cpu.name).unwrap().is_cpu());
         assert!(!cfg!(unix) || cpu.memory_bytes.unwrap() > 1 << 26);
+        if cfg!(target_os = "linux") {
+            let free = cpu.memory_free_bytes.unwrap();
+            assert!(1 << 20 < free && free <= cpu.memory_bytes.unwrap());
+        }
     }
 
     #[cfg(not(feature = "cuda"))]

@@ -32,6 +32,8 @@ pub enum Error {
     /// The device has not the memory that a call would take; nothing was begun. `advice` is the cheapest change that would fit,
     /// if there is one.
     OutOfMemory { what: String, needed: u64, free: u64, advice: Option<String> },
+    /// A GPU ran out of memory in the middle of a call.
+    DeviceFull { message: String },
     /// The run was cancelled by its owner.
     Cancelled,
     /// A defect of this library, or an error of the tensor library below it.
@@ -87,6 +89,7 @@ impl fmt::Display for Error {
                     None => f.write_str("; no option makes it fit"),
                 }
             }
+            Error::DeviceFull { message } => f.write_str(message),
             Error::Cancelled => f.write_str("cancelled"),
             Error::Internal { message } => write!(f, "internal error: {message}"),
         }
@@ -104,6 +107,42 @@ impl std::error::Error for Error {
 
 impl From<candle_core::Error> for Error {
     fn from(e: candle_core::Error) -> Self {
-        Error::Internal { message: e.to_string() }
+        match without_backtrace(e) {
+            candle_core::Error::Cuda(e) => {
+                let said = e.to_string();
+                // The driver's word and cuBLAS's.
+                if said.contains("OUT_OF_MEMORY") || said.contains("ALLOC_FAILED") {
+                    let message = format!(
+                        "the GPU has too little free memory ({said}); use fewer pictures at once, smaller ones, a smaller \
+                         batch_size, or dtype bf16, or close other models and programs"
+                    );
+                    return Error::DeviceFull { message };
+                }
+                Error::Device { message: format!("the GPU failed: {said}") }
+            }
+            e => Error::Internal { message: e.to_string() },
+        }
+    }
+}
+
+/// candle wraps errors in the place they come from, which is for its developers.
+pub(crate) fn without_backtrace(mut error: candle_core::Error) -> candle_core::Error {
+    while let candle_core::Error::WithBacktrace { inner, .. } = error {
+        error = *inner;
+    }
+    error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gpu_that_is_full_is_told_from_one_that_fails() {
+        let from = |said: &str| Error::from(candle_core::Error::Cuda(said.into()).bt());
+        assert!(matches!(from("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"...\")"), Error::DeviceFull { .. }));
+        assert!(matches!(from("CublasError(CUBLAS_STATUS_ALLOC_FAILED)"), Error::DeviceFull { .. }));
+        let failed = from("DriverError(CUDA_ERROR_LAUNCH_FAILED, \"...\")");
+        assert!(matches!(failed, Error::Device { .. }) && !failed.to_string().contains('\n'), "{failed}");
     }
 }

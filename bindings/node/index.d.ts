@@ -23,7 +23,7 @@ export function estimate(
     train?: Partial<TrainFields> & { method?: string };
   },
 ): Estimate;
-/** Whether the library has a feature: `cuda`, `embedded_model`. */
+/** Whether the library has a feature: `cuda`, `cudnn`, `embedded_model`. */
 export function hasFeature(name: string): boolean;
 /** Writes a PNG file. It appears whole or not at all. */
 export function savePng(path: string | URL, image: ImageInput): Promise<void>;
@@ -54,7 +54,9 @@ export interface BuildInfo {
 
 export interface Device {
   name: string;
+  hardware: string | null;
   memoryBytes: number | null;
+  memoryFreeBytes: number | null;
 }
 
 /** RGB pixels, three bytes each, rows from top to bottom. */

@@ -25,7 +25,8 @@ HERE = Path(__file__).resolve().parent
 TRAVELLING = HERE / "rust"
 CRATE = TRAVELLING if TRAVELLING.is_dir() else HERE.parent.parent
 # All that cargo needs to build the library.
-SOURCES = ["Cargo.toml", "Cargo.lock", "build.rs", "README.md", "LICENSE-MIT", "LICENSE-APACHE", "src", "assets/embedded"]
+SOURCES = ["Cargo.toml", "Cargo.lock", "build.rs", ".cargo/config.toml", "README.md", "LICENSE-MIT", "LICENSE-APACHE", "src",
+           "assets/embedded"]
 NOTICES = ["LICENSE-MIT", "LICENSE-APACHE", "assets/embedded/CREDITS.md"]
 LIBRARY = {"win32": "sitter.dll", "darwin": "libsitter.dylib"}.get(sys.platform, "libsitter.so")
 

@@ -75,7 +75,7 @@ pub(super) fn of(error: &Error) -> sitter_status {
         Error::WrongModel { .. } => SITTER_E_WRONG_MODEL,
         Error::NotSupported { .. } => SITTER_E_NOT_SUPPORTED,
         Error::Device { .. } => SITTER_E_DEVICE,
-        Error::OutOfMemory { .. } => SITTER_E_RESOURCE_EXHAUSTED,
+        Error::OutOfMemory { .. } | Error::DeviceFull { .. } => SITTER_E_RESOURCE_EXHAUSTED,
         Error::Cancelled => SITTER_E_CANCELLED,
         Error::Internal { .. } => SITTER_E_INTERNAL,
     }

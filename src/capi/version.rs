@@ -66,13 +66,15 @@ pub unsafe extern "C" fn sitter_build_info_json() -> *const c_char {
     terminated(BUILD_INFO)
 }
 
-/// 1 if this build has a feature, 0 if not or if it is unknown: "cuda", "embedded_model". NULL gives 0. Any thread. Since 1.0.
+/// 1 if this build has a feature, 0 if not or if it is unknown: "cuda", "cudnn", "embedded_model". NULL gives 0. Any thread.
+/// Since 1.0.
 #[no_mangle]
 pub unsafe extern "C" fn sitter_has_feature(name: *const c_char) -> i32 {
     match text::optional(name, "name") {
         Ok(Some(name)) => match name.as_str() {
             "embedded_model" => 1,
             "cuda" => i32::from(cfg!(feature = "cuda")),
+            "cudnn" => i32::from(cfg!(feature = "cudnn")),
             "fake_model" => i32::from(cfg!(debug_assertions)),
             _ => 0,
         },
@@ -87,8 +89,9 @@ pub unsafe extern "C" fn sitter_status_name(status: sitter_status) -> *const c_c
     status::name(status).as_ptr()
 }
 
-/// The devices that models can be opened on, as a JSON array of objects: name, memory_bytes (or null). Copies it to `buffer` of
-/// `capacity` bytes, NUL included; `(NULL, 0)` asks for the size, in `needed`. SITTER_E_BUFFER_TOO_SMALL. Any thread. Since 1.0.
+/// The devices that models can be opened on, as a JSON array of objects: name, hardware, memory_bytes, memory_free_bytes (null
+/// where it is not known). Copies it to `buffer` of `capacity` bytes, NUL included; `(NULL, 0)` asks for the size, in `needed`.
+/// SITTER_E_BUFFER_TOO_SMALL. Any thread. Since 1.0.
 #[no_mangle]
 pub unsafe extern "C" fn sitter_devices_json(
     buffer: *mut c_char,
@@ -97,8 +100,12 @@ pub unsafe extern "C" fn sitter_devices_json(
     err: *mut *mut sitter_error,
 ) -> sitter_status {
     guard(err, || {
-        let list = serde_json::to_string(&crate::device::devices())
-            .map_err(|e| Failure::new(SITTER_E_INTERNAL, e.to_string()))?;
+        let devices = crate::device::devices();
+        let mut list = serde_json::to_string(&devices).map_err(|e| Failure::new(SITTER_E_INTERNAL, e.to_string()))?;
+        // Free memory changes between the call that asks for the size and the next; the size does not.
+        let digits = |bytes: Option<u64>| bytes.map_or(0, |b| b.to_string().len());
+        let room = devices.iter().map(|d| digits(d.memory_bytes).saturating_sub(digits(d.memory_free_bytes))).sum();
+        list.extend(std::iter::repeat_n(' ', room));
         copy_text(&list, buffer, capacity, needed)
     })
 }

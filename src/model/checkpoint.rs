@@ -411,10 +411,7 @@ impl Checkpoint {
         let load = || Tensor::from_raw_buffer(bytes, stored, &entry.shape, device)?.to_dtype(dtype);
         let loaded = load();
         self.sources[entry.file].bytes.forget(entry.range.clone());
-        loaded.map_err(|e| match device {
-            Device::Cpu => e.into(),
-            _ => Error::Device { message: format!("tensor {name} ({} bytes) could not be loaded: {e}", bytes.len()) },
-        })
+        Ok(loaded?)
     }
 
     fn check_values(&self, name: &str, entry: &Entry, stored: DType, bytes: &[u8], dtype: DType) -> Result<()> {

@@ -12,7 +12,7 @@ use sitter::capi::status::*;
 use sitter::capi::subject::*;
 use sitter::capi::tokens::*;
 use sitter::capi::version::*;
-use std::ffi::c_char;
+use std::ffi::{c_char, CStr};
 use std::fmt::Debug;
 use std::ptr::{null, null_mut};
 
@@ -78,7 +78,16 @@ fn sizes_are_asked_for_and_small_buffers_stay_untouched() {
         check_two_calls(|b, n, needed, err| sitter_train_options_get_json(studio.train.at, b, n, needed, err), x, &[0]);
         // Miri knows no function that says how much memory there is.
         if !cfg!(miri) {
-            check_two_calls(|b, n, needed, err| sitter_devices_json(b, n, needed, err), x, &[0]);
+            // Free memory changes all the time; the size of the text must not.
+            let without_numbers = |b: *mut c_char, n: usize, needed: *mut usize, err| {
+                let status = sitter_devices_json(b, n, needed, err);
+                if status == SITTER_OK && !b.is_null() {
+                    let text = std::slice::from_raw_parts_mut(b.cast::<u8>(), CStr::from_ptr(b).count_bytes());
+                    text.iter_mut().filter(|c| c.is_ascii_digit()).for_each(|c| *c = b'0');
+                }
+                status
+            };
+            check_two_calls(without_numbers, x, &[0]);
         }
         check_two_calls(|b, n, needed, err| sitter_engine_drain_log(engine.at, b, n, needed, err), x, &[0]);
         check_two_calls(|b, n, needed, err| sitter_tokens_copy(studio.tokens.at, b, n, needed, err), u32::MAX, &[0]);

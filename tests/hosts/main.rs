@@ -5,6 +5,7 @@ mod abi_diff;
 mod c;
 mod comfyui;
 mod cpp;
+mod cuda;
 mod node;
 mod null_matrix;
 mod python;

@@ -59,7 +59,7 @@ def build_info() -> dict[str, Any]:
 
 
 def devices() -> list[dict[str, Any]]:
-    """What models can be opened on: name and memory_bytes (or None) of each device."""
+    """What models can be opened on: name, hardware, memory_bytes and memory_free_bytes (None if not known) of each."""
     found: list[dict[str, Any]] = read_json("sitter_devices_json")
     return found
 

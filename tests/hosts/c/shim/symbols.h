@@ -1,0 +1,3 @@
+CODE(fake_sum)
+CODE(fake_absent)
+TEXT(fake_name)
