@@ -119,9 +119,11 @@ unsafe fn transform_weights(
     let out = weight.len() / (9 * channels);
     let kept: &[usize] = if doubled { &[0, 1, 3] } else { &[0, 1, 2, 3] };
     let filter = |[a, b, c]: [f32; 3]| [a, 0.5 * (a + b + c), 0.5 * (a - b + c), c];
-    for row in 0..rows.min(out - strip * rows) {
-        let of_output = &weight[(strip * rows + row) * 9 * channels..][..9 * channels];
-        for (channel, g) in of_output.chunks_exact(9).enumerate() {
+    // The numbers of all rows for a channel lie together.
+    for channel in 0..channels {
+        for row in 0..rows.min(out - strip * rows) {
+            let at = ((strip * rows + row) * channels + channel) * 9;
+            let g = &weight[at..at + 9];
             let columns = [0, 1, 2].map(|c| filter([g[c], g[3 + c], g[6 + c]]));
             for (i, &ri) in kept.iter().enumerate() {
                 let line = filter([columns[0][ri], columns[1][ri], columns[2][ri]]);
@@ -165,6 +167,7 @@ unsafe fn convolve_any<L: Lanes>(job: Job, first: usize, scratch: Out) {
     let (rows, columns) = tile_size(job.level);
     let (inputs, outputs) = (job.x.channels, job.strips * rows);
     let products = scratch.from(side * side * inputs * job.group);
+    let mut lines = Lines { a: [[0.0; PIXELS]; 4], b: [[0.0; PIXELS]; 4], line: [0.0; PIXELS] };
     for channel in 0..inputs {
         let mut done = 0;
         while done < tiles {
@@ -172,8 +175,8 @@ unsafe fn convolve_any<L: Lanes>(job: Job, first: usize, scratch: Out) {
             let n = (tiles - done).min(job.across - column);
             let to = scratch.from(channel * job.group + done);
             match job.x.doubled {
-                true => doubled_input::<L>(job.x, channel, (row, column, n), to, inputs * job.group),
-                false => input::<L>(job.x, channel, (row, column, n), to, inputs * job.group),
+                true => doubled_input::<L>(job.x, channel, (row, column, n), to, inputs * job.group, &mut lines),
+                false => input::<L>(job.x, channel, (row, column, n), to, inputs * job.group, &mut lines),
             }
             done += n;
         }
@@ -194,7 +197,8 @@ unsafe fn convolve_any<L: Lanes>(job: Job, first: usize, scratch: Out) {
         }
     }
     for channel in 0..job.out {
-        output::<L>(job, channel, (first, tiles), products.from(channel * job.group), outputs * job.group);
+        let products = products.from(channel * job.group);
+        output::<L>(job, channel, (first, tiles), products, outputs * job.group, &mut lines);
     }
 }
 
@@ -230,11 +234,23 @@ unsafe fn product<L: Lanes, const R: usize, const C: usize>(
     }
 }
 
-type Row = [f32; PIXELS];
+/// Rows of pixels or tiles on their way.
+struct Lines {
+    a: [[f32; PIXELS]; 4],
+    b: [[f32; PIXELS]; 4],
+    line: [f32; PIXELS],
+}
 
 /// `count` pixels of a row from column `first` on into `to`; 0 outside the picture.
 #[inline(always)]
-unsafe fn read_row<L: Lanes>(x: Planes, channel: usize, row: isize, first: isize, count: usize, to: &mut Row) {
+unsafe fn read_row<L: Lanes>(
+    x: Planes,
+    channel: usize,
+    row: isize,
+    first: isize,
+    count: usize,
+    to: &mut [f32; PIXELS],
+) {
     let end = first + count as isize;
     let (from, until) = (first.max(0), end.min(x.width as isize));
     if row < 0 || row >= x.height as isize || from >= until {
@@ -261,23 +277,27 @@ unsafe fn read_row<L: Lanes>(x: Planes, channel: usize, row: isize, first: isize
 /// Transforms `n` tiles of a row: B^T d B with B^T = [1 0 -1 0; 0 1 1 0; 0 -1 1 0; 0 1 0 -1]. Position p of the result goes to
 /// `to + p * pitch`.
 #[inline(always)]
-unsafe fn input<L: Lanes>(x: Planes, channel: usize, (row, column, n): (usize, usize, usize), to: Out, pitch: usize) {
-    // Even and odd columns of the four rows.
-    let (mut even, mut odd) = ([[0f32; TILES + 32]; 4], [[0f32; TILES + 32]; 4]);
-    let mut pixels = [0f32; PIXELS];
+unsafe fn input<L: Lanes>(
+    x: Planes,
+    channel: usize,
+    (row, column, n): (usize, usize, usize),
+    to: Out,
+    pitch: usize,
+    Lines { a: even, b: odd, line }: &mut Lines,
+) {
     for r in 0..4 {
-        read_row::<L>(x, channel, (2 * row + r) as isize - 1, 2 * column as isize - 1, 2 * n + 2, &mut pixels);
+        read_row::<L>(x, channel, (2 * row + r) as isize - 1, 2 * column as isize - 1, 2 * n + 2, line);
         for t in 0..n + 1 {
-            even[r][t] = pixels[2 * t];
-            odd[r][t] = pixels[2 * t + 1];
+            even[r][t] = line[2 * t];
+            odd[r][t] = line[2 * t + 1];
         }
     }
     for t in (0..n).step_by(16) {
-        let down = |of: &[[f32; TILES + 32]; 4], t: usize| {
+        let down = |of: &[[f32; PIXELS]; 4], t: usize| {
             let [a, b, c, d] = [0, 1, 2, 3].map(|r: usize| L::load(of[r].as_ptr().add(t)));
             [a.sub(c), b.add(c), c.sub(b), b.sub(d)]
         };
-        let (a, b, c, d) = (down(&even, t), down(&odd, t), down(&even, t + 1), down(&odd, t + 1));
+        let (a, b, c, d) = (down(even, t), down(odd, t), down(even, t + 1), down(odd, t + 1));
         for i in 0..4 {
             let line = [a[i].sub(c[i]), b[i].add(c[i]), c[i].sub(b[i]), b[i].sub(d[i])];
             for (j, v) in line.into_iter().enumerate() {
@@ -296,9 +316,9 @@ unsafe fn doubled_input<L: Lanes>(
     (row, column, n): (usize, usize, usize),
     to: Out,
     pitch: usize,
+    Lines { a: pixels, .. }: &mut Lines,
 ) {
-    let mut pixels = [[0f32; PIXELS]; 3];
-    for (r, pixels) in pixels.iter_mut().enumerate() {
+    for (r, pixels) in pixels.iter_mut().take(3).enumerate() {
         read_row::<L>(x, channel, (row + r) as isize - 1, column as isize - 1, n + 2, pixels);
     }
     for t in (0..n).step_by(16) {
@@ -319,8 +339,14 @@ unsafe fn doubled_input<L: Lanes>(
 /// Pixels of the tiles `first` to `first + tiles` of one channel: A^T m A with A^T = [1 1 1 0; 0 1 -1 -1]. Position p of m
 /// lies at `products + p * pitch`.
 #[inline(always)]
-unsafe fn output<L: Lanes>(job: Job, channel: usize, (first, tiles): (usize, usize), products: Out, pitch: usize) {
-    let mut made = [[[0f32; TILES]; 2]; 2];
+unsafe fn output<L: Lanes>(
+    job: Job,
+    channel: usize,
+    (first, tiles): (usize, usize),
+    products: Out,
+    pitch: usize,
+    Lines { a: upper_row, b: lower_row, line }: &mut Lines,
+) {
     for t in (0..tiles).step_by(16) {
         let at = |position: usize| L::load(products.at(position * pitch + t));
         let mut upper = [L::zero(); 4];
@@ -338,15 +364,14 @@ unsafe fn output<L: Lanes>(job: Job, channel: usize, (first, tiles): (usize, usi
                 lower[j] = b.sub(c).sub(d);
             }
         }
-        for (made, m) in made.iter_mut().zip([upper, lower]) {
+        for (made, m) in [&mut *upper_row, &mut *lower_row].into_iter().zip([upper, lower]) {
             m[0].add(m[1]).add(m[2]).store(made[0].as_mut_ptr().add(t));
             m[1].sub(m[2]).sub(m[3]).store(made[1].as_mut_ptr().add(t));
         }
     }
     let (height, width) = job.x.size();
     let bias = L::splat(job.bias[channel]);
-    let mut line = [0f32; PIXELS];
-    for (below, made) in made.iter().enumerate() {
+    for (below, made) in [upper_row, lower_row].into_iter().enumerate() {
         for t in 0..tiles {
             line[2 * t] = made[0][t];
             line[2 * t + 1] = made[1][t];
