@@ -109,7 +109,7 @@ impl Case {
             title: "Training 4 steps of the layers stage, by the layers that learn (the last ones)",
             varied: "layers",
             measured: "s",
-            sizes: &[1, 2],
+            sizes: &[1, 4, 16],
             run: |model, n| {
                 let all = model.transformer().layers.len() as u32;
                 train(model, 1, |o| {

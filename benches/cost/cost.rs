@@ -1,6 +1,6 @@
 //! How cost grows: the tables of docs/cost.md, measured.
 //!
-//! `cargo run --release --example cost -- MODEL [--tables picture,count,..]` prints them as Markdown. Each line is a process of its own,
+//! `cargo run --release --example cost -- MODEL [--tables grid,count,..]` prints them as Markdown. Each line is a process of its own,
 //! so that its peak memory is its own; on systems without /proc that column is empty. MODEL is a folder as
 //! `random_model small` writes it (any model with size tokens up to 64 codes will do): what is measured is growth, and
 //! numbers do not depend on the weights' values.
@@ -22,32 +22,43 @@ fn main() -> ExitCode {
     }
 }
 
-fn start() -> Result<()> {
-    let wrong = |e: lexopt::Error| Error::invalid("command line", e.to_string());
-    let (mut model, mut wanted, mut case) = (None, None::<String>, None);
-    let mut parser = lexopt::Parser::from_env();
-    while let Some(argument) = parser.next().map_err(wrong)? {
-        let mut read = || -> std::result::Result<(), lexopt::Error> {
+/// What the command line asks for.
+#[derive(Default)]
+struct Arguments {
+    model: Option<String>,
+    tables: Option<String>,
+    /// Used by the program itself: measure a line.
+    case: Option<(String, u32)>,
+}
+
+impl Arguments {
+    fn read() -> std::result::Result<Self, lexopt::Error> {
+        let (mut found, mut parser) = (Arguments::default(), lexopt::Parser::from_env());
+        while let Some(argument) = parser.next()? {
             match argument {
-                Value(value) => model = Some(value.string()?),
-                Long("tables") => wanted = Some(parser.value()?.string()?),
-                // Used by the program itself: measure a line.
-                Long("case") => case = Some((parser.value()?.string()?, parser.value()?.parse()?)),
+                Value(value) => found.model = Some(value.string()?),
+                Long("tables") => found.tables = Some(parser.value()?.string()?),
+                Long("case") => found.case = Some((parser.value()?.string()?, parser.value()?.parse()?)),
                 other => return Err(other.unexpected()),
             }
-            Ok(())
-        };
-        read().map_err(wrong)?;
+        }
+        Ok(found)
     }
-    let model = model.ok_or_else(|| Error::invalid("command line", "expected a model folder"))?;
-    if let Some((name, n)) = case {
+}
+
+fn start() -> Result<()> {
+    let arguments = Arguments::read().map_err(|e| Error::invalid("command line", e.to_string()))?;
+    let Some(model) = arguments.model else {
+        return Err(Error::invalid("command line", "expected a model folder"));
+    };
+    if let Some((name, n)) = arguments.case {
         let Some(case) = Case::ALL.iter().find(|c| c.name == name) else {
             return Err(Error::invalid("--case", format!("{name} is unknown")));
         };
         println!("{}", serde_json::json!(case.measure(&model, n)?));
         return Ok(());
     }
-    let is_wanted = |name: &str| wanted.as_ref().is_none_or(|w| w.split(',').any(|w| w == name));
+    let is_wanted = |name: &str| arguments.tables.as_ref().is_none_or(|w| w.split(',').any(|w| w == name));
     for case in Case::ALL.iter().filter(|c| is_wanted(c.name)) {
         table(case, &model)?;
     }
@@ -56,7 +67,7 @@ fn start() -> Result<()> {
 
 fn table(case: &Case, model: &str) -> Result<()> {
     println!(
-        "\n{}\n\n| {} | {} | of it opening the model, s | peak memory, MiB |\n|---|---|---|---|",
+        "\n{}\n\n| {} | {} | opening the model before, s | peak memory, MiB |\n|---|---|---|---|",
         case.title, case.varied, case.measured
     );
     for &n in case.sizes {

@@ -401,7 +401,8 @@ unsafe fn output<L: Lanes>(
 /// If the lengths do not fit.
 pub fn group_norm(x: &[f32], groups: usize, weight: &[f32], bias: &[f32], eps: f64) -> (Vec<f32>, Vec<f32>) {
     let channels = weight.len();
-    assert!(bias.len() == channels && channels % groups == 0 && x.len() % channels == 0 && !x.is_empty(), "sizes");
+    let whole = channels.is_multiple_of(groups) && x.len().is_multiple_of(channels);
+    assert!(bias.len() == channels && whole && !x.is_empty(), "sizes");
     let size = x.len() / groups;
     let mut found = vec![[0f64; 2]; groups];
     let to = std::sync::Mutex::new(&mut found);
@@ -457,7 +458,7 @@ unsafe fn moments_any<L: Lanes>(x: F32, n: usize, shift: f32, to: Out) {
 /// # Panics
 /// If there is a part of a row.
 pub fn softmax(x: &mut [f32], n: usize, scale: f32) {
-    assert!(n > 0 && x.len() % n == 0, "sizes");
+    assert!(n > 0 && x.len().is_multiple_of(n), "sizes");
     let (rows, work, x) = (x.len() / n, 16 * x.len(), Out::new(x));
     // SAFETY: row `row` lies within x and belongs to one task.
     parallel(rows, work, |row| unsafe { softmax_row(level(), x.from(row * n), n, scale) });
