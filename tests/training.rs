@@ -367,6 +367,7 @@ fn interrupted(model: &Model, options: &Options, stage: Stage, stop: u64) -> (Su
     });
     let subject = train(model, &dataset(), &options, &mut prior, &mut run).unwrap();
     drop(run);
+    assert!(subject.options["checkpoint_path"].is_null(), "a subject tells where its checkpoint lay");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "a finished training removes its checkpoint");
     assert_eq!(
         drawn,

@@ -186,7 +186,7 @@ fn last_logits(view: &Personalized, pieces: &[Piece]) -> Result<Vec<f32>> {
     let transformer = &view.transformer;
     let context = transformer.causal_context(pieces.len(), None)?;
     let hidden = transformer.forward(&view.embed(&[pieces])?, &context, None)?;
-    let last = hidden.narrow(1, pieces.len() - 1, 1)?.squeeze(0)?;
+    let last = hidden.narrow(1, pieces.len() - 1, 1)?;
     let head = transformer.head_rows(view.model.layout().code_tokens())?;
     let logits = sitter::model::ops::linear(&last, &head)?;
     Ok(logits.to_dtype(candle_core::DType::F32)?.flatten_all()?.to_vec1()?)
@@ -230,7 +230,7 @@ fn check(model: &Model) -> Result<Json> {
     let mut losses = serde_json::Map::new();
     for row in ["embedding_step", "layer_step"] {
         let (mut learner, batch) = lesson(model, row, &tokens)?;
-        let steps = (0..3).map(|_| Ok(learner.step(&batch, &Run::new())?)).collect::<Result<Vec<_>>>()?;
+        let steps = (0..3).map(|_| learner.step(&batch, &Run::new())).collect::<Result<Vec<_>>>()?;
         losses.insert(row.into(), steps.iter().map(|s| json!([s.loss, s.gradient_norm])).collect());
         losses.insert(format!("{row} ids"), json!(ids(&batch.subject[0].pieces)));
     }

@@ -9,10 +9,12 @@
 //! | `matrix` | weights as they lie in memory: f32, bf16, q8_0, q4_k |
 //! | `gemm` | products of large matrices |
 //! | `norm`, `activation`, `attention`, `loss` | what stands between the products, forward and backward |
+//! | `conv` | 3x3 convolutions, group norm and softmax of the image tokenizer |
 //! | `rows` | products of a few rows with a large matrix, whose bits do not depend on how many rows there are |
 
 mod activation;
 mod attention;
+mod conv;
 mod gemm;
 mod lanes;
 mod loss;
@@ -22,6 +24,7 @@ mod rows;
 
 pub use activation::{add, silu_mul, silu_mul_backward};
 pub use attention::Attention;
+pub use conv::{conv3x3, group_norm, softmax, Planes};
 pub use gemm::{gemm, Left};
 pub use loss::cross_entropy;
 pub use matrix::Matrix;

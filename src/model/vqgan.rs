@@ -1,10 +1,12 @@
 //! The VQ-GAN of Chameleon and Lumina-mGPT (that of taming-transformers): pictures to grids of codes and back.
 //!
-//! Always in f32: which of two near codes wins must not depend on a coarser dtype. The layers are written with plain
-//! tensor operations and run on every device; tensor names are those of the published files.
+//! Always in f32: which of two near codes wins must not depend on a coarser dtype. Tensor names are those of the published
+//! files.
 
 mod config;
+mod cpu;
 mod layers;
+mod plain;
 mod yaml;
 
 pub use config::Config;
@@ -42,15 +44,14 @@ impl Level {
             Ok((block, attention))
         };
         let blocks = (0..blocks).map(load_block).collect::<Result<_>>()?;
-        let stride = if resample == Some("downsample") { 2 } else { 1 };
-        let resample = resample.map(|n| Conv3x3::load(&w.at(n).at("conv"), to, to, stride)).transpose()?;
+        let resample = resample.map(|n| Conv3x3::load(&w.at(n).at("conv"), to, to)).transpose()?;
         Ok(Level { blocks, resample })
     }
 
     fn forward(&self, mut x: Tensor, run: &Run) -> Result<Tensor> {
         for (block, attention) in &self.blocks {
             run.check()?;
-            x = block.forward(&x)?;
+            x = block.forward(x)?;
             if let Some(attention) = attention {
                 x = attention.forward(&x)?;
             }
@@ -75,8 +76,8 @@ impl Middle {
         })
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.block_2.forward(&self.attn_1.forward(&self.block_1.forward(x)?)?)
+    fn forward(&self, x: Tensor) -> Result<Tensor> {
+        self.block_2.forward(self.attn_1.forward(&self.block_1.forward(x)?)?)
     }
 }
 
@@ -217,11 +218,11 @@ impl Encoder {
             Level::load(&w, &format!("down.{i}"), i, config.num_res_blocks, from, resample)
         };
         Ok(Encoder {
-            conv_in: Conv3x3::load(&w.at("conv_in"), config.in_channels, config.ch, 1)?,
+            conv_in: Conv3x3::load(&w.at("conv_in"), config.in_channels, config.ch)?,
             down: (0..=last).map(level).collect::<Result<_>>()?,
             mid: Middle::load(&w, deepest)?,
             norm_out: GroupNorm::load(&w.at("norm_out"), deepest)?,
-            conv_out: Conv3x3::load(&w.at("conv_out"), deepest, config.z_channels, 1)?,
+            conv_out: Conv3x3::load(&w.at("conv_out"), deepest, config.z_channels)?,
             quant_conv: Conv1x1::load(&root.at("quant_conv"), config.z_channels, config.embed_dim)?,
         })
     }
@@ -231,12 +232,10 @@ impl Encoder {
         for level in &self.down {
             x = level.forward(x, run)?;
             if let Some(conv) = &level.resample {
-                // Zeros on the right and below only: the asymmetry is part of the model.
-                x = conv.forward(&x.pad_with_zeros(3, 0, 1)?.pad_with_zeros(2, 0, 1)?)?;
+                x = conv.halve(&x)?;
             }
         }
-        let x = self.norm_out.swish(&self.mid.forward(&x)?)?;
-        self.quant_conv.forward(&self.conv_out.forward(&x)?)
+        self.quant_conv.forward(&self.conv_out.behind(&self.norm_out, &self.mid.forward(x)?, None)?)
     }
 }
 
@@ -263,25 +262,24 @@ impl Decoder {
         };
         Ok(Decoder {
             post_quant_conv: Conv1x1::load(&root.at("post_quant_conv"), config.embed_dim, config.z_channels)?,
-            conv_in: Conv3x3::load(&w.at("conv_in"), config.z_channels, deepest, 1)?,
+            conv_in: Conv3x3::load(&w.at("conv_in"), config.z_channels, deepest)?,
             mid: Middle::load(&w, deepest)?,
             up: (0..=last).map(level).collect::<Result<_>>()?,
             norm_out: GroupNorm::load(&w.at("norm_out"), config.channels(0))?,
-            conv_out: Conv3x3::load(&w.at("conv_out"), config.channels(0), config.out_ch, 1)?,
+            conv_out: Conv3x3::load(&w.at("conv_out"), config.channels(0), config.out_ch)?,
         })
     }
 
     fn forward(&self, z: &Tensor, run: &Run) -> Result<Tensor> {
         let x = self.conv_in.forward(&self.post_quant_conv.forward(z)?)?;
-        let mut x = self.mid.forward(&x)?;
+        let mut x = self.mid.forward(x)?;
         for level in self.up.iter().rev() {
             x = level.forward(x, run)?;
             if let Some(conv) = &level.resample {
-                let (_, _, h, w) = x.dims4()?;
-                x = conv.forward(&x.upsample_nearest2d(2 * h, 2 * w)?)?;
+                x = conv.double(&x)?;
             }
         }
-        self.conv_out.forward(&self.norm_out.swish(&x)?)
+        self.conv_out.behind(&self.norm_out, &x, None)
     }
 }
 

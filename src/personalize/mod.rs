@@ -72,6 +72,8 @@ pub fn train(model: &Model, dataset: &Dataset, options: &Options, draw: &mut Dra
     let mut training = Training { lesson, checkpoints, losses, draw, finished: false };
     let vectors = embedding_stage::train(model, &mut training, vectors, run)?;
     let (vectors, changes) = layer_stage::train(model, &mut training, vectors, run)?;
+    // Subjects travel; where the checkpoint lay is nobody's business.
+    let recorded = Options { checkpoint_path: None, ..options.clone() };
     let subject = Subject {
         identifier: options.identifier.clone(),
         class_word: options.class_word.trim().to_string(),
@@ -83,7 +85,7 @@ pub fn train(model: &Model, dataset: &Dataset, options: &Options, draw: &mut Dra
         changes,
         model: model.fingerprint().to_string(),
         method: options.method.name().to_string(),
-        options: serde_json::to_value(options).map_err(|e| Error::Internal { message: format!("options: {e}") })?,
+        options: serde_json::to_value(recorded).map_err(|e| Error::Internal { message: format!("options: {e}") })?,
         losses: training.losses,
     };
     training.checkpoints.remove()?;

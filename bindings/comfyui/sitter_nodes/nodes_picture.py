@@ -81,7 +81,11 @@ class Sample(io.ComfyNode):
                 drawn = opened.sample(prompt, count=count, seed=seed, subjects=learned, progress=watch, run=run, **chosen)
             watch.picture = None
             tokens = TokensWire(tuple(one.tokens for one in drawn), model.info.get("fingerprint", ""))
-            return tokens, _decoded(opened, tokens, watch)
+            decoded = _decoded(opened, tokens, watch)
+            # What grew is shown whole in the end.
+            watch.picture = lambda *_: preview.still(decoded[0])
+            watch.once_more()
+            return tokens, decoded
 
         tokens, images = node.watched(work)
         node.say(f"the prompt does not name {', '.join(missing)}" if missing else f"{count} drawn")

@@ -11,6 +11,8 @@ from typing import Any, Mapping, Optional
 RECOMMENDED = "as recommended"
 METHODS = ("two_stage", "textual_inversion", "dreambooth", "lora")
 TRAINABLE = ("qkv", "attention", "mlp", "all", "lora")
+STATES = ("f32", "bf16", "int8")
+RECOMPUTE = ("auto", "always", "never")
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,12 @@ OPTIONS = (
          "Steps between two pictures of the subject that are shown on Train Subject while it is learned. Each takes the time of "
          "drawing a picture, and changes nothing about the result. 0 draws none.", "0"),
     Option("sample_prompt", "text", "What these pictures are to show, the subject by its identifier.", "a photo of a [V] and the class"),
+    _flag("keep_gradients", "Whether gradients are kept until their norm is known; no needs less memory and takes longer.", "yes"),
+    Option("optimizer_state", "choice", "What the optimizer's means are kept in; bf16 and int8 need less memory.", "f32",
+           choices=(RECOMMENDED, *STATES)),
+    _flag("master_weights", "Whether what learns is kept in f32 whatever the model runs in; no needs less memory.", "yes"),
+    Option("recompute", "choice", "Whether the backward pass computes each layer anew, for less memory, or keeps what it needs.", "auto",
+           choices=(RECOMMENDED, *RECOMPUTE)),
 )
 
 # Set by Train Subject itself, or not at all: no workflow names a file to write, and vectors are no text.

@@ -153,6 +153,11 @@ def result(future: "Future[Any]") -> Any:
     return None if future.cancelled() or future.exception() is not None else future.result()
 
 
+def still(picture: np.ndarray) -> Any:
+    """A picture as it is."""
+    return Image.fromarray(picture)
+
+
 def filled(picture: np.ndarray, rows: int, height: int) -> np.ndarray:
     """A picture of the upper `rows` of `height` rows of tokens, with grey for the others."""
     missing = picture.shape[0] // rows * (height - rows)

@@ -22,6 +22,8 @@ from sitter_nodes import extension  # noqa: E402
 # Core's nodes that the workflows use: inputs, then widgets with their values.
 CORE = {"SaveImage": ([("images", "IMAGE")], ["sitter"]), "PreviewImage": ([("images", "IMAGE")], [])}
 WIDTH = 320
+# Of a Sample node with the picture that grows on it.
+SAMPLE = 660
 
 
 class Graph:
@@ -145,32 +147,37 @@ def teach_a_subject() -> None:
     rows, scenes = {}, ["in the snow", "at night", "in the desert", "at sunset"]
     for i, scene in enumerate(scenes):
         rows[f"results{f'_{i + 1}' if i else ''}"] = g.add(
-            "SitterSample", 780, 20 + 470 * i, 420, model=model, subject=subject, prompt=f"a photo of a [V] fox {scene}", seed=1, count=4,
+            "SitterSample", 780 + 380 * (i % 2), 20 + (SAMPLE + 50) * (i // 2), SAMPLE, model=model, subject=subject,
+            prompt=f"a photo of a [V] fox {scene}", seed=1, count=4,
         )
-    sheet = g.add("SitterContactSheet", 1160, 20, 700, references=pictures, cell=144,
+    sheet = g.add("SitterContactSheet", 1540, 20, 700, references=pictures, cell=144,
                   titles="\n".join(["References", *(f"a photo of a [V] fox {scene}" for scene in scenes)]), **rows)
-    g.add("SaveImage", 1540, 20, 500, images=sheet, filename_prefix="sitter/teach")
-    g.add("SitterLossCurve", 1160, 780, 420, subject=subject)
+    g.add("SaveImage", 1920, 20, 700, images=sheet, filename_prefix="sitter/teach")
+    g.add("SitterLossCurve", 1540, 780, 420, subject=subject)
     g.write("2_teach_a_subject")
 
 
 def two_subjects() -> None:
     g = Graph()
-    g.note(20, 20, 220, "Two subjects, each learned under a word of its own, **[V]** and **[W]**, are given to one drawing. Each "
-           "prompt below has both connected; the last one asks for both in one picture.\n\nThe small model was trained on pictures "
-           "of one thing each, so do not expect two animals from it: the last row shows how it mixes them. A large model draws both.")
+    g.note(20, 20, 240, "Two subjects, each learned under a word of its own, **[V]** and **[W]**. The first two rows have their own "
+           "subject connected, the last one both.\n\nWhat two subjects change about the model's layers adds up. The small model "
+           "cannot bear that, and was trained on pictures of one thing each: the last row shows how it fails. Subjects taught with "
+           "*textual_inversion* change no layers.")
     model = g.add("SitterLoadModel", 20, 300, 150)
     one = g.add("SitterExamplePictures", 20, 510, 260, example="fox")
     two = g.add("SitterExamplePictures", 20, 830, 260, example="robot")
-    fox = g.add("SitterTrainSubject", 400, 20, 480, title="Train [V]", model=model, images=one, class_word=one[1], identifier="[V]",
+    fox = g.add("SitterTrainSubject", 400, 20, 600, title="Train [V]", model=model, images=one, class_word=one[1], identifier="[V]",
                 method="lora")
-    robot = g.add("SitterTrainSubject", 400, 600, 480, title="Train [W]", model=model, images=two, class_word=two[1], identifier="[W]",
+    robot = g.add("SitterTrainSubject", 400, 680, 600, title="Train [W]", model=model, images=two, class_word=two[1], identifier="[W]",
                   method="lora")
-    rows, prompts = {}, ["a photo of a [V] fox in the snow", "a photo of a [W] robot in the snow",
-                         "a photo of a [V] fox and a [W] robot in the snow"]
-    for i, prompt in enumerate(prompts):
+    rows, prompts = {}, {
+        "a photo of a [V] fox in the snow": {"subject": fox},
+        "a photo of a [W] robot in the snow": {"subject": robot},
+        "a photo of a [V] fox and a [W] robot in the snow": {"subject": fox, "subject_2": robot},
+    }
+    for i, (prompt, subjects) in enumerate(prompts.items()):
         rows[f"results{f'_{i + 1}' if i else ''}"] = g.add(
-            "SitterSample", 780, 20 + 470 * i, 420, model=model, subject=fox, subject_2=robot, prompt=prompt, seed=1, count=4,
+            "SitterSample", 780, 20 + (SAMPLE + 50) * i, SAMPLE, model=model, prompt=prompt, seed=1, count=4, **subjects,
         )
     sheet = g.add("SitterContactSheet", 1160, 20, 700, cell=144, titles="\n".join(prompts), **rows)
     g.add("SaveImage", 1540, 20, 500, images=sheet, filename_prefix="sitter/two_subjects")
@@ -188,10 +195,11 @@ def compare_methods() -> None:
     subjects, rows = {}, {}
     for i, (method, title) in enumerate(methods.items()):
         suffix = f"_{i + 1}" if i else ""
-        trained = g.add("SitterTrainSubject", 400, 20 + 560 * i, 480, title=title, model=model, images=pictures,
+        trained = g.add("SitterTrainSubject", 400, 20 + (SAMPLE + 50) * i, SAMPLE, title=title, model=model, images=pictures,
                         class_word=pictures[1], method=method)
         rows["results" + suffix] = g.add(
-            "SitterSample", 780, 20 + 560 * i, 420, model=model, subject=trained, prompt="a photo of a [V] dog in the snow", seed=1, count=4,
+            "SitterSample", 780, 20 + (SAMPLE + 50) * i, SAMPLE, model=model, subject=trained,
+            prompt="a photo of a [V] dog in the snow", seed=1, count=4,
         )
         g.add("SitterScorePicture", 1160, 20 + 260 * i, 200, title=f"Score: {title}", model=model, images=pictures, subject=trained,
               prompt="a photo of a [V] dog")
