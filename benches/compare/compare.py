@@ -193,13 +193,16 @@ def check(sides, preset):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="only compare results, on a small model")
-    parser.add_argument("--rows", help=f"of {','.join(ROWS)}; default all that this build knows")
+    parser.add_argument("--rows", help=f"of {','.join(ROWS)}; default all")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--models", type=Path, help="where the random models are or go; default a folder beside the build")
     parser.add_argument("--python", default=sys.executable, help="the Python that has torch")
     parser.add_argument("--markdown", type=Path, help="also write the table to this file")
     parser.add_argument("--no-build", action="store_true", help="the Rust programs are built already")
     arguments = parser.parse_args()
+    names = arguments.rows.split(",") if arguments.rows else list(ROWS)
+    if unknown := set(names) - set(ROWS):
+        raise SystemExit(f"no such row: {', '.join(unknown)}; known are {', '.join(ROWS)}")
     if subprocess.run([arguments.python, "-c", "import torch, safetensors, tokenizers, yaml"], capture_output=True).returncode:
         print("SKIPPED: this Python has no torch, safetensors, tokenizers and yaml, so nothing was compared with PyTorch")
         return
@@ -209,9 +212,6 @@ def main():
         raise SystemExit("the two sides do not compute the same")
     if arguments.check:
         return
-    names = arguments.rows.split(",") if arguments.rows else list(ROWS)
-    if unknown := set(names) - set(ROWS):
-        raise SystemExit(f"no such row: {', '.join(unknown)}; known are {', '.join(ROWS)}")
     table = [HEAD]
     print(HEAD, flush=True)
     for name in names:

@@ -117,19 +117,33 @@ unsafe fn transform_weights(
     to: Out,
 ) {
     let out = weight.len() / (9 * channels);
-    let kept: &[usize] = if doubled { &[0, 1, 3] } else { &[0, 1, 2, 3] };
-    let filter = |[a, b, c]: [f32; 3]| [a, 0.5 * (a + b + c), 0.5 * (a - b + c), c];
+    let (pitch, base) = (strips * channels * rows, strip * channels * rows);
     // The numbers of all rows for a channel lie together.
     for channel in 0..channels {
         for row in 0..rows.min(out - strip * rows) {
             let at = ((strip * rows + row) * channels + channel) * 9;
             let g = &weight[at..at + 9];
-            let columns = [0, 1, 2].map(|c| filter([g[c], g[3 + c], g[6 + c]]));
-            for (i, &ri) in kept.iter().enumerate() {
-                let line = filter([columns[0][ri], columns[1][ri], columns[2][ri]]);
-                for (j, &rj) in kept.iter().enumerate() {
-                    let position = i * kept.len() + j;
-                    *to.at(((position * strips + strip) * channels + channel) * rows + row) = line[rj];
+            // G g G^T with G = [1 0 0; 1/2 1/2 1/2; 1/2 -1/2 1/2; 0 0 1]
+            let mut columns = [[0f32; 3]; 4];
+            for c in 0..3 {
+                let (ends, middle) = (0.5 * (g[c] + g[6 + c]), 0.5 * g[3 + c]);
+                columns[0][c] = g[c];
+                columns[1][c] = ends + middle;
+                columns[2][c] = ends - middle;
+                columns[3][c] = g[6 + c];
+            }
+            let to = to.from(base + channel * rows + row);
+            let mut position = 0;
+            for (i, [a, b, c]) in columns.into_iter().enumerate() {
+                if doubled && i == 2 {
+                    continue;
+                }
+                let (ends, middle) = (0.5 * (a + c), 0.5 * b);
+                for (j, value) in [a, ends + middle, ends - middle, c].into_iter().enumerate() {
+                    if !(doubled && j == 2) {
+                        *to.at(position * pitch) = value;
+                        position += 1;
+                    }
                 }
             }
         }
