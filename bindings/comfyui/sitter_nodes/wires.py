@@ -10,6 +10,9 @@ from .messages import NodeError, explain, missing
 
 log = logging.getLogger("sitter")
 
+# Of one weight.
+BYTES = {"f32": 4.0, "bf16": 2.0, "q8_0": 1.0625, "q4_k": 0.5625}
+
 
 def library() -> Any:
     """The Python package, imported at the first use: the nodes are listed without it."""
@@ -60,8 +63,7 @@ class ModelWire:
     @property
     def bytes(self) -> int:
         """Of the weights; 0 before the first opening."""
-        each = 4 if self.info.get("dtype") == "f32" else 2
-        return int(self.info.get("parameters") or 0) * each
+        return int((self.info.get("parameters") or 0) * BYTES.get(self.info.get("dtype", ""), 4))
 
 
 @dataclass(frozen=True)
