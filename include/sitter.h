@@ -608,7 +608,7 @@ sitter_status sitter_image_size(const struct sitter_image *image,
  what the model recommends. Copies the text to `buffer` of `capacity` bytes, NUL included; `(NULL, 0)` asks for the size, in
  `needed`. Calls that need more than is free fail at once with SITTER_E_RESOURCE_EXHAUSTED. Any thread.
  SITTER_E_NOT_FOUND, SITTER_E_BAD_FORMAT, SITTER_E_UNSUPPORTED_MODEL, SITTER_E_DEVICE, SITTER_E_BUFFER_TOO_SMALL.
- Since 1.0.
+ Since 1.1.
  */
 SITTER_API
 sitter_status sitter_model_estimate_json(const char *path,

@@ -110,7 +110,7 @@ pub unsafe extern "C" fn sitter_model_info_json(
 /// what the model recommends. Copies the text to `buffer` of `capacity` bytes, NUL included; `(NULL, 0)` asks for the size, in
 /// `needed`. Calls that need more than is free fail at once with SITTER_E_RESOURCE_EXHAUSTED. Any thread.
 /// SITTER_E_NOT_FOUND, SITTER_E_BAD_FORMAT, SITTER_E_UNSUPPORTED_MODEL, SITTER_E_DEVICE, SITTER_E_BUFFER_TOO_SMALL.
-/// Since 1.0.
+/// Since 1.1.
 #[no_mangle]
 pub unsafe extern "C" fn sitter_model_estimate_json(
     path: *const c_char,
