@@ -89,7 +89,8 @@ pub fn check_training(outline: &Outline, options: &Options) -> Result<()> {
     // From what costs nothing but time to what changes the result.
     let mut lean = options.clone();
     let mut changes: Vec<&str> = vec![];
-    let steps: [(&str, fn(&mut Options)); 5] = [
+    type Step = (&'static str, fn(&mut Options));
+    let steps: [Step; 5] = [
         ("recompute = always", |o| o.recompute = Recompute::Always),
         ("keep_gradients = false", |o| o.keep_gradients = false),
         ("optimizer_state = int8", |o| o.optimizer_state = StateFormat::Int8),

@@ -12,6 +12,9 @@
 //! | `conv` | 3x3 convolutions, group norm and softmax of the image tokenizer |
 //! | `rows` | products of a few rows with a large matrix, whose bits do not depend on how many rows there are |
 
+// Indices name registers here; iterators would hide which.
+#![allow(clippy::needless_range_loop)]
+
 mod activation;
 mod attention;
 mod conv;
