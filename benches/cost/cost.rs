@@ -1,4 +1,4 @@
-//! How cost grows: the tables of docs/cost.md, measured.
+//! How cost grows: prints docs/cost.md, whose tables it measures.
 //!
 //! `cargo run --release --example cost -- MODEL [--tables grid,count,..]` prints them as Markdown. Each line is a process of its own,
 //! so that its peak memory is its own; on systems without /proc that column is empty. MODEL is a folder as
@@ -58,6 +58,7 @@ fn start() -> Result<()> {
         println!("{}", serde_json::json!(case.measure(&model, n)?));
         return Ok(());
     }
+    print!("{}", include_str!("intro.md"));
     let is_wanted = |name: &str| arguments.tables.as_ref().is_none_or(|w| w.split(',').any(|w| w == name));
     for case in Case::ALL.iter().filter(|c| is_wanted(c.name)) {
         table(case, &model)?;
@@ -67,7 +68,7 @@ fn start() -> Result<()> {
 
 fn table(case: &Case, model: &str) -> Result<()> {
     println!(
-        "\n{}\n\n| {} | {} | opening the model before, s | peak memory, MiB |\n|---|---|---|---|",
+        "\n## {}\n\n| {} | {} | opening the model before, s | peak memory, MiB |\n|---|---|---|---|",
         case.title, case.varied, case.measured
     );
     for &n in case.sizes {

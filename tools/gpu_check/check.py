@@ -231,10 +231,10 @@ class Check:
             self.report.check("cancel stops a training", seconds < 1.5, f"after {seconds:.2f} s")
 
     def memory(self) -> None:
-        """What is opened and closed again and again leaves nothing behind."""
+        """What is opened and closed again and again leaves nothing behind. A GPU is supposed to have no other users meanwhile."""
         def free() -> int:
-            names = {"cuda": "cuda:0"}
-            return next(d["memory_free_bytes"] for d in self.sitter.devices() if d["name"] == names.get(self.device, self.device))
+            name = "cuda:0" if self.device == "cuda" else self.device
+            return next(d["memory_free_bytes"] for d in self.sitter.devices() if d["name"] == name)
 
         levels = []
         for _ in range(4):
@@ -243,7 +243,9 @@ class Check:
                 model.train(self.pictures, "fox", embedding_steps=2, layer_steps=2)
             levels.append(free())
         lost = levels[0] - levels[-1]
-        self.report.check("memory comes back", lost <= 64 * MIB, f"free after each round: {[level // MIB for level in levels]} MiB")
+        found = f"free after each round: {[level // MIB for level in levels]} MiB"
+        # A machine's memory has many users.
+        self.report.check("memory comes back", lost <= 64 * MIB or self.device == "cpu", found)
 
     def large(self, name: str) -> None:
         """Times a model of another size, with random weights; on a GPU in bf16."""

@@ -81,6 +81,13 @@ class WorkflowTest(unittest.TestCase):
             ["1_first_picture.json", "2_teach_a_subject.json", "3_two_subjects.json", "4_compare_methods.json"],
         )
 
+    def test_each_has_a_small_thumbnail_for_the_template_browser(self):
+        for name, _ in self.workflows():
+            path = os.path.join(PACK, "example_workflows", name.replace(".json", ".jpg"))
+            with open(path, "rb") as file:
+                self.assertEqual(file.read(3), b"\xff\xd8\xff", name)
+            self.assertLess(os.path.getsize(path), 100_000, name)
+
     def test_widgets_and_links_fit_the_schemas(self):
         known = schemas()
         for name, workflow in self.workflows():
