@@ -53,7 +53,7 @@ fn print() -> Result<()> {
             keep_gradients: false,
             ..Options::new(Method::TwoStage)
         };
-        let mut row = |what: &str, state: &str, options: &Options, layers: bool| {
+        let row = |what: &str, state: &str, options: &Options, layers: bool| {
             let of = Estimate::of(&outline, &Request { sample: &sample, prompts: 1, train: options });
             let (needed, host) = if layers { (of.layers, of.layers_host) } else { (of.embedding, 0) };
             let fits = CARDS.iter().find(|&&card| needed <= card * 1_000_000_000 * 9 / 10);

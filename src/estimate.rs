@@ -199,8 +199,8 @@ impl<'a> Sizes<'a> {
         let (h, v) = (self.hidden(), self.config.vocab_size as u64);
         let dense = format.dense().size_in_bytes() as u64;
         let matrix = |numbers: u64, width: u64, format: Format| match format {
-            Format::Q4K if width % 256 == 0 => numbers * 144 / 256,
-            Format::Q4K | Format::Q8_0 if width % 32 == 0 => numbers * 34 / 32,
+            Format::Q4K if width.is_multiple_of(256) => numbers * 144 / 256,
+            Format::Q4K | Format::Q8_0 if width.is_multiple_of(32) => numbers * 34 / 32,
             _ => numbers * dense,
         };
         let layer: u64 = (0..NAMES.len())

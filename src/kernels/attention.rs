@@ -31,7 +31,7 @@ pub struct Attention<'a> {
 impl Attention<'_> {
     fn check(&self, q: &[f32], keys: &[f32], o: &[f32]) {
         let n = self.batch * self.tokens * self.heads * self.d;
-        assert!(q.len() == n && o.len() == n && self.heads % self.kv_heads == 0, "sizes");
+        assert!(q.len() == n && o.len() == n && self.heads.is_multiple_of(self.kv_heads), "sizes");
         assert!(self.spans.len() == self.tokens || self.spans.len() == self.batch * self.tokens, "sizes");
         let last = (self.batch - 1) * self.strides[0]
             + (self.kv_heads - 1) * self.strides[1]

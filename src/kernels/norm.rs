@@ -10,7 +10,7 @@ const CHUNK: usize = 16;
 /// `y = x / rms(x) * weight` for each row of `weight.len()` numbers.
 pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) {
     let n = weight.len();
-    assert!(x.len() == y.len() && x.len() % n == 0, "sizes");
+    assert!(x.len() == y.len() && x.len().is_multiple_of(n), "sizes");
     let (rows, y) = (x.len() / n, Out::new(y));
     let (x, w) = (F32(x.as_ptr()), F32(weight.as_ptr()));
     parallel(rows.div_ceil(CHUNK), 4 * rows * n, |task| {
@@ -46,7 +46,7 @@ unsafe fn rms_scale<L: Lanes>(x: *const f32, eps: f32, n: usize) -> f32 {
 /// The gradient `dx` of [`rms_norm`] for the gradient `g` of its result. With `dw`, adds the gradient of the weight to it.
 pub fn rms_norm_backward(g: &[f32], x: &[f32], weight: &[f32], eps: f32, dx: &mut [f32], dw: Option<&mut [f32]>) {
     let n = weight.len();
-    assert!(x.len() == g.len() && x.len() == dx.len() && x.len() % n == 0, "sizes");
+    assert!(x.len() == g.len() && x.len() == dx.len() && x.len().is_multiple_of(n), "sizes");
     let rows = x.len() / n;
     if let Some(dw) = dw {
         assert_eq!(dw.len(), n, "sizes");
@@ -118,8 +118,11 @@ pub struct Rotary<'a> {
 impl Rotary<'_> {
     fn rows(&self, x: &[f32]) -> usize {
         let (width, half) = (self.heads * self.d, self.d / 2);
-        assert!(self.weight.len() == width && self.bias.len() == width && x.len() % width == 0, "sizes");
-        assert!(self.cos.len() == self.sin.len() && self.cos.len() % half == 0 && !self.cos.is_empty(), "sizes");
+        assert!(self.weight.len() == width && self.bias.len() == width && x.len().is_multiple_of(width), "sizes");
+        assert!(
+            self.cos.len() == self.sin.len() && self.cos.len().is_multiple_of(half) && !self.cos.is_empty(),
+            "sizes"
+        );
         x.len() / width
     }
 

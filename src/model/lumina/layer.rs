@@ -394,7 +394,7 @@ impl Layer {
 fn vector(weight: &Weight) -> Result<&Tensor> {
     match weight {
         Weight::Dense(t) => Ok(t),
-        Weight::Quantised(_) => return Err(Error::internal("norms are not quantised")),
+        Weight::Quantised(_) => Err(Error::internal("norms are not quantised")),
     }
 }
 

@@ -67,7 +67,7 @@ fn matrix<R>(weight: &Weight, f: impl FnOnce(Matrix) -> R) -> Result<R> {
             match &*storage {
                 Storage::Cpu(CpuStorage::F32(all)) => Ok(f(Matrix::F32(&all[span]))),
                 Storage::Cpu(CpuStorage::BF16(all)) => Ok(f(Matrix::Bf16(&all[span]))),
-                _ => return Err(Error::internal(format!("a weight in {:?} is not for the CPU", t.dtype()))),
+                _ => Err(Error::internal(format!("a weight in {:?} is not for the CPU", t.dtype()))),
             }
         }
         Weight::Quantised(q) => {
@@ -75,7 +75,7 @@ fn matrix<R>(weight: &Weight, f: impl FnOnce(Matrix) -> R) -> Result<R> {
             match q.dtype() {
                 GgmlDType::Q8_0 => Ok(f(Matrix::Q8_0(&data))),
                 GgmlDType::Q4K => Ok(f(Matrix::Q4K(&data))),
-                other => return Err(Error::internal(format!("a weight in {other:?} is not for the CPU"))),
+                other => Err(Error::internal(format!("a weight in {other:?} is not for the CPU"))),
             }
         }
     }
