@@ -13,10 +13,10 @@ use crate::{sample, Error, Result};
 use serde::Serialize;
 
 /// Tokens of a usual prompt with the question around it.
-const PROMPT: u64 = 48;
+const PROMPT: u128 = 48;
 /// Rows of logits that the loss holds at once, and numbers of an activation or a gradient on the CPU.
-const LOGITS: u64 = 256;
-const F32: u64 = 4;
+const LOGITS: u128 = 256;
+const F32: u128 = 4;
 
 /// Peaks of the phases of a work, in bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -51,17 +51,18 @@ impl Estimate {
     pub fn of(outline: &Outline, request: &Request) -> Self {
         let Request { sample, prompts, train } = request;
         let sizes = Sizes::new(outline);
-        let weights = sizes.weights(outline.format) + F32 * outline.vqgan_numbers;
-        let (gpu, side) = (!sizes.cpu, u64::from(train.image_size));
-        let layers = sizes.layers(train, outline.free());
+        let weights = sizes.all_weights(outline, outline.format);
+        let (gpu, side) = (!sizes.cpu, u128::from(train.image_size));
+        let free = outline.free().map(u128::from);
+        let layers = sizes.layers(train, free);
         Estimate {
-            weights,
-            encode: weights + sizes.pixels(outline, side * side),
-            decode: weights + sizes.pixels(outline, u64::from(sample.width) * u64::from(sample.height)),
-            sample: weights + sizes.sample(sample, *prompts),
-            embedding: weights + sizes.embedding(train, outline.free()),
-            layers: weights + layers.0 + if gpu { 0 } else { layers.1 },
-            layers_host: if gpu { layers.1 } else { 0 },
+            weights: bytes(weights),
+            encode: bytes(weights + sizes.pixels(outline, side * side)),
+            decode: bytes(weights + sizes.pixels(outline, u128::from(sample.width) * u128::from(sample.height))),
+            sample: bytes(weights + sizes.sample(sample, u128::from(*prompts))),
+            embedding: bytes(weights + sizes.embedding(train, free)),
+            layers: bytes(weights + layers.0 + if gpu { 0 } else { layers.1 }),
+            layers_host: if gpu { bytes(layers.1) } else { 0 },
             free: outline.free(),
         }
     }
@@ -122,13 +123,13 @@ pub fn check_training(outline: &Outline, options: &Options) -> Result<()> {
 pub fn check_sampling(outline: &Outline, options: &sample::Options, prompts: u64) -> Result<()> {
     let Some(free) = outline.free() else { return Ok(()) };
     let sizes = Sizes::new(outline);
-    let needed = sizes.sample(options, prompts);
+    let needed = bytes(sizes.sample(options, prompts.into()));
     if needed <= free {
         return Ok(());
     }
     let count = (1..options.count)
         .rev()
-        .find(|&count| sizes.sample(&sample::Options { count, ..options.clone() }, prompts) <= free);
+        .find(|&count| bytes(sizes.sample(&sample::Options { count, ..options.clone() }, prompts.into())) <= free);
     let advice = count.map(|count| format!("draw {count} pictures in one call"));
     Err(Error::OutOfMemory { what: "drawing".into(), needed, free, advice })
 }
@@ -137,7 +138,7 @@ pub fn check_sampling(outline: &Outline, options: &sample::Options, prompts: u64
 pub fn check_opening(outline: &Outline) -> Result<()> {
     let Some(free) = outline.free() else { return Ok(()) };
     let sizes = Sizes::new(outline);
-    let needed = |format| sizes.weights(format) + F32 * outline.vqgan_numbers;
+    let needed = |format| bytes(sizes.all_weights(outline, format));
     let now = needed(outline.format);
     if now <= free {
         return Ok(());
@@ -147,44 +148,49 @@ pub fn check_opening(outline: &Outline) -> Result<()> {
     Err(Error::OutOfMemory { what: "the model".into(), needed: now, free, advice })
 }
 
+/// Absurd sizes count as more than there can be.
+fn bytes(bytes: u128) -> u64 {
+    bytes.try_into().unwrap_or(u64::MAX)
+}
+
 /// The numbers that memory is counted with.
 struct Sizes<'a> {
     config: &'a Config,
     cpu: bool,
     /// Bytes of an activation.
-    size: u64,
+    size: u128,
     /// Codes along a side of a picture for each pixel.
-    unit: u64,
-    codes: u64,
+    unit: u128,
+    codes: u128,
     /// Bytes of a weight that is not quantised.
-    dense: u64,
+    dense: u128,
 }
 
 impl<'a> Sizes<'a> {
     fn new(outline: &'a Outline) -> Self {
         let cpu = !outline.on_gpu;
-        let dense = outline.format.dense().size_in_bytes() as u64;
+        let dense = outline.format.dense().size_in_bytes() as u128;
         let size = if cpu { F32 } else { dense };
-        let unit = u64::from(outline.vqgan.downsampling());
-        Sizes { config: &outline.config, cpu, size, unit, codes: outline.vqgan.n_embed as u64, dense }
+        let unit = u128::from(outline.vqgan.downsampling());
+        Sizes { config: &outline.config, cpu, size, unit, codes: outline.vqgan.n_embed as u128, dense }
     }
 
-    fn hidden(&self) -> u64 {
-        self.config.hidden_size as u64
+    fn hidden(&self) -> u128 {
+        self.config.hidden_size as u128
     }
 
-    fn kv(&self) -> u64 {
-        (self.config.kv_heads * self.config.head_dim) as u64
+    fn kv(&self) -> u128 {
+        (self.config.kv_heads * self.config.head_dim) as u128
     }
 
-    fn depth(&self) -> u64 {
-        self.config.layers as u64
+    fn depth(&self) -> u128 {
+        self.config.layers as u128
     }
 
     /// Numbers of a layer's weight, by number in [`NAMES`], and whether it is a matrix.
-    fn numbers(&self, number: usize) -> (u64, bool) {
+    fn numbers(&self, number: usize) -> (u128, bool) {
         let (h, kv, i, d) =
-            (self.hidden(), self.kv(), self.config.intermediate_size as u64, self.config.head_dim as u64);
+            (self.hidden(), self.kv(), self.config.intermediate_size as u128, self.config.head_dim as u128);
         match number {
             0 | 9 => (h, false),
             1 | 4 => (h * h, true),
@@ -194,19 +200,24 @@ impl<'a> Sizes<'a> {
         }
     }
 
+    /// Bytes of the transformer in a format, and of the image tokenizer.
+    fn all_weights(&self, outline: &Outline, format: Format) -> u128 {
+        self.weights(format) + F32 * u128::from(outline.vqgan_numbers)
+    }
+
     /// Bytes of the transformer in a format.
-    fn weights(&self, format: Format) -> u64 {
-        let (h, v) = (self.hidden(), self.config.vocab_size as u64);
-        let dense = format.dense().size_in_bytes() as u64;
-        let matrix = |numbers: u64, width: u64, format: Format| match format {
+    fn weights(&self, format: Format) -> u128 {
+        let (h, v) = (self.hidden(), self.config.vocab_size as u128);
+        let dense = format.dense().size_in_bytes() as u128;
+        let matrix = |numbers: u128, width: u128, format: Format| match format {
             Format::Q4K if width.is_multiple_of(256) => numbers * 144 / 256,
             Format::Q4K | Format::Q8_0 if width.is_multiple_of(32) => numbers * 34 / 32,
             _ => numbers * dense,
         };
-        let layer: u64 = (0..NAMES.len())
+        let layer: u128 = (0..NAMES.len())
             .map(|number| match self.numbers(number) {
                 (n, false) => n * if self.cpu { F32 } else { dense },
-                (n, true) => matrix(n, if number == 12 { self.config.intermediate_size as u64 } else { h }, format),
+                (n, true) => matrix(n, if number == 12 { self.config.intermediate_size as u128 } else { h }, format),
             })
             .sum();
         let head = if self.config.tie_word_embeddings { 0 } else { matrix(v * h, h, format.head()) };
@@ -214,22 +225,22 @@ impl<'a> Sizes<'a> {
     }
 
     /// Tokens of a picture of so many pixels along each side, with a prompt before it.
-    fn tokens(&self, width: u64, height: u64) -> u64 {
+    fn tokens(&self, width: u128, height: u128) -> u128 {
         let (w, h) = (width / self.unit, height / self.unit);
         PROMPT + 3 + h * (w + 1) + 2
     }
 
-    fn pixels(&self, outline: &Outline, pixels: u64) -> u64 {
+    fn pixels(&self, outline: &Outline, pixels: u128) -> u128 {
         // Three states at full resolution and the columns of a convolution's tile.
-        pixels * outline.vqgan.ch as u64 * F32 * 7 / 2
+        pixels * outline.vqgan.ch as u128 * F32 * 7 / 2
     }
 
-    fn sample(&self, options: &sample::Options, prompts: u64) -> u64 {
+    fn sample(&self, options: &sample::Options, prompts: u128) -> u128 {
         let guided = options.guidance != 1.0;
-        let pictures = prompts * u64::from(options.count);
+        let pictures = prompts * u128::from(options.count);
         let rows = pictures * if guided { 2 } else { 1 };
-        let read = prompts + u64::from(guided);
-        let slots = self.tokens(u64::from(options.width), u64::from(options.height)) - 2;
+        let read = prompts + u128::from(guided);
+        let slots = self.tokens(u128::from(options.width), u128::from(options.height)) - 2;
         let row = 2 * self.depth() * self.kv() * slots * self.size;
         // The cache of the prompts is there until that of the pictures is made of it.
         let cache = (rows + read) * row;
@@ -238,26 +249,26 @@ impl<'a> Sizes<'a> {
     }
 
     /// What a layer's backward pass holds for so many tokens, but for the layer's input.
-    fn layer(&self, tokens: u64) -> u64 {
-        let (h, kv, i) = (self.hidden(), self.kv(), self.config.intermediate_size as u64);
+    fn layer(&self, tokens: u128) -> u128 {
+        let (h, kv, i) = (self.hidden(), self.kv(), self.config.intermediate_size as u128);
         let swin = if self.config.swin_norm { 2 * h } else { 0 };
         let kept = 4 * h + 3 * kv + 2 * i + swin;
         // With the gradient that comes and the one that goes, and the widest state of the MLP.
-        let heads = self.config.heads as u64;
+        let heads = self.config.heads as u128;
         // On a GPU the scores of some heads are there at once, in bf16 and f32, with their gradients, and norms go through f32.
-        let scores = (tokens * tokens * heads).min((tokens * tokens).max(SCORES as u64));
+        let scores = (tokens * tokens * heads).min((tokens * tokens).max(SCORES as u128));
         let whole = if self.cpu { 0 } else { scores * 28 + tokens * h * 24 };
         tokens * ((kept + i + 3 * h) * self.size + F32 * heads) + whole
     }
 
     /// Forward and backward passes without what learns. `trained` layers go backward.
-    fn passes(&self, options: &Options, trained: u64, free: Option<u64>) -> u64 {
-        let side = u64::from(options.image_size);
+    fn passes(&self, options: &Options, trained: u128, free: Option<u128>) -> u128 {
+        let side = u128::from(options.image_size);
         let tokens = self.tokens(side, side);
-        let pictures = u64::from(options.batch_size) * if options.prior_weight > 0.0 { 2 } else { 1 };
-        let (h, v) = (self.hidden(), self.config.vocab_size as u64);
+        let pictures = u128::from(options.batch_size) * if options.prior_weight > 0.0 { 2 } else { 1 };
+        let (h, v) = (self.hidden(), self.config.vocab_size as u128);
         let all = tokens * pictures;
-        let kept = crate::personalize::kept_bytes(self.config, all as usize, self.size as usize);
+        let kept = crate::personalize::kept_bytes(self.config, all, self.size);
         let recompute = match options.recompute {
             Recompute::Always => true,
             Recompute::Never => false,
@@ -265,9 +276,9 @@ impl<'a> Sizes<'a> {
         };
         let memory = if recompute { (trained + 1) * all * h * self.size } else { trained * kept };
         // Small groups go side by side.
-        let group = if self.cpu { tokens } else { all.div_ceil(u64::from(options.accumulation.max(1))) };
+        let group = if self.cpu { tokens } else { all.div_ceil(u128::from(options.accumulation.max(1))) };
         let beside = match self.cpu && tokens * h <= 1 << 18 {
-            true => pictures.min(rayon::current_num_threads() as u64),
+            true => pictures.min(rayon::current_num_threads() as u128),
             false => 1,
         };
         let layer = beside * self.layer(group);
@@ -276,14 +287,14 @@ impl<'a> Sizes<'a> {
         memory + layer.max(head) + all * h * self.size
     }
 
-    fn embedding(&self, options: &Options, free: Option<u64>) -> u64 {
+    fn embedding(&self, options: &Options, free: Option<u128>) -> u128 {
         self.passes(options, self.depth(), free)
     }
 
     /// On the device, and of what learns.
-    fn layers(&self, options: &Options, free: Option<u64>) -> (u64, u64) {
-        let allowed = |l: &u64| options.layers.is_empty() || options.layers.contains(&(*l as u32));
-        let trained: Vec<u64> =
+    fn layers(&self, options: &Options, free: Option<u128>) -> (u128, u128) {
+        let allowed = |l: &u128| options.layers.is_empty() || options.layers.contains(&(*l as u32));
+        let trained: Vec<u128> =
             (0..self.depth()).filter(allowed).step_by(options.layer_stride.max(1) as usize).collect();
         let lowest = trained.first().copied().unwrap_or(self.depth());
         let backward = if options.train_embedding_in_layer_stage { self.depth() } else { self.depth() - lowest };
@@ -292,7 +303,7 @@ impl<'a> Sizes<'a> {
         for number in chosen {
             match (options.trainable, self.numbers(number)) {
                 (Trainable::Lora, (n, _)) => {
-                    let (h, rank) = (self.hidden(), u64::from(options.lora_rank));
+                    let (h, rank) = (self.hidden(), u128::from(options.lora_rank));
                     vectors += rank.min(h).min(n / h) * (h + n / h);
                 }
                 (_, (n, true)) => matrices += n,
@@ -304,7 +315,7 @@ impl<'a> Sizes<'a> {
         let values = matrices * master + vectors * F32;
         let states = options.optimizer_state.bytes(numbers);
         let kept = options.clip_norm > 0.0 && options.keep_gradients;
-        let count = trained.len() as u64;
+        let count = trained.len() as u128;
         let gradients = F32 * numbers * if kept { count } else { 1 };
         let copies = if self.cpu { 0 } else { count * numbers * self.dense };
         let one = F32 * numbers;

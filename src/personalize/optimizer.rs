@@ -51,11 +51,11 @@ impl StateFormat {
     }
 
     /// Bytes of both states of `n` numbers.
-    pub fn bytes(self, n: u64) -> u64 {
+    pub fn bytes(self, n: u128) -> u128 {
         match self {
             StateFormat::F32 => 8 * n,
             StateFormat::Bf16 => 4 * n,
-            StateFormat::Int8 => 2 * (n + 4 * n.div_ceil(BLOCK as u64)),
+            StateFormat::Int8 => 2 * (n + 4 * n.div_ceil(BLOCK as u128)),
         }
     }
 }
