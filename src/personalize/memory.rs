@@ -13,8 +13,8 @@ impl Recompute {
             Recompute::Never => false,
             Recompute::Auto => {
                 let config = &model.transformer().config;
-                let kept =
-                    config.layers as u64 * kept_bytes(config, tokens, model.transformer().dtype().size_in_bytes());
+                let size = model.transformer().dtype().size_in_bytes() as u128;
+                let kept = config.layers as u128 * kept_bytes(config, tokens as u128, size);
                 device::free_memory(model.device()).is_none_or(|free| kept > u128::from(free / 2))
             }
         }

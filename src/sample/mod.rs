@@ -122,7 +122,6 @@ pub fn draw_pictures(
     run: &mut Run,
 ) -> Result<Vec<Sample>> {
     options.check_ranges()?;
-    estimate::check_sampling(&Outline::of(view.model), options, prompts.len() as u64)?;
     if prompts.is_empty() || prompts.len() * options.count as usize > MAX_PICTURES {
         let message = format!(
             "{} prompts of {} pictures; allowed are 1 to {MAX_PICTURES} pictures in one call",
@@ -134,6 +133,7 @@ pub fn draw_pictures(
     run.check()?;
     let layout = view.model.layout();
     let (height, width) = layout.grid(options.width, options.height)?;
+    estimate::check_sampling(&Outline::of(view.model), options, prompts.len() as u64)?;
     let pieces = prompts.iter().map(|p| view.prompt(p.as_ref(), options.width, options.height));
     let mut decoder =
         Decoder::new(view, &pieces.collect::<Result<Vec<_>>>()?, (height, width), options, run.control())?;

@@ -90,6 +90,14 @@ fn train_setters(at: *mut sitter_train_options) -> Vec<Setter> {
         setter!(at, sitter_train_options_set_trainable, "trainable";
             (c"all".as_ptr()) => "all", (c"mlp".as_ptr()) => "mlp", (c"attention".as_ptr()) => "attention", (c"lora".as_ptr()) => "lora", (c"qkv".as_ptr()) => "qkv";
             (c"QKV".as_ptr()), (c"".as_ptr())),
+        flag!(sitter_train_options_set_keep_gradients, "keep_gradients"),
+        flag!(sitter_train_options_set_master_weights, "master_weights"),
+        setter!(at, sitter_train_options_set_optimizer_state, "optimizer_state";
+            (c"f32".as_ptr()) => "f32", (c"bf16".as_ptr()) => "bf16", (c"int8".as_ptr()) => "int8";
+            (c"INT8".as_ptr()), (c"".as_ptr())),
+        setter!(at, sitter_train_options_set_recompute, "recompute";
+            (c"auto".as_ptr()) => "auto", (c"always".as_ptr()) => "always", (c"never".as_ptr()) => "never";
+            (c"sometimes".as_ptr()), (c"".as_ptr())),
         setter!(at, sitter_train_options_set_lora_rank, "lora_rank"; (1024) => 1024; (0), (1025)),
         setter!(at, sitter_train_options_set_layer_stride, "layer_stride"; (4) => 4; (0), (1001)),
         setter!(at, sitter_train_options_set_layers, "layers"; (layers.as_ptr(), 2) => [1, 3], (null(), 0) => Vec::<u32>::new(); ),
