@@ -87,6 +87,7 @@ impl Argument {
             ("struct sitter_event *", _) => "&event",
             (_, "event_size") => "sizeof event",
             ("const char *", "path") if function == "sitter_model_open" => "\"fake:steps=1\"",
+            // Nothing can be told of a fake model.
             ("const char *", "path") if function == "sitter_model_estimate_json" => "\"embedded:\"",
             ("const char *", "path") if function.starts_with("sitter_subject") => "subject_path",
             ("const char *", "path") => "image_path",
@@ -95,8 +96,8 @@ impl Argument {
             ("const char *", "device") => "\"cpu\"",
             ("const char *", "dtype") => "\"f32\"",
             ("const char *", "trainable") => "\"qkv\"",
-            ("const char *", "optimizer_state") => "\"int8\"",
-            ("const char *", "recompute") => "\"always\"",
+            ("const char *", "optimizer_state") => "\"bf16\"",
+            ("const char *", "recompute") => "\"auto\"",
             ("const char *", _) => "\"fox\"",
             ("const char *const *", _) => "texts",
             ("char *", _) => "chars",
@@ -133,7 +134,11 @@ impl Argument {
             // Arrays that can be left out.
             "stages" | "steps" | "losses" => true,
             "engine" => function == "sitter_model_open",
-            "options" => ["sitter_engine_new", "sitter_model_open", "sitter_tokens_sample"].contains(&function),
+            "options" => {
+                let without = ["sitter_engine_new", "sitter_model_open", "sitter_tokens_sample"];
+                without.contains(&function) || function == "sitter_model_estimate_json"
+            }
+            "sample" | "train" => function == "sitter_model_estimate_json",
             "model" => function.ends_with("_options_new"),
             _ => false,
         }
