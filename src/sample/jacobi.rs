@@ -83,8 +83,7 @@ impl Jacobi {
     pub fn pass(&mut self, decoder: &mut Decoder, first: Option<&Tensor>) -> Result<Vec<Vec<u32>>> {
         let left = self.lines.iter().map(|line| self.places() - line.known.len()).max().unwrap_or(0);
         let n = if first.is_some() { 1 } else { self.window.min(left) };
-        let asked: Vec<Vec<u32>> =
-            (0..self.lines.len()).map(|picture| self.ask(decoder, picture, n)).collect::<Result<_>>()?;
+        let asked: Vec<Vec<u32>> = (0..self.lines.len()).map(|picture| self.ask(decoder, picture, n)).collect();
         if let Rule::Shared(noise) = &mut self.rule {
             let until = |line: &Line| {
                 let end = line.known.len() + n + self.window;
@@ -142,7 +141,7 @@ impl Jacobi {
 
     /// What the device needs to know of a picture for a pass over `n` places: the slot of the first symbol fed, the symbols, and
     /// what the rule needs.
-    fn ask(&self, decoder: &Decoder, picture: usize, n: usize) -> Result<Vec<u32>> {
+    fn ask(&self, decoder: &Decoder, picture: usize, n: usize) -> Vec<u32> {
         let line = &self.lines[picture];
         let known = line.known.len();
         let guesses = || line.drafts.iter().copied().chain(std::iter::repeat(decoder.newline()));
@@ -169,7 +168,7 @@ impl Jacobi {
                 asked.extend(behind.map(|place| numbers(place)[2]));
             }
         }
-        Ok(asked)
+        asked
     }
 
     /// Takes in what was drawn for the `n` places behind a picture's known symbols, and guesses for the places behind those.
