@@ -242,10 +242,10 @@ impl<'a> Sizes<'a> {
         };
         let slots = self.tokens(u64::from(options.width), u64::from(options.height)) - 2 + places - 1;
         let row = 2 * self.depth() * self.kv() * slots * self.size;
-        // The cache of the prompts is there until that of the pictures is made of it.
-        let cache = (rows + read) * row;
+        // The cache of the prompts is there until that of the pictures is made of it; then codes are drawn.
+        let reading = (rows + read) * row + read * self.layer(PROMPT);
         let head = self.codes * F32 * (places * (3 * rows + pictures) + pictures * noise);
-        cache + head + self.layer(PROMPT * read).max(self.layer(rows * places))
+        reading.max(rows * row + head + self.layer(rows * places))
     }
 
     /// What a layer's backward pass holds for so many tokens, but for the layer's input.
