@@ -785,6 +785,17 @@ sitter_status sitter_sample_options_new(const struct sitter_model *model,
                                         struct sitter_error **err);
 
 /*
+ "sequential" draws code by code; "speculative" verifies several guesses in one pass and gives the same picture;
+ "speculative_distribution" needs fewer passes and gives another picture from the same distribution, which "window"
+ changes too. Default "sequential"; which is faster depends on model and machine, see docs/decoding.md.
+ SITTER_E_INVALID_ARGUMENT. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_sample_options_set_decoding(struct sitter_sample_options *options,
+                                                 const char *decoding,
+                                                 struct sitter_error **err);
+
+/*
  Classifier-free guidance scale; 1 switches it off and halves the work. SITTER_E_INVALID_ARGUMENT. Since 1.0.
  */
 SITTER_API
@@ -831,6 +842,14 @@ SITTER_API
 sitter_status sitter_sample_options_set_width(struct sitter_sample_options *options,
                                               uint32_t width,
                                               struct sitter_error **err);
+
+/*
+ Places that a pass of speculative decoding verifies; 2 to 256, default 16. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_sample_options_set_window(struct sitter_sample_options *options,
+                                               uint32_t window,
+                                               struct sitter_error **err);
 
 /*
  The name of a status, "SITTER_OK"; for values this library does not know, "unknown status". Never NULL, valid for ever. Any

@@ -594,6 +594,12 @@ public:
     }
 
     // Setters of sitter_sample_options, made by tests/abi from src/capi.
+    SampleOptions &decoding(const std::string &decoding) {
+        detail::check([&](sitter_error **err) {
+            return sitter_sample_options_set_decoding(get(), decoding.c_str(), err);
+        });
+        return *this;
+    }
     SampleOptions &guidance(double guidance) {
         detail::check([&](sitter_error **err) {
             return sitter_sample_options_set_guidance(get(), guidance, err);
@@ -627,6 +633,12 @@ public:
     SampleOptions &width(std::uint32_t width) {
         detail::check([&](sitter_error **err) {
             return sitter_sample_options_set_width(get(), width, err);
+        });
+        return *this;
+    }
+    SampleOptions &window(std::uint32_t window) {
+        detail::check([&](sitter_error **err) {
+            return sitter_sample_options_set_window(get(), window, err);
         });
         return *this;
     }

@@ -9,7 +9,9 @@ use crate::model::ops::SCORES;
 use crate::model::outline::Outline;
 use crate::model::weight::Format;
 use crate::personalize::{Method, Options, Recompute, StateFormat, Trainable};
-use crate::{sample, Error, Result};
+use crate::sample::sequential::positions_at_once;
+use crate::sample::{self, Decoding};
+use crate::{Error, Result};
 use serde::Serialize;
 
 /// Tokens of a usual prompt with the question around it.
@@ -240,12 +242,21 @@ impl<'a> Sizes<'a> {
         let pictures = prompts * u128::from(options.count);
         let rows = pictures * if guided { 2 } else { 1 };
         let read = prompts + u128::from(guided);
-        let slots = self.tokens(u128::from(options.width), u128::from(options.height)) - 2;
+        let width = u128::from(options.width) / self.unit;
+        // Places of a pass, and numbers for each code of a picture: noise and where it comes from, or probabilities.
+        let (places, noise) = match options.decoding {
+            Decoding::Sequential => {
+                (1, 2 * positions_at_once(pictures as usize, self.codes as usize, width as usize) as u128)
+            }
+            Decoding::Speculative => (u128::from(options.window), 8 * u128::from(options.window)),
+            Decoding::SpeculativeDistribution => (u128::from(options.window), 12 * u128::from(options.window)),
+        };
+        let slots = self.tokens(u128::from(options.width), u128::from(options.height)) - 2 + places - 1;
         let row = 2 * self.depth() * self.kv() * slots * self.size;
-        // The cache of the prompts is there until that of the pictures is made of it.
-        let cache = (rows + read) * row;
-        let head = self.codes * F32 * (3 * rows + pictures);
-        cache + head + read * self.layer(PROMPT)
+        // The cache of the prompts is there until that of the pictures is made of it; then codes are drawn.
+        let reading = (rows + read) * row + read * self.layer(PROMPT);
+        let head = self.codes * F32 * (places * (3 * rows + pictures) + pictures * noise);
+        reading.max(rows * row + head + self.layer(rows * places))
     }
 
     /// What a layer's backward pass holds for so many tokens, but for the layer's input.

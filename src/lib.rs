@@ -47,7 +47,7 @@ pub fn train(
     options: &personalize::Options,
     run: &mut Run,
 ) -> Result<Subject> {
-    options.check_ranges()?;
+    options.check(model)?;
     estimate::check_training(&model::outline::Outline::of(model), options)?;
     let settings = sample::Options::for_model(model)?;
     let mut draw = |view: &Personalized, request: &personalize::Request, run: &mut Run| {

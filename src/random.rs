@@ -35,6 +35,7 @@ pub enum Purpose {
     Guidance = 6,
     Augment = 7,
     Rounding = 8,
+    Coupling = 9,
 }
 
 /// The seed of picture `index` of a call: drawn alone with it, the picture is the same. Picture 0 has the call's seed.
@@ -51,17 +52,18 @@ fn unit(bits: u32) -> f64 {
     (bits as f64 + 0.5) / 4294967296.0
 }
 
-/// Adds the Gumbel noise of one position to the scores of codes 0, 1, ...: the largest sum is then a draw from
-/// softmax(scores).
-pub fn add_gumbel(scores: &mut [f32], seed: u64, position: u32) {
-    for (block, scores) in scores.chunks_mut(4).enumerate() {
+/// The Gumbel noise of one position for codes 0, 1, ...: added to scores, the largest sum is a draw from softmax(scores).
+pub fn gumbel(noise: &mut [f32], seed: u64, position: u32) {
+    for (block, noise) in noise.chunks_mut(4).enumerate() {
         let bits = philox([block as u32, position, Purpose::Gumbel as u32, 0], key(seed));
-        for (score, bits) in scores.iter_mut().zip(bits) {
-            if *score > f32::NEG_INFINITY {
-                *score += -(-unit(bits).ln()).ln() as f32;
-            }
-        }
+        noise.iter_mut().zip(bits).for_each(|(noise, bits)| *noise = -(-unit(bits).ln()).ln() as f32);
     }
+}
+
+/// What one place of a picture needs in one round of speculative decoding: independent numbers in 0..2^24.
+pub fn coupling(seed: u64, place: u32, round: u32) -> [u32; 3] {
+    let bits = philox([place, round, Purpose::Coupling as u32, 0], key(seed));
+    [bits[0] >> 8, bits[1] >> 8, bits[2] >> 8]
 }
 
 /// A short sequence of numbers for one purpose at one step.
@@ -155,9 +157,9 @@ mod tests {
     #[test]
     fn gumbel_noise_depends_on_seed_and_position_and_not_on_the_number_of_codes() {
         let draw = |n: usize, seed, position| {
-            let mut scores = vec![0f32; n];
-            add_gumbel(&mut scores, seed, position);
-            scores
+            let mut noise = vec![0f32; n];
+            gumbel(&mut noise, seed, position);
+            noise
         };
         assert_eq!(draw(5, 1, 2)[..], draw(64, 1, 2)[..5]);
         assert_ne!(draw(5, 1, 2), draw(5, 1, 3));

@@ -25,7 +25,7 @@ fn open(name: &str) -> Model {
 }
 
 fn options() -> Options {
-    Options { width: 8, height: 8, count: 1, guidance: 4.0, top_k: 0, temperature: 1.0, seed: 5 }
+    Options { width: 8, height: 8, count: 1, guidance: 4.0, top_k: 0, seed: 5, ..Options::default() }
 }
 
 /// One case of the golden file, with the size in codes; a code of the tiny models is 2 pixels wide.

@@ -8,6 +8,7 @@ use super::options::{change, flag, sitter_model_options, sitter_sample_options, 
 use super::status::sitter_status;
 use super::text;
 use crate::personalize::{Recompute, StateFormat, Trainable};
+use crate::sample::Decoding;
 use std::ffi::c_char;
 
 /// "auto", "cpu", "cuda" or "cuda:N". SITTER_E_INVALID_ARGUMENT. Since 1.0.
@@ -125,6 +126,39 @@ pub unsafe extern "C" fn sitter_sample_options_set_seed(
     guard(err, || {
         change(options, |o| {
             o.seed = seed;
+            Ok(())
+        })
+    })
+}
+
+/// "sequential" draws code by code; "speculative" verifies several guesses in one pass and gives the same picture;
+/// "speculative_distribution" needs fewer passes and gives another picture from the same distribution, which "window"
+/// changes too. Default "sequential"; which is faster depends on model and machine, see docs/decoding.md.
+/// SITTER_E_INVALID_ARGUMENT. Since 1.1.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_sample_options_set_decoding(
+    options: *mut sitter_sample_options,
+    decoding: *const c_char,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.decoding = Decoding::parse(&text::required(decoding, "decoding")?)?;
+            Ok(())
+        })
+    })
+}
+
+/// Places that a pass of speculative decoding verifies; 2 to 256, default 16. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_sample_options_set_window(
+    options: *mut sitter_sample_options,
+    window: u32,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.window = window;
             Ok(())
         })
     })

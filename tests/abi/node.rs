@@ -51,7 +51,7 @@ fn kind(ty: &str) -> &'static str {
         "u64" => "u64",
         "f32" | "f64" => "number",
         "bool" => "boolean",
-        "String" | "Trainable" | "StateFormat" | "Recompute" => "string",
+        "String" | "Trainable" | "StateFormat" | "Recompute" | "Decoding" => "string",
         "Option<String>" => "string?",
         "Option<PathBuf>" => "path?",
         "Vec<u32>" => "u32[]",
@@ -65,6 +65,7 @@ fn kind(ty: &str) -> &'static str {
 fn typescript(field: &Field) -> &'static str {
     match (field.noun, field.name.as_str(), kind(&field.ty)) {
         ("model", "dtype", _) => "'auto' | 'f32' | 'bf16'",
+        ("sample", "decoding", _) => "'sequential' | 'speculative' | 'speculative_distribution'",
         (_, _, "u32" | "number") => "number",
         (_, _, "u64") => "number | bigint",
         (_, _, "boolean") => "boolean",

@@ -56,6 +56,11 @@ fn sample_setters(at: *mut sitter_sample_options) -> Vec<Setter> {
         setter!(at, sitter_sample_options_set_temperature, "temperature";
             (0.5) => 0.5, (100.0) => 100.0; (0.0), (-1.0), (100.5), (nan), (-nan)),
         setter!(at, sitter_sample_options_set_seed, "seed"; (u64::MAX) => u64::MAX, (0) => 0; ),
+        setter!(at, sitter_sample_options_set_decoding, "decoding";
+            (c"speculative".as_ptr()) => "speculative",
+            (c"speculative_distribution".as_ptr()) => "speculative_distribution",
+            (c"sequential".as_ptr()) => "sequential"; (c"Sequential".as_ptr()), (c"".as_ptr())),
+        setter!(at, sitter_sample_options_set_window, "window"; (2) => 2, (256) => 256; (0), (1), (257), (u32::MAX)),
     ]
 }
 

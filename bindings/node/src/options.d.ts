@@ -38,6 +38,16 @@ export interface SampleFields {
    * The same seed gives the same picture.
    */
   seed?: number | bigint;
+  /**
+   * `sequential` draws code by code; `speculative` verifies several guesses in one pass and gives the same picture;
+   * `speculative_distribution` needs fewer passes and gives another picture from the same distribution, which
+   * `window` changes too. Default `sequential`; which is faster depends on model and machine, see docs/decoding.md.
+   */
+  decoding?: 'sequential' | 'speculative' | 'speculative_distribution';
+  /**
+   * Places that a pass of speculative decoding verifies; 2 to 256, default 16.
+   */
+  window?: number;
 }
 
 /** How a subject is taught. Defaults depend on the method and the model: see `Model.trainOptions`. */

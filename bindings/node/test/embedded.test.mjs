@@ -39,6 +39,8 @@ test('a subject is learned, saved, loaded and drawn', async (t) => {
   const [one] = await model.sample('a [V] fox', options);
   const [same] = await model.sample('a [V] fox', options);
   assert.deepEqual(one.tokens, same.tokens);
+  const [fast] = await model.sample('a [V] fox', { ...options, decoding: 'speculative', window: 8 });
+  assert.deepEqual(one.tokens, fast.tokens);
   await one.savePng(`${place}/fox.png`);
   const png = readFileSync(`${place}/fox.png`);
   assert.equal(png.toString('latin1', 1, 4), 'PNG');

@@ -63,6 +63,13 @@ class Embedded(unittest.TestCase):
         np.testing.assert_array_equal(draw(1), draw(1))
         self.assertTrue((draw(1) != draw(2)).any())
 
+    def test_speculative_decoding_draws_the_same_picture(self):
+        draw = lambda **how: self.model.sample(PROMPT, seed=1, width=48, height=48, **how)[0].tokens.grid
+        np.testing.assert_array_equal(draw(), draw(decoding="speculative", window=6))
+        self.assertTrue((draw() != draw(decoding="speculative_distribution")).any())
+        with self.assertRaisesRegex(sitter.InvalidArgument, "decoding"):
+            draw(decoding="fast")
+
     def test_a_saved_sample_says_what_made_it(self):
         (sample,) = self.model.sample(PROMPT, seed=3, width=48, height=32, guidance=1.0, top_k=1, temperature=0.7)
         self.assertEqual(sample.image.shape, (32, 48, 3))

@@ -4,4 +4,5 @@ pub mod config;
 pub mod layer;
 pub mod layout;
 pub mod loss;
+pub mod places;
 pub mod transformer;

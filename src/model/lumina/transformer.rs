@@ -174,15 +174,8 @@ impl Transformer {
         activations(self.embed_tokens.dtype(), self.device())
     }
 
-    /// Rotary tables for the positions of each row, and what each token sees of the `slots` slots there are with the new
-    /// tokens. `positions` and `spans` have one row per batch row, or a single one for all.
-    pub fn context<'a>(
-        &self,
-        positions: &[Vec<u32>],
-        spans: &[Vec<Span>],
-        slots: usize,
-        dropout: Option<&'a Dropout>,
-    ) -> Result<Context<'a>> {
+    /// Rotary tables, cosine and sine, for the positions of each row: [rows, T, 1, head_dim / 2].
+    pub(super) fn rotary(&self, positions: &[Vec<u32>]) -> Result<(Tensor, Tensor)> {
         let half = self.config.head_dim / 2;
         let theta = self.config.rope_theta;
         let tokens = positions[0].len();
@@ -193,9 +186,22 @@ impl Transformer {
         }
         let angles = Tensor::from_vec(angles, (positions.len(), tokens, 1, half), &Device::Cpu)?;
         let table = |t: Tensor| -> Result<Tensor> { Ok(t.to_dtype(self.dtype())?.to_device(self.device())?) };
+        Ok((table(angles.cos()?)?, table(angles.sin()?)?))
+    }
+
+    /// Rotary tables for the positions of each row, and what each token sees of the `slots` slots there are with the new
+    /// tokens. `positions` and `spans` have one row per batch row, or a single one for all.
+    pub fn context<'a>(
+        &self,
+        positions: &[Vec<u32>],
+        spans: &[Vec<Span>],
+        slots: usize,
+        dropout: Option<&'a Dropout>,
+    ) -> Result<Context<'a>> {
+        let (cos, sin) = self.rotary(positions)?;
         Ok(Context {
-            cos: table(angles.cos()?)?,
-            sin: table(angles.sin()?)?,
+            cos,
+            sin,
             mask: match ops::own_kernels(&self.embed_tokens) {
                 true => None,
                 false => mask(spans, slots, self.device())?.map(|m| m.to_dtype(self.dtype())).transpose()?,

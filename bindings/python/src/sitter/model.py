@@ -153,6 +153,8 @@ class Model:
         top_k: Optional[int] = None,
         temperature: Optional[float] = None,
         seed: int = 0,
+        decoding: Optional[str] = None,
+        window: Optional[int] = None,
         subjects: Subjects = (),
         progress: Progress = None,
         run: Optional[Run] = None,
@@ -160,10 +162,13 @@ class Model:
         """Draws `count` pictures of a prompt, 1 to 256, in one batch. The prompt names a subject by its identifier.
 
         What is None is as the model recommends, see `sample_options`. The same seed gives the same pictures.
+        decoding: "sequential", "speculative" (the same pictures in fewer passes) or "speculative_distribution" (others, in
+        still fewer). window: places that a speculative pass verifies, 2 to 256.
         """
         model, text, learned = self._handle, utf8(prompt, "prompt"), _subjects(subjects)
         options = Options("sample", model)
         options.update(width=width, height=height, guidance=guidance, top_k=top_k, temperature=temperature, seed=seed)
+        options.update(decoding=decoding, window=window)
         room = whole(count, 32, "count")
         if not 1 <= room <= 256:
             raise InvalidArgument(f"count: is {room}; allowed are 1 to 256")

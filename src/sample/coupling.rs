@@ -1,0 +1,125 @@
+//! Drawing again with as little change as can be: the rule of distribution-exact speculative decoding.
+
+use super::link::Link;
+use crate::Result;
+use candle_core::{DType, Tensor, D};
+use candle_nn::ops::softmax_last_dim;
+
+/// Numbers per block of the running sums.
+const BLOCK: usize = 64;
+
+/// Maximal coupling on the device: a code x that was drawn from q is kept with probability min(1, p(x) / q(x)), and otherwise
+/// drawn anew from what p has more than q, max(0, p - q). Whatever q was, the result is distributed as p, and no rule with
+/// that property keeps x more often.
+pub struct Coupling {
+    codes: usize,
+    /// [BLOCK, BLOCK], 1 where the row is no later than the column.
+    within: Tensor,
+    /// [blocks, blocks], 1 where the row is earlier than the column.
+    before: Tensor,
+    /// f32 [blocks * BLOCK]: number of codes minus the code's own.
+    rank: Tensor,
+    /// Draws anew from p itself, which is wrong: so that a test can show that it would notice.
+    #[cfg(test)]
+    pub broken: bool,
+}
+
+impl Coupling {
+    pub fn new(link: &Link, codes: usize) -> Result<Self> {
+        let blocks = codes.div_ceil(BLOCK);
+        let square = |n: usize, one: fn(usize, usize) -> bool| {
+            let values = (0..n * n).map(|at| f32::from(u8::from(one(at / n, at % n)))).collect();
+            link.upload(values, (n, n))
+        };
+        Ok(Coupling {
+            codes,
+            within: square(BLOCK, |row, column| row <= column)?,
+            before: square(blocks, |row, column| row < column)?,
+            rank: link.upload((0..blocks * BLOCK).rev().map(|rank| rank as f32).collect(), blocks * BLOCK)?,
+            #[cfg(test)]
+            broken: false,
+        })
+    }
+
+    /// Probabilities of scores, f32 [..., codes].
+    pub fn probabilities(scores: &Tensor) -> Result<Tensor> {
+        Ok(softmax_last_dim(&scores.contiguous()?)?)
+    }
+
+    /// Uniform numbers in (0, 1) of whole ones in 0..2^24.
+    pub fn uniform(whole: &Tensor) -> Result<Tensor> {
+        let step = 1.0 / 16777216.0;
+        Ok(whole.to_dtype(DType::F32)?.affine(step, 0.5 * step)?)
+    }
+
+    /// Codes distributed as p [pictures, n, codes], of which as many as can be are equal to `drafts` u32 [pictures, n], which
+    /// were drawn from q, shaped as p. `keep` and `anew` are uniform in (0, 1), [pictures, n], independent of all before.
+    pub fn draw(&self, p: &Tensor, q: &Tensor, drafts: &Tensor, keep: &Tensor, anew: &Tensor) -> Result<Tensor> {
+        let of_draft = |of: &Tensor| of.gather(&drafts.unsqueeze(2)?, 2)?.squeeze(2);
+        let kept = (keep * of_draft(q)?)?.lt(&of_draft(p)?)?;
+        let more = (p - q)?.relu()?;
+        #[cfg(test)]
+        let more = if self.broken { p.clone() } else { more };
+        Ok(kept.where_cond(drafts, &self.invert(&more, anew)?)?)
+    }
+
+    /// Codes drawn in proportion to `mass` [pictures, n or 1, codes], by inversion: the first whose running sum exceeds `uniform`
+    /// [pictures, n] of the whole.
+    pub fn invert(&self, mass: &Tensor, uniform: &Tensor) -> Result<Tensor> {
+        let (pictures, n, _) = mass.dims3()?;
+        let blocks = self.before.dim(0)?;
+        let mass = mass.pad_with_zeros(D::Minus1, 0, blocks * BLOCK - self.codes)?;
+        let within = mass.reshape((pictures * n * blocks, BLOCK))?.matmul(&self.within)?;
+        let sums = within.narrow(1, BLOCK - 1, 1)?.reshape((pictures * n, blocks))?.contiguous()?;
+        let before = sums.matmul(&self.before)?.reshape((pictures * n * blocks, 1))?;
+        let running = within.broadcast_add(&before)?.reshape((pictures, n, blocks * BLOCK))?;
+        let target = running.max_keepdim(D::Minus1)?.broadcast_mul(&uniform.unsqueeze(2)?)?;
+        // Codes without mass score 0, those where the sum has passed the target more, the earlier the more, the others 1:
+        // rounding can never choose a code that has none.
+        let passed = running.broadcast_gt(&target)?.to_dtype(DType::F32)?.broadcast_mul(&self.rank)?;
+        let possible = mass.gt(&mass.zeros_like()?)?.to_dtype(DType::F32)?;
+        Ok((passed + 1.0)?.broadcast_mul(&possible)?.argmax(D::Minus1)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn inversion_gives_each_code_its_share_and_none_to_codes_without_mass() {
+        let link = Link::new(&Device::Cpu);
+        // Two codes over one block, so that the running sums cross it.
+        let coupling = Coupling::new(&link, BLOCK + 2).unwrap();
+        let mut mass = vec![0f32; BLOCK + 2];
+        (mass[3], mass[BLOCK - 1], mass[BLOCK + 1]) = (1.0, 2.0, 1.0);
+        let mass = link.upload(mass, (1, 1, BLOCK + 2)).unwrap();
+        let n = 1000;
+        let uniform = link.upload((0..n).map(|i| (i as f32 + 0.5) / n as f32).collect(), (1, n)).unwrap();
+        let drawn = link.download(&coupling.invert(&mass, &uniform).unwrap()).unwrap().concat();
+        let count = |code: usize| drawn.iter().filter(|&&c| c == code as u32).count();
+        assert_eq!([count(3), count(BLOCK - 1), count(BLOCK + 1)], [250, 500, 250]);
+    }
+
+    #[test]
+    fn as_many_drafts_are_kept_as_the_distributions_have_in_common() {
+        let link = Link::new(&Device::Cpu);
+        let coupling = Coupling::new(&link, 4).unwrap();
+        let (p, q) = ([0.1f32, 0.2, 0.3, 0.4], [0.4f32, 0.3, 0.2, 0.1]);
+        let n = 40000;
+        let numbers = |word: usize| (0..n).map(|i| crate::random::coupling(5, i, 0)[word]).collect::<Vec<_>>();
+        let uniform = |word: usize| Coupling::uniform(&link.upload(numbers(word), (1, n as usize)).unwrap()).unwrap();
+        let rows = |row: [f32; 4]| link.upload(row.repeat(n as usize), (1, n as usize, 4)).unwrap();
+        let drafts = coupling.invert(&rows(q), &uniform(2)).unwrap();
+        let drawn = coupling.draw(&rows(p), &rows(q), &drafts, &uniform(0), &uniform(1)).unwrap();
+        let [drafts, drawn] = [drafts, drawn].map(|codes| link.download(&codes).unwrap().concat());
+        for (code, share) in p.iter().enumerate() {
+            let found = drawn.iter().filter(|&&c| c == code as u32).count() as f32 / n as f32;
+            assert!((found - share).abs() < 0.01, "{code}: {found} against {share}");
+        }
+        // 0.6 is the sum of the smaller of each pair.
+        let kept = drafts.iter().zip(&drawn).filter(|(a, b)| a == b).count() as f32 / n as f32;
+        assert!((kept - 0.6).abs() < 0.01, "{kept}");
+    }
+}
