@@ -55,7 +55,7 @@ impl Estimate {
         let sizes = Sizes::new(outline);
         let weights = sizes.all_weights(outline, outline.format);
         let (gpu, side) = (!sizes.cpu, u128::from(train.image_size));
-        let free = outline.free().map(u128::from);
+        let free = outline.free.map(u128::from);
         let layers = sizes.layers(train, free);
         Estimate {
             weights: bytes(weights),
@@ -65,7 +65,7 @@ impl Estimate {
             embedding: bytes(weights + sizes.embedding(train, free)),
             layers: bytes(weights + layers.0 + if gpu { 0 } else { layers.1 }),
             layers_host: if gpu { bytes(layers.1) } else { 0 },
-            free: outline.free(),
+            free: outline.free,
         }
     }
 
@@ -84,7 +84,7 @@ pub fn check_training(outline: &Outline, options: &Options) -> Result<()> {
         let estimate = Estimate::of(outline, &Request { sample: &sample, prompts: 1, train: o });
         estimate.training(o) - if outline.opened { estimate.weights } else { 0 }
     };
-    let Some(free) = outline.free() else { return Ok(()) };
+    let Some(free) = outline.free else { return Ok(()) };
     let now = needed(options);
     if now <= free {
         return Ok(());
@@ -123,7 +123,7 @@ pub fn check_training(outline: &Outline, options: &Options) -> Result<()> {
 
 /// Errors if drawing so many pictures would not fit what is free, with the cheapest change that would.
 pub fn check_sampling(outline: &Outline, options: &sample::Options, prompts: u64) -> Result<()> {
-    let Some(free) = outline.free() else { return Ok(()) };
+    let Some(free) = outline.free else { return Ok(()) };
     let sizes = Sizes::new(outline);
     let needed = bytes(sizes.sample(options, prompts.into()));
     if needed <= free {
@@ -138,7 +138,7 @@ pub fn check_sampling(outline: &Outline, options: &sample::Options, prompts: u64
 
 /// Errors if a model would not fit what is free, with a format of the weights that would.
 pub fn check_opening(outline: &Outline) -> Result<()> {
-    let Some(free) = outline.free() else { return Ok(()) };
+    let Some(free) = outline.free else { return Ok(()) };
     let sizes = Sizes::new(outline);
     let needed = |format| bytes(sizes.all_weights(outline, format));
     let now = needed(outline.format);

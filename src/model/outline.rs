@@ -21,6 +21,8 @@ pub struct Outline {
     pub device: Device,
     /// Whether to count as on a GPU: activations in the dtype of the weights, optimizer states in the memory of the host.
     pub on_gpu: bool,
+    /// Memory that the device could still give, if that is known.
+    pub free: Option<u64>,
     /// Whether its weights are in memory already.
     pub opened: bool,
     recommended: Value,
@@ -38,8 +40,18 @@ impl Outline {
         let parts = vqgan_parts(&files, &checkpoint, &config_text)?;
         let vqgan_numbers = parts.checkpoint(&checkpoint).count(parts.prefix);
         let recommended = recommended(&files)?;
-        let on_gpu = !device.is_cpu();
-        Ok(Outline { config, vqgan: parts.config, vqgan_numbers, format, device, on_gpu, opened: false, recommended })
+        let (on_gpu, free) = (!device.is_cpu(), device::free_memory(&device));
+        Ok(Outline {
+            config,
+            vqgan: parts.config,
+            vqgan_numbers,
+            format,
+            device,
+            on_gpu,
+            free,
+            opened: false,
+            recommended,
+        })
     }
 
     /// Of an opened model.
@@ -51,6 +63,7 @@ impl Outline {
             format: model.format,
             device: model.device().clone(),
             on_gpu: !model.device().is_cpu(),
+            free: device::free_memory(model.device()),
             opened: true,
             recommended: model.recommended.clone(),
         }
@@ -69,10 +82,5 @@ impl Outline {
         let section = format!("train.{}", method.name());
         let options: Options = super::overlaid(&self.recommended, file, &section, &Options { method, ..common })?;
         Ok(Options { method, ..options })
-    }
-
-    /// Memory that the device could still give, if that is known.
-    pub fn free(&self) -> Option<u64> {
-        device::free_memory(&self.device)
     }
 }
