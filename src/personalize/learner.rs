@@ -320,12 +320,15 @@ impl<'m> Learner<'m> {
         }
     }
 
-    /// What the transformer's weights have learned so far, in the model's dtype, on the CPU.
-    pub fn changes(&self) -> Result<BTreeMap<String, Change>> {
-        let original = self.view.model.transformer();
+    /// What the transformer's weights have learned, in the model's dtype, on the CPU. Takes the learner, whose memory is let
+    /// go of as the changes are made.
+    pub fn changes(self) -> Result<BTreeMap<String, Change>> {
+        let Learner { view, parameters, optimizer, .. } = self;
+        let original = view.model.transformer();
+        drop((optimizer, view));
         let mut downs = BTreeMap::new();
         let mut changes = BTreeMap::new();
-        for parameter in &self.parameters {
+        for parameter in parameters {
             let Place::Layer(layer, part) = parameter.place else { continue };
             let out = |t: &Tensor, number: usize| -> Result<Tensor> {
                 let dtype = original.layers[layer].weights()[number].dense_dtype();
