@@ -1,6 +1,6 @@
 //! One layer of the transformer, forward and backward.
 //!
-//! The backward pass is written by hand. It takes what [`Layer::forward_keeping`] kept, computes no gradient of a weight that
+//! The backward pass is written by hand. It takes what `Layer::forward_keeping` kept, computes no gradient of a weight that
 //! nobody asked for, and lets go of each kept tensor as soon as it has done its service.
 
 use super::config::Config;

@@ -1,7 +1,7 @@
 //! The numeric building blocks of a transformer layer, forward and backward.
 //!
-//! Each has two forms that give the same numbers: [`cpu`] calls the kernels of this library, with f32 activations whatever
-//! the weights are in; [`plain`] is made of candle's operations, for GPUs, with activations in the dtype of the weights.
+//! Each has two forms that give the same numbers: `cpu` calls the kernels of this library, with f32 activations whatever
+//! the weights are in; `plain` is made of candle's operations, for GPUs, with activations in the dtype of the weights.
 //! No operation here records a graph: what a backward pass needs is handed to it.
 
 mod cpu;
@@ -47,7 +47,7 @@ pub struct Heads<'a> {
 pub struct Rows<'a> {
     /// From slot to before slot, [B or 1, T].
     pub spans: &'a [(u32, u32)],
-    /// The same as what is added to the scores, [B or 1, 1, T, S]; for [`plain`] only.
+    /// The same as what is added to the scores, [B or 1, 1, T, S]; for `plain` only.
     pub mask: Option<&'a Tensor>,
     /// Whether the result of a token must not depend on the other tokens of the pass, to the bit.
     pub one_by_one: bool,
