@@ -20,6 +20,9 @@ DRAWING = (
     options.Option("temperature", "float", "Above 0; smaller is safer and duller.", "7B: 1; embedded: 0.7", 0, 10, 0.05),
 )
 
+# The nodes draw code by code: a batch of pictures is done sooner so, unless a large GPU has nothing else to do.
+NOT_OFFERED = ("decoding", "window")
+
 
 class ExamplePictures(io.ComfyNode):
     @classmethod

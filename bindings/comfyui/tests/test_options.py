@@ -8,7 +8,7 @@ need("numpy", "PIL")
 from sitter import _abi  # noqa: E402
 from sitter_nodes import options  # noqa: E402
 from sitter_nodes.messages import NodeError  # noqa: E402
-from sitter_nodes.nodes_picture import DRAWING  # noqa: E402
+from sitter_nodes.nodes_picture import DRAWING, NOT_OFFERED  # noqa: E402
 
 ALL = options.STEPS + options.OPTIONS
 
@@ -19,10 +19,10 @@ class OptionsTest(unittest.TestCase):
         known = {name[len(prefix):] for name in _abi.PROTOTYPES if name.startswith(prefix)}
         self.assertEqual({option.name for option in ALL} | set(options.OTHER), known)
 
-    def test_every_drawing_option_of_the_library_has_a_widget(self):
+    def test_every_drawing_option_of_the_library_has_a_widget_or_a_reason(self):
         prefix = "sitter_sample_options_set_"
         known = {name[len(prefix):] for name in _abi.PROTOTYPES if name.startswith(prefix)}
-        self.assertEqual({option.name for option in DRAWING} | {"seed"}, known)
+        self.assertEqual({option.name for option in DRAWING} | {"seed", *NOT_OFFERED}, known)
 
     def test_no_path_can_be_set_by_a_workflow(self):
         self.assertNotIn("checkpoint_path", {option.name for option in ALL})
