@@ -115,6 +115,7 @@ impl Argument {
             ("sitter_drop_fn", _) => "drop",
             ("size_t", "capacity") => "sizeof chars",
             ("size_t", "row_stride_bytes") => "0",
+            ("uint32_t", "window") => "16",
             ("uint32_t", "minor") => "0",
             ("uint32_t", "width" | "height") if function.contains("sample_options") => "96",
             ("double", "guidance") => "3.0",
