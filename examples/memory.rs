@@ -7,7 +7,7 @@ use sitter::estimate::{Estimate, Request};
 use sitter::model::outline::Outline;
 use sitter::model::OpenOptions;
 use sitter::personalize::{Method, Options, Recompute, StateFormat, Trainable};
-use sitter::{Error, Result};
+use sitter::{sample, Error, Result};
 use std::process::ExitCode;
 
 /// Memory of cards, in GB; a tenth is left to the driver and to fragments.
@@ -42,7 +42,7 @@ fn print() -> Result<()> {
     let folder = folder.ok_or_else(|| Error::invalid("command line", "expected a model folder"))?;
     let mut outline = Outline::read(folder, &OpenOptions { device: "cpu".into(), dtype })?;
     outline.on_gpu = !cpu;
-    let sample = outline.sample_options()?;
+    let sample = sample::Options::recommended(&outline.recommended)?;
     let gb = |bytes: u64| format!("{:.1}", bytes as f64 / 1e9);
     println!("| pixels | what learns | states | {} GB | host GB | fits |", if cpu { "in all" } else { "card" });
     println!("|---|---|---|---|---|---|");

@@ -5,10 +5,11 @@
 
 use crate::model::lumina::config::Config;
 use crate::model::lumina::layer::NAMES;
+use crate::model::lumina::loss::CHUNK;
 use crate::model::ops::SCORES;
 use crate::model::outline::Outline;
 use crate::model::weight::Format;
-use crate::personalize::{Method, Options, Recompute, StateFormat, Trainable};
+use crate::personalize::{kept_bytes, Method, Options, Recompute, StateFormat, Trainable};
 use crate::sample::sequential::positions_at_once;
 use crate::sample::{self, Decoding};
 use crate::{Error, Result};
@@ -16,8 +17,7 @@ use serde::Serialize;
 
 /// Tokens of a usual prompt with the question around it.
 const PROMPT: u128 = 48;
-/// Rows of logits that the loss holds at once, and numbers of an activation or a gradient on the CPU.
-const LOGITS: u128 = 256;
+/// Bytes of an activation or a gradient on the CPU.
 const F32: u128 = 4;
 
 /// Peaks of the phases of a work, in bytes.
@@ -79,7 +79,7 @@ impl Estimate {
 
 /// Errors if a training would not fit what is free, with the cheapest change that would.
 pub fn check_training(outline: &Outline, options: &Options) -> Result<()> {
-    let sample = outline.sample_options()?;
+    let sample = sample::Options::recommended(&outline.recommended)?;
     let needed = |o: &Options| {
         let estimate = Estimate::of(outline, &Request { sample: &sample, prompts: 1, train: o });
         estimate.training(o) - if outline.opened { estimate.weights } else { 0 }
@@ -211,18 +211,15 @@ impl<'a> Sizes<'a> {
     fn weights(&self, format: Format) -> u128 {
         let (h, v) = (self.hidden(), self.config.vocab_size as u128);
         let dense = format.dense().size_in_bytes() as u128;
-        let matrix = |numbers: u128, width: u128, format: Format| match format {
-            Format::Q4K if width.is_multiple_of(256) => numbers * 144 / 256,
-            Format::Q4K | Format::Q8_0 if width.is_multiple_of(32) => numbers * 34 / 32,
-            _ => numbers * dense,
-        };
         let layer: u128 = (0..NAMES.len())
             .map(|number| match self.numbers(number) {
                 (n, false) => n * if self.cpu { F32 } else { dense },
-                (n, true) => matrix(n, if number == 12 { self.config.intermediate_size as u128 } else { h }, format),
+                (n, true) if number == 12 => format.bytes(n, self.config.intermediate_size),
+                (n, true) => format.bytes(n, self.config.hidden_size),
             })
             .sum();
-        let head = if self.config.tie_word_embeddings { 0 } else { matrix(v * h, h, format.head()) };
+        let head =
+            if self.config.tie_word_embeddings { 0 } else { format.head().bytes(v * h, self.config.hidden_size) };
         v * h * dense + head + self.depth() * layer + h * F32
     }
 
@@ -279,12 +276,8 @@ impl<'a> Sizes<'a> {
         let pictures = u128::from(options.batch_size) * if options.prior_weight > 0.0 { 2 } else { 1 };
         let (h, v) = (self.hidden(), self.config.vocab_size as u128);
         let all = tokens * pictures;
-        let kept = crate::personalize::kept_bytes(self.config, all, self.size);
-        let recompute = match options.recompute {
-            Recompute::Always => true,
-            Recompute::Never => false,
-            Recompute::Auto => free.is_none_or(|free| trained * kept > free / 2),
-        };
+        let kept = kept_bytes(self.config, all, self.size);
+        let recompute = options.recompute.decide(trained, kept, free);
         let memory = if recompute { (trained + 1) * all * h * self.size } else { trained * kept };
         // Small groups go side by side.
         let group = if self.cpu { tokens } else { all.div_ceil(u128::from(options.accumulation.max(1))) };
@@ -294,7 +287,7 @@ impl<'a> Sizes<'a> {
         };
         let layer = beside * self.layer(group);
         // Logits of some rows; hidden states that are looked at, their norm and the gradients of both, in pieces and whole.
-        let head = LOGITS.min(group) * v * F32 + group * h * self.size * 5;
+        let head = (CHUNK as u128).min(group) * v * F32 + group * h * self.size * 5;
         memory + layer.max(head) + all * h * self.size
     }
 
@@ -304,10 +297,8 @@ impl<'a> Sizes<'a> {
 
     /// On the device, and of what learns.
     fn layers(&self, options: &Options, free: Option<u128>) -> (u128, u128) {
-        let allowed = |l: &u128| options.layers.is_empty() || options.layers.contains(&(*l as u32));
-        let trained: Vec<u128> =
-            (0..self.depth()).filter(allowed).step_by(options.layer_stride.max(1) as usize).collect();
-        let lowest = trained.first().copied().unwrap_or(self.depth());
+        let trained = options.trained_layers(self.config.layers);
+        let lowest = trained.first().map_or(self.depth(), |&l| l as u128);
         let backward = if options.train_embedding_in_layer_stage { self.depth() } else { self.depth() - lowest };
         let chosen = (0..NAMES.len()).filter(|&n| options.trainable.includes(NAMES[n]));
         let (mut matrices, mut vectors) = (0, 0);

@@ -15,8 +15,9 @@ use super::text;
 use crate::estimate::{Estimate, Request};
 use crate::model::outline::Outline;
 use crate::model::Model;
-use crate::personalize::Method;
+use crate::personalize::{self, Method};
 use crate::run::Stage;
+use crate::sample;
 use std::ffi::c_char;
 use std::sync::Arc;
 
@@ -128,11 +129,11 @@ pub unsafe extern "C" fn sitter_model_estimate_json(
         let outline = Outline::read(&path, &options)?;
         let sample = match handle::get_optional(sample)? {
             Some(sample) => lock(&sample).clone(),
-            None => outline.sample_options()?,
+            None => sample::Options::recommended(&outline.recommended)?,
         };
         let train = match handle::get_optional(train)? {
             Some(train) => lock(&train).clone(),
-            None => outline.train_options(Method::default())?,
+            None => personalize::Options::recommended(&outline.recommended, Method::default())?,
         };
         sample.check_ranges()?;
         train.check_ranges()?;

@@ -4,6 +4,7 @@
 use super::gemm::{gemm_here, Left};
 use super::lanes::Lanes;
 use super::matrix::{Matrix, F32};
+use super::softmax::{softmax_here, softmax_row};
 use super::{level, parallel, vectorised, Out};
 
 /// Queries whose scores are held at a time.
@@ -89,17 +90,8 @@ impl Attention<'_> {
                 scores[..begin - from].fill(0.0);
                 scores[end - from..].fill(0.0);
                 let part = &mut scores[begin - from..end - from];
-                let mut normaliser = 0f32;
-                // SAFETY: `part` is read and written in its length; `normaliser` is one number.
-                unsafe {
-                    softmax(
-                        level(),
-                        Out::new(part),
-                        part.len(),
-                        self.scale(),
-                        Out::new(std::slice::from_mut(&mut normaliser)),
-                    )
-                };
+                // SAFETY: `part` is read and written in its length.
+                let normaliser = unsafe { softmax_row(level(), Out::new(part), part.len(), self.scale()) };
                 if keep {
                     // SAFETY: this token's place; no other task writes it.
                     unsafe { *norms.at((row * heads + head) * tokens + first + i) = normaliser };
@@ -233,48 +225,6 @@ impl Attention<'_> {
     }
 }
 
-vectorised! { unsafe fn softmax(x: Out, n: usize, scale: f32, normaliser: Out) = softmax_any }
-
-/// Softmax of `scale * x` in place.
-#[inline(always)]
-unsafe fn softmax_any<L: Lanes>(x: Out, n: usize, scale: f32, normaliser: Out) {
-    let x = x.at(0);
-    let whole = n / 16 * 16;
-    let mut most = f32::NEG_INFINITY;
-    if whole > 0 {
-        let mut lanes = L::load(x);
-        for i in (16..whole).step_by(16) {
-            lanes = lanes.max(L::load(x.add(i)));
-        }
-        most = lanes.largest();
-    }
-    for i in whole..n {
-        most = most.max(*x.add(i));
-    }
-    let (s, shift) = (L::splat(scale), L::splat(-most * scale));
-    let mut sum = L::zero();
-    for i in (0..whole).step_by(16) {
-        let e = L::load(x.add(i)).fma(s, shift).exp();
-        e.store(x.add(i));
-        sum = sum.add(e);
-    }
-    let mut total = sum.sum();
-    if whole < n {
-        let e = L::load_part(x.add(whole), n - whole).fma(s, shift).exp();
-        let mut rest = [0f32; 16];
-        e.store(rest.as_mut_ptr());
-        for (i, e) in rest.into_iter().take(n - whole).enumerate() {
-            *x.add(whole + i) = e;
-            total += e;
-        }
-    }
-    *normaliser.at(0) = most * scale + total.ln();
-    let factor = L::splat(1.0 / total);
-    for i in (0..n).step_by(16) {
-        L::load_part(x.add(i), n - i).mul(factor).store_part(x.add(i), n - i);
-    }
-}
-
 vectorised! {
     unsafe fn query(parts: (F32, F32, F32), scores: Out, o: Out, at: usize, sizes: (usize, usize, usize), scale: f32) = query_any
 }
@@ -298,8 +248,7 @@ unsafe fn query_any<L: Lanes>(
         }
         *s.add(j) = sum.sum();
     }
-    let mut normaliser = 0f32;
-    softmax_any::<L>(scores, n, scale, Out::new(std::slice::from_mut(&mut normaliser)));
+    softmax_here::<L>(scores, n, scale);
     for i in (0..d).step_by(64) {
         let mut sums = [L::zero(); 4];
         for j in 0..n {

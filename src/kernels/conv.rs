@@ -466,33 +466,3 @@ unsafe fn moments_any<L: Lanes>(x: F32, n: usize, shift: f32, to: Out) {
     *to.at(0) = sum;
     *to.at(1) = square;
 }
-
-/// Softmax of `scale` times each row of `n` numbers, in place.
-///
-/// # Panics
-/// If there is a part of a row.
-pub fn softmax(x: &mut [f32], n: usize, scale: f32) {
-    assert!(n > 0 && x.len().is_multiple_of(n), "sizes");
-    let (rows, work, x) = (x.len() / n, 16 * x.len(), Out::new(x));
-    // SAFETY: row `row` lies within x and belongs to one task.
-    parallel(rows, work, |row| unsafe { softmax_row(level(), x.from(row * n), n, scale) });
-}
-
-vectorised! { unsafe fn softmax_row(x: Out, n: usize, scale: f32) = softmax_row_any }
-
-#[inline(always)]
-unsafe fn softmax_row_any<L: Lanes>(x: Out, n: usize, scale: f32) {
-    let x = x.at(0);
-    let largest = (0..n).fold(f32::NEG_INFINITY, |largest, i| largest.max(*x.add(i)));
-    let (by, less) = (L::splat(scale), L::splat(-scale * largest));
-    let mut total = 0f32;
-    for i in (0..n).step_by(16) {
-        let e = L::load_part(x.add(i), n - i).fma(by, less).exp();
-        e.store_part(x.add(i), n - i);
-        total += (i..n.min(i + 16)).map(|j| *x.add(j)).sum::<f32>();
-    }
-    let share = L::splat(1.0 / total);
-    for i in (0..n).step_by(16) {
-        L::load_part(x.add(i), n - i).mul(share).store_part(x.add(i), n - i);
-    }
-}

@@ -164,23 +164,10 @@ unsafe impl Send for Job {}
 // SAFETY: as above.
 unsafe impl Sync for Job {}
 
-vectorised! { unsafe fn block_f32(b: F32, job: Job) = block_any_f32 }
-vectorised! { unsafe fn block_bf16(b: Bf16, job: Job) = block_any_bf16 }
-vectorised! { unsafe fn block_q8_0(b: Q8_0, job: Job) = block_any_q8_0 }
-vectorised! { unsafe fn block_q4k(b: Q4K, job: Job) = block_any_q4k }
-
-macro_rules! block_of {
-    ($name:ident, $source:ty) => {
-        #[inline(always)]
-        unsafe fn $name<L: Lanes>(b: $source, job: Job) {
-            block::<L, $source>(b, job)
-        }
-    };
-}
-block_of!(block_any_f32, F32);
-block_of!(block_any_bf16, Bf16);
-block_of!(block_any_q8_0, Q8_0);
-block_of!(block_any_q4k, Q4K);
+vectorised! { unsafe fn block_f32(b: F32, job: Job) = block<F32> }
+vectorised! { unsafe fn block_bf16(b: Bf16, job: Job) = block<Bf16> }
+vectorised! { unsafe fn block_q8_0(b: Q8_0, job: Job) = block<Q8_0> }
+vectorised! { unsafe fn block_q4k(b: Q4K, job: Job) = block<Q4K> }
 
 #[repr(align(64))]
 struct Panel([std::mem::MaybeUninit<f32>; DEPTH * WIDEST]);

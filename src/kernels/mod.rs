@@ -9,7 +9,8 @@
 //! | `matrix` | weights as they lie in memory: f32, bf16, q8_0, q4_k |
 //! | `gemm` | products of large matrices |
 //! | `norm`, `activation`, `attention`, `loss` | what stands between the products, forward and backward |
-//! | `conv` | 3x3 convolutions, group norm and softmax of the image tokenizer |
+//! | `conv` | 3x3 convolutions and group norm of the image tokenizer |
+//! | `softmax` | softmax of rows; what attention and the loss share |
 //! | `rows` | products of a few rows with a large matrix, whose bits do not depend on how many rows there are |
 
 // Indices name registers here; iterators would hide which.
@@ -24,15 +25,17 @@ mod loss;
 mod matrix;
 mod norm;
 mod rows;
+mod softmax;
 
 pub use activation::{add, silu_mul, silu_mul_backward};
 pub use attention::Attention;
-pub use conv::{conv3x3, group_norm, softmax, Planes};
+pub use conv::{conv3x3, group_norm, Planes};
 pub use gemm::{gemm, Left};
 pub use loss::cross_entropy;
 pub use matrix::Matrix;
 pub use norm::{rms_norm, rms_norm_backward, Rotary};
 pub use rows::rows;
+pub use softmax::softmax;
 
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
@@ -84,25 +87,25 @@ pub fn set_level(level: Level) {
     LEVEL.store(level.min(best_level()) as u8, Ordering::Relaxed);
 }
 
-/// Defines a function that runs `$inner::<L>` with the vectors that its first argument, a [`Level`], names; the processor must
-/// have them. `$inner` must be `#[inline(always)]`.
+/// Defines a function that runs `$inner::<L>`, or `$inner::<L, $source>`, with the vectors that its first argument, a
+/// [`Level`], names; the processor must have them. `$inner` must be `#[inline(always)]`.
 macro_rules! vectorised {
-    ($(#[$meta:meta])* $vis:vis unsafe fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $inner:ident) => {
+    ($(#[$meta:meta])* $vis:vis unsafe fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $result:ty)? = $inner:ident $(<$source:ty>)?) => {
         $(#[$meta])*
         #[allow(clippy::too_many_arguments)]
-        $vis unsafe fn $name(level: $crate::kernels::Level, $($arg: $ty),*) {
+        $vis unsafe fn $name(level: $crate::kernels::Level, $($arg: $ty),*) $(-> $result)? {
             let _ = level;
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx512f,avx512bw,avx2,fma,f16c")]
                 #[allow(clippy::too_many_arguments)]
-                unsafe fn avx512($($arg: $ty),*) {
-                    $inner::<$crate::kernels::lanes::Avx512>($($arg),*)
+                unsafe fn avx512($($arg: $ty),*) $(-> $result)? {
+                    $inner::<$crate::kernels::lanes::Avx512 $(, $source)?>($($arg),*)
                 }
                 #[target_feature(enable = "avx2,fma,f16c")]
                 #[allow(clippy::too_many_arguments)]
-                unsafe fn avx2($($arg: $ty),*) {
-                    $inner::<$crate::kernels::lanes::Avx2>($($arg),*)
+                unsafe fn avx2($($arg: $ty),*) $(-> $result)? {
+                    $inner::<$crate::kernels::lanes::Avx2 $(, $source)?>($($arg),*)
                 }
                 match level {
                     $crate::kernels::Level::Avx512 => return avx512($($arg),*),
@@ -110,7 +113,7 @@ macro_rules! vectorised {
                     $crate::kernels::Level::Portable => {}
                 }
             }
-            $inner::<$crate::kernels::lanes::Portable>($($arg),*)
+            $inner::<$crate::kernels::lanes::Portable $(, $source)?>($($arg),*)
         }
     };
 }

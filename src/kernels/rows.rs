@@ -35,23 +35,10 @@ pub fn rows(x: &[f32], w: Matrix, y: &mut [f32], (m, n, k): (usize, usize, usize
 
 type Sizes = (usize, usize, usize);
 
-vectorised! { unsafe fn chunk_f32(x: F32, w: F32, y: Out, sizes: Sizes, begin: usize, end: usize) = chunk_any_f32 }
-vectorised! { unsafe fn chunk_bf16(x: F32, w: Bf16, y: Out, sizes: Sizes, begin: usize, end: usize) = chunk_any_bf16 }
-vectorised! { unsafe fn chunk_q8_0(x: F32, w: Q8_0, y: Out, sizes: Sizes, begin: usize, end: usize) = chunk_any_q8_0 }
-vectorised! { unsafe fn chunk_q4k(x: F32, w: Q4K, y: Out, sizes: Sizes, begin: usize, end: usize) = chunk_any_q4k }
-
-macro_rules! chunk_of {
-    ($name:ident, $source:ty) => {
-        #[inline(always)]
-        unsafe fn $name<L: Lanes>(x: F32, w: $source, y: Out, sizes: Sizes, begin: usize, end: usize) {
-            chunk::<L, $source>(x, w, y, sizes, begin, end)
-        }
-    };
-}
-chunk_of!(chunk_any_f32, F32);
-chunk_of!(chunk_any_bf16, Bf16);
-chunk_of!(chunk_any_q8_0, Q8_0);
-chunk_of!(chunk_any_q4k, Q4K);
+vectorised! { unsafe fn chunk_f32(x: F32, w: F32, y: Out, sizes: Sizes, begin: usize, end: usize) = chunk<F32> }
+vectorised! { unsafe fn chunk_bf16(x: F32, w: Bf16, y: Out, sizes: Sizes, begin: usize, end: usize) = chunk<Bf16> }
+vectorised! { unsafe fn chunk_q8_0(x: F32, w: Q8_0, y: Out, sizes: Sizes, begin: usize, end: usize) = chunk<Q8_0> }
+vectorised! { unsafe fn chunk_q4k(x: F32, w: Q4K, y: Out, sizes: Sizes, begin: usize, end: usize) = chunk<Q4K> }
 
 /// Columns `begin..end` of the result.
 #[inline(always)]

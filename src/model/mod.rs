@@ -8,6 +8,7 @@ pub mod ops;
 pub mod outline;
 pub mod personalized;
 mod pickle;
+pub mod recommended;
 pub mod subject;
 pub(crate) mod tensor_file;
 pub mod text;
@@ -27,7 +28,7 @@ use lumina::config::Config;
 use lumina::layout::{Layout, LARGEST_GRID};
 use lumina::transformer::Transformer;
 use outline::Outline;
-use serde::de::DeserializeOwned;
+use recommended::Recommended;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::path::Path;
@@ -72,9 +73,7 @@ pub struct Model {
     vqgan: Vqgan,
     vqgan_numbers: u64,
     fingerprint: String,
-    /// The content of `sitter.json`, an object; empty if there is none.
-    recommended: serde_json::Value,
-    recommended_file: std::path::PathBuf,
+    recommended: Recommended,
 }
 
 /// Facts about an opened model.
@@ -120,14 +119,15 @@ impl Model {
         let text = Text::from_bytes(&tokenizer, &files.path("tokenizer.json"))?;
         let checkpoint = Checkpoint::open(&files, "model")?;
         let parts = vqgan_parts(&files, &checkpoint, &config_text)?;
-        let (vqgan, vq_fingerprint) = parts.open(&checkpoint, &device)?;
-        let vqgan_numbers = parts.checkpoint(&checkpoint).count(parts.prefix);
-        let vq = vqgan.config();
-        let layout = Layout::new(&text, vq.n_embed, vq.downsampling(), config.vocab_size)?;
+        let (vqgan_numbers, recommended) = (parts.numbers(&checkpoint), Recommended::read(&files)?);
         // If the files hold less than the configuration says, loading will tell what is wrong.
         if checkpoint.count("") >= config.parameters() {
-            estimate::check_opening(&Outline::read(path, options)?)?;
+            let outline = Outline::new(&config, &parts.config, vqgan_numbers, format, &device, &recommended);
+            estimate::check_opening(&outline)?;
         }
+        let (vqgan, vq_fingerprint) = parts.open(&checkpoint, &device)?;
+        let vq = vqgan.config();
+        let layout = Layout::new(&text, vq.n_embed, vq.downsampling(), config.vocab_size)?;
         let transformer = Transformer::load(&checkpoint, &config, format, &device, |done, total| {
             run.report(Stage::Open, done, total, None).map(|_| ())
         })?;
@@ -138,24 +138,11 @@ impl Model {
             hash.update(part);
         }
         let fingerprint = hash.finalize()[..16].iter().map(|b| format!("{b:02x}")).collect();
-        let recommended_file = files.path("sitter.json");
-        let recommended = recommended(&files)?;
         let name = match &files {
             Files::Embedded(_) => EMBEDDED.to_string(),
             Files::Folder(folder) => folder.display().to_string(),
         };
-        Ok(Model {
-            name,
-            transformer,
-            format,
-            layout,
-            text,
-            vqgan,
-            vqgan_numbers,
-            fingerprint,
-            recommended,
-            recommended_file,
-        })
+        Ok(Model { name, transformer, format, layout, text, vqgan, vqgan_numbers, fingerprint, recommended })
     }
 
     pub fn info(&self) -> Info {
@@ -193,9 +180,8 @@ impl Model {
         Picture::from_tensor(&pixels.squeeze(0)?)
     }
 
-    /// `defaults` with the values that the model's `sitter.json` gives under `section`.
-    pub fn recommended<T: Serialize + DeserializeOwned>(&self, section: &str, defaults: &T) -> Result<T> {
-        overlaid(&self.recommended, &self.recommended_file, section, defaults)
+    pub fn recommended(&self) -> &Recommended {
+        &self.recommended
     }
 
     pub fn transformer(&self) -> &Transformer {
@@ -242,32 +228,6 @@ fn model_files(path: &Path) -> Result<Files> {
     Ok(Files::Folder(path.to_owned()))
 }
 
-/// The content of `sitter.json`, an object; empty if there is none.
-fn recommended(files: &Files) -> Result<serde_json::Value> {
-    match files.exists("sitter.json") {
-        false => Ok(serde_json::json!({})),
-        true => serde_json::from_str(&files.text("sitter.json")?)
-            .map_err(|e| Error::bad_format(files.path("sitter.json"), format!("not JSON: {e}"))),
-    }
-}
-
-/// `defaults` with the values that the object `given` has under `section`.
-fn overlaid<T: Serialize + DeserializeOwned>(
-    given: &serde_json::Value,
-    file: &Path,
-    section: &str,
-    defaults: &T,
-) -> Result<T> {
-    let wrong = |e: String| Error::bad_format(file, format!("section {section}: {e}"));
-    let mut value = serde_json::to_value(defaults).map_err(|e| wrong(e.to_string()))?;
-    match (given.get(section), value.as_object_mut()) {
-        (Some(serde_json::Value::Object(given)), Some(all)) => all.extend(given.clone()),
-        (Some(_), _) => return Err(wrong("expected an object".into())),
-        _ => {}
-    }
-    serde_json::from_value(value).map_err(|e| wrong(e.to_string()))
-}
-
 /// Where the image tokenizer is.
 struct VqganParts {
     /// A file of its own, or none if it is inside the model's safetensors.
@@ -279,6 +239,11 @@ struct VqganParts {
 impl VqganParts {
     fn checkpoint<'a>(&'a self, model: &'a Checkpoint) -> &'a Checkpoint {
         self.own.as_ref().unwrap_or(model)
+    }
+
+    /// Numbers in the image tokenizer.
+    fn numbers(&self, model: &Checkpoint) -> u64 {
+        self.checkpoint(model).count(self.prefix)
     }
 
     /// The image tokenizer and its fingerprint.

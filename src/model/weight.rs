@@ -46,12 +46,30 @@ impl Format {
         }
     }
 
+    /// The blocks that rows of `width` numbers are kept in: where they are not whole blocks of 4 bits, 8 are taken, and where
+    /// they are not whole blocks of those either, plain numbers (none).
+    fn blocks(self, width: usize) -> Option<GgmlDType> {
+        let tried: &[GgmlDType] = match self {
+            Format::F32 | Format::Bf16 => &[],
+            Format::Q8_0 => &[GgmlDType::Q8_0],
+            Format::Q4K => &[GgmlDType::Q4K, GgmlDType::Q8_0],
+        };
+        tried.iter().copied().find(|d| width.is_multiple_of(d.block_size()))
+    }
+
     /// A matrix in this format.
     pub fn weight(self, tensor: Tensor) -> Result<Weight> {
-        match self {
-            Format::F32 | Format::Bf16 => Ok(Weight::Dense(tensor.to_dtype(self.dense())?)),
-            Format::Q8_0 => Weight::quantised(tensor, GgmlDType::Q8_0),
-            Format::Q4K => Weight::quantised(tensor, GgmlDType::Q4K),
+        Ok(match self.blocks(tensor.dims()[tensor.rank() - 1]) {
+            Some(dtype) => Weight::Quantised(Arc::new(QTensor::quantize(&tensor.to_dtype(DType::F32)?, dtype)?)),
+            None => Weight::Dense(tensor.to_dtype(self.dense())?),
+        })
+    }
+
+    /// Bytes of a matrix of so many numbers, `width` in a row.
+    pub fn bytes(self, numbers: u128, width: usize) -> u128 {
+        match self.blocks(width) {
+            Some(dtype) => numbers / dtype.block_size() as u128 * dtype.type_size() as u128,
+            None => numbers * self.dense().size_in_bytes() as u128,
         }
     }
 }
@@ -124,17 +142,6 @@ impl Weight {
                 Ok(Weight::Quantised(Arc::new(QTensor::new(storage, (ids.len(), width))?)))
             }
         }
-    }
-
-    /// The same matrix in blocks of `dtype`, or in q8_0 where its rows are not whole blocks; as it is if they are not whole
-    /// blocks of that either.
-    pub fn quantised(tensor: Tensor, dtype: GgmlDType) -> Result<Self> {
-        let width = tensor.dims()[tensor.rank() - 1];
-        let fits = [dtype, GgmlDType::Q8_0].into_iter().find(|d| width.is_multiple_of(d.block_size()));
-        Ok(match fits {
-            Some(dtype) => Weight::Quantised(Arc::new(QTensor::quantize(&tensor.to_dtype(DType::F32)?, dtype)?)),
-            None => Weight::Dense(tensor.to_dtype(DType::BF16)?),
-        })
     }
 }
 

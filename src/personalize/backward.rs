@@ -4,7 +4,10 @@
 //! gradients and let go of; gradients of weights are handed over layer by layer. Groups of sequences go through a layer one
 //! after the other, so a layer's gradients are whole when it is done.
 
-use crate::model::lumina::layer::{Gradients, Kept, Layer, Wanted};
+use super::memory::kept_bytes;
+use super::options::Recompute;
+use crate::device;
+use crate::model::lumina::layer::{Gradients, Kept, Wanted};
 use crate::model::lumina::transformer::{Context, Transformer};
 use crate::model::ops;
 use crate::model::personalized::Labels;
@@ -28,8 +31,7 @@ pub struct Plan<'a> {
     pub wanted: &'a [Wanted],
     /// Whether the gradients of the input embeddings are wanted.
     pub inputs: bool,
-    /// Whether layers are computed anew instead of keeping all that they need.
-    pub recompute: bool,
+    pub recompute: Recompute,
     pub stop: Control,
 }
 
@@ -40,32 +42,39 @@ enum Memory {
 }
 
 /// The loss of all groups. `on_loss` gets it before the way back begins, `on_layer` each layer that has gradients with its
-/// number and their sums over the groups, from the last to the first; it may change the layer. Returns the gradients of the
-/// groups' input embeddings.
+/// number and their sums over the groups, from the last to the first: it may change the layer's numbers where they lie. Returns
+/// the gradients of the groups' input embeddings.
 pub fn backward(
-    transformer: &mut Transformer,
+    transformer: &Transformer,
     groups: &[Group],
     plan: &Plan,
     on_loss: &mut dyn FnMut(f64) -> Result<()>,
-    on_layer: &mut dyn FnMut(&mut Layer, usize, Gradients) -> Result<()>,
+    on_layer: &mut dyn FnMut(usize, Gradients) -> Result<()>,
 ) -> Result<Vec<Tensor>> {
-    let config = transformer.config.clone();
+    let config = &transformer.config;
     let asked = |w: &Wanted| w.low_rank || w.weights.contains(&true);
     let lowest = match plan.inputs {
         true => 0,
         false => plan.wanted.iter().position(asked).unwrap_or(transformer.layers.len()),
     };
+    let of = |x: &Tensor| {
+        let tokens = x.elem_count() / config.hidden_size;
+        kept_bytes(config, tokens as u128, x.dtype().size_in_bytes() as u128)
+    };
+    let kept = groups.iter().map(|g| of(&g.x)).sum();
+    let free = device::free_memory(transformer.device()).map(u128::from);
+    let recompute = plan.recompute.decide((transformer.layers.len() - lowest) as u128, kept, free);
 
     let mut states: Vec<Tensor> = groups.iter().map(|g| g.x.clone()).collect();
     let mut memories: Vec<Vec<Memory>> = Vec::new();
     for (index, layer) in transformer.layers.iter().enumerate() {
         let forward = |(x, group): (&Tensor, &Group)| -> Result<(Tensor, Option<Memory>)> {
             plan.stop.check()?;
-            if index < lowest || plan.recompute {
-                let y = layer.forward(x, index, &config, &group.context, None)?;
+            if index < lowest || recompute {
+                let y = layer.forward(x, index, config, &group.context, None)?;
                 return Ok((y, (index >= lowest).then(|| Memory::Input(x.clone()))));
             }
-            let (y, kept) = layer.forward_keeping(x, index, &config, &group.context)?;
+            let (y, kept) = layer.forward_keeping(x, index, config, &group.context)?;
             Ok((y, Some(Memory::All(Box::new(kept)))))
         };
         let (next, memory): (Vec<_>, Vec<_>) = each(states.iter().zip(groups).collect(), forward)?.into_iter().unzip();
@@ -88,9 +97,9 @@ pub fn backward(
             plan.stop.check()?;
             let kept = match memory {
                 Memory::All(kept) => *kept,
-                Memory::Input(x) => layer.forward_keeping(&x, index, &config, &group.context)?.1,
+                Memory::Input(x) => layer.forward_keeping(&x, index, config, &group.context)?.1,
             };
-            layer.backward(g, kept, index, &config, &group.context, &plan.wanted[index])
+            layer.backward(g, kept, index, config, &group.context, &plan.wanted[index])
         };
         let memory = memories.pop().unwrap_or_default();
         let (mut sums, mut next): (Gradients, Vec<Tensor>) = (vec![], vec![]);
@@ -107,7 +116,7 @@ pub fn backward(
         }
         gradients = next;
         if !sums.is_empty() {
-            on_layer(&mut transformer.layers[index], index, sums)?;
+            on_layer(index, sums)?;
         }
     }
     Ok(gradients)

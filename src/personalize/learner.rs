@@ -80,7 +80,7 @@ impl<'m> Learner<'m> {
         if options.train_embedding_in_layer_stage {
             parameters.push(vectors_parameter(options, vectors)?);
         }
-        for index in options.trained_layers(model) {
+        for index in options.trained_layers(model.transformer().layers.len()) {
             let weights = model.transformer().layers[index].weights();
             let mut push = |name: String, part: Part, value: Tensor| {
                 let place = Place::Layer(index, part);
@@ -220,30 +220,31 @@ impl<'m> Learner<'m> {
             }
         }
         let vectors = self.parameters.iter().position(|p| p.place == Place::Vectors);
-        let tokens = prepared.iter().map(|g| g.x.dims()[0] * g.x.dims()[1]).sum();
         let plan = Plan {
             z_loss: self.options.z_loss,
             wanted: &wanted,
             inputs: vectors.is_some(),
-            recompute: self.options.recompute.decide(self.view.model, tokens),
+            recompute: self.options.recompute,
             stop: stop.clone(),
         };
 
-        let rate = self.rate();
-        let (steps, field) = (self.steps(), self.rate_field());
-        let stage = self.stage.name();
+        let (rate, steps, stage) = (self.rate(), self.steps(), self.stage);
         let check = |what: &str, value: f64| {
-            match value.is_finite() {
-            true => Ok(()),
-            false => Err(Error::invalid(
-                field,
-                format!("training went out of bounds at step {steps} of stage {stage} ({what} {value}); lower the learning rate"),
-            )),
-        }
+            if value.is_finite() {
+                return Ok(());
+            }
+            let field = match stage {
+                Stage::Embedding => "embedding_learning_rate",
+                _ => "layer_learning_rate",
+            };
+            let (stage, hint) = (stage.name(), "lower the learning rate");
+            let message =
+                format!("training went out of bounds at step {steps} of stage {stage} ({what} {value}); {hint}");
+            Err(Error::invalid(field, message))
         };
         let (mut loss, mut squared) = (0.0, 0.0);
-        let mut transformer = self.view.transformer.clone();
-        let Learner { parameters, optimizer, .. } = self;
+        let places: Vec<Place> = self.parameters.iter().map(|p| p.place).collect();
+        let Learner { view, parameters, optimizer, .. } = self;
         let mut begun = false;
         let mut use_gradient = |index: usize, gradient: Tensor| -> Result<()> {
             let gradient = gradient.to_device(&Device::Cpu)?;
@@ -261,16 +262,15 @@ impl<'m> Learner<'m> {
             }
             Ok(())
         };
-        let places: Vec<Place> = parameters.iter().map(|p| p.place).collect();
         let found = backward(
-            &mut transformer,
+            &view.transformer,
             &prepared,
             &plan,
             &mut |total| {
                 loss = total;
                 check("loss", total)
             },
-            &mut |_, layer, gradients| {
+            &mut |layer, gradients| {
                 for (part, gradient) in gradients {
                     if let Some(index) = places.iter().position(|&p| p == Place::Layer(layer, part)) {
                         use_gradient(index, gradient)?;
@@ -282,7 +282,7 @@ impl<'m> Learner<'m> {
         if let Some(index) = vectors {
             let mut sum: Option<Tensor> = None;
             for (g, rows) in found.iter().zip(&rows) {
-                let one = self.view.vectors_gradient(rows, g)?;
+                let one = view.vectors_gradient(rows, g)?;
                 sum = Some(match sum {
                     Some(sum) => (sum + one)?,
                     None => one,
@@ -292,22 +292,14 @@ impl<'m> Learner<'m> {
                 use_gradient(index, sum)?;
             }
         }
-        let updated = begun;
         stop.check()?;
         check("gradient norm", squared)?;
-        if updated {
-            for parameter in &self.parameters {
-                parameter.install(&mut self.view)?;
+        if begun {
+            for parameter in parameters {
+                parameter.install(view)?;
             }
         }
         Ok(Outcome { loss: loss as f32, gradient_norm: squared.sqrt() as f32 })
-    }
-
-    fn rate_field(&self) -> &'static str {
-        match self.stage {
-            Stage::Embedding => "embedding_learning_rate",
-            _ => "layer_learning_rate",
-        }
     }
 
     /// All vectors as they are now, [N, hidden] f32.

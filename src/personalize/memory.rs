@@ -1,22 +1,15 @@
 //! How much memory training takes.
 
 use super::options::Recompute;
-use crate::device;
 use crate::model::lumina::config::Config;
-use crate::model::Model;
 
 impl Recompute {
-    /// Whether layers are computed anew in a step over so many tokens.
-    pub fn decide(self, model: &Model, tokens: usize) -> bool {
+    /// Whether layers are computed anew where `layers` of them go backward, each needs `kept` bytes, and so much is free.
+    pub fn decide(self, layers: u128, kept: u128, free: Option<u128>) -> bool {
         match self {
             Recompute::Always => true,
             Recompute::Never => false,
-            Recompute::Auto => {
-                let config = &model.transformer().config;
-                let size = model.transformer().dtype().size_in_bytes() as u128;
-                let kept = config.layers as u128 * kept_bytes(config, tokens as u128, size);
-                device::free_memory(model.device()).is_none_or(|free| kept > u128::from(free / 2))
-            }
+            Recompute::Auto => free.is_none_or(|free| layers * kept > free / 2),
         }
     }
 }

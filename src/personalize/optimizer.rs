@@ -81,8 +81,7 @@ impl State {
 
     fn of(format: StateFormat, values: &[f32], signed: bool) -> Self {
         let mut state = State::new(format, values.len(), signed);
-        for (block, values) in state.blocks().into_iter().zip(values.chunks(BLOCK)) {
-            let mut block = block;
+        for (mut block, values) in state.blocks().into_iter().zip(values.chunks(BLOCK)) {
             block.write(values, [0; 4]);
         }
         state

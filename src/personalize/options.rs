@@ -5,6 +5,7 @@
 
 use super::optimizer::StateFormat;
 use super::prompts;
+use crate::model::recommended::Recommended;
 use crate::model::Model;
 use crate::picture::crop_sizes;
 use crate::{Error, Result};
@@ -329,9 +330,14 @@ impl Options {
     /// The preset of a method with what the model's `sitter.json` recommends: under `train` for all methods, under
     /// `train.NAME` for the method of that name.
     pub fn for_model(model: &Model, method: Method) -> Result<Self> {
-        let common = model.recommended("train", &Options::new(method))?;
+        Self::recommended(model.recommended(), method)
+    }
+
+    /// As [`Options::for_model`], before the model is opened.
+    pub fn recommended(by: &Recommended, method: Method) -> Result<Self> {
+        let common = by.over("train", &Options::new(method))?;
         let section = format!("train.{}", method.name());
-        let options: Options = model.recommended(&section, &Options { method, ..common })?;
+        let options: Options = by.over(&section, &Options { method, ..common })?;
         Ok(Options { method, ..options })
     }
 
@@ -434,10 +440,8 @@ impl Options {
             }
             _ => {}
         }
-        if self.trained_layers(model).is_empty()
-            || self.layers.iter().any(|&l| l as usize >= model.transformer().layers.len())
-        {
-            let count = model.transformer().layers.len();
+        let count = model.transformer().layers.len();
+        if self.trained_layers(count).is_empty() || self.layers.iter().any(|&l| l as usize >= count) {
             return Err(Error::invalid(
                 "layers",
                 format!("is {:?}; the model has layers 0 to {}", self.layers, count - 1),
@@ -456,9 +460,9 @@ impl Options {
         Ok(())
     }
 
-    /// The numbers of the layers that learn in the layers stage.
-    pub fn trained_layers(&self, model: &Model) -> Vec<usize> {
+    /// The numbers of the layers that learn in the layers stage, of a model with so many.
+    pub fn trained_layers(&self, depth: usize) -> Vec<usize> {
         let allowed = |l: &usize| self.layers.is_empty() || self.layers.contains(&(*l as u32));
-        (0..model.transformer().layers.len()).filter(allowed).step_by(self.layer_stride.max(1) as usize).collect()
+        (0..depth).filter(allowed).step_by(self.layer_stride.max(1) as usize).collect()
     }
 }

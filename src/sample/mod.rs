@@ -10,6 +10,7 @@ mod noise;
 pub(crate) mod sequential;
 
 use crate::model::personalized::Personalized;
+use crate::model::recommended::Recommended;
 use crate::model::subject::Subject;
 use crate::model::tokens::Tokens;
 use crate::model::Model;
@@ -103,7 +104,12 @@ impl Default for Options {
 impl Options {
     /// The defaults with what the model's `sitter.json` recommends under `sample`.
     pub fn for_model(model: &Model) -> Result<Self> {
-        model.recommended("sample", &Options::default())
+        Self::recommended(model.recommended())
+    }
+
+    /// As [`Options::for_model`], before the model is opened.
+    pub fn recommended(by: &Recommended) -> Result<Self> {
+        by.over("sample", &Options::default())
     }
 
     /// Errors if a value is out of its range, naming it.

@@ -6,7 +6,7 @@ use crate::Result;
 use candle_core::{DType, Tensor};
 
 /// Positions whose logits are held at once; 256 rows of a 65536-word vocabulary are 64 MB.
-const CHUNK: usize = 256;
+pub const CHUNK: usize = 256;
 
 /// The result of [`Transformer::loss`].
 pub struct Loss {
