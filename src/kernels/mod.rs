@@ -5,6 +5,7 @@
 //!
 //! | file | what it is for |
 //! |---|---|
+//! | `team` | the threads that share a piece of work |
 //! | `lanes` | vectors of sixteen numbers on AVX-512, AVX2 or neither |
 //! | `matrix` | weights as they lie in memory: f32, bf16, q8_0, q4_k |
 //! | `gemm` | products of large matrices |
@@ -26,6 +27,7 @@ mod matrix;
 mod norm;
 mod rows;
 mod softmax;
+mod team;
 
 pub use activation::{add, silu_mul, silu_mul_backward};
 pub use attention::Attention;
@@ -36,8 +38,10 @@ pub use matrix::Matrix;
 pub use norm::{rms_norm, rms_norm_backward, Rotary};
 pub use rows::rows;
 pub use softmax::softmax;
+use team::parallel;
+pub use team::together;
 
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// The vector instructions that are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -146,28 +150,4 @@ impl Out {
     pub unsafe fn at(self, at: usize) -> *mut f32 {
         self.0.add(at)
     }
-}
-
-/// Runs `task(0)` to `task(count - 1)`, each once, on this thread and those of the pool that are idle. `work` is about the
-/// number of multiplications in all; little of it stays on this thread.
-pub fn parallel(count: usize, work: usize, task: impl Fn(usize) + Sync) {
-    /// Waking a thread costs some ten microseconds.
-    const WORTH_IT: usize = 1 << 17;
-    let helpers = rayon::current_num_threads().min(count).saturating_sub(1);
-    if helpers == 0 || work < WORTH_IT {
-        return (0..count).for_each(task);
-    }
-    let next = AtomicUsize::new(0);
-    let drain = || loop {
-        match next.fetch_add(1, Ordering::Relaxed) {
-            i if i < count => task(i),
-            _ => break,
-        }
-    };
-    rayon::in_place_scope(|scope| {
-        for _ in 0..helpers {
-            scope.spawn(|_| drain());
-        }
-        drain();
-    });
 }

@@ -3,6 +3,7 @@
 use super::link::Link;
 use super::logits::{Scorer, UNSOUND};
 use super::Options;
+use crate::kernels::together;
 use crate::model::lumina::places::Places;
 use crate::model::lumina::transformer::{Cache, Context, Span};
 use crate::model::ops;
@@ -118,8 +119,10 @@ impl<'v> Decoder<'v> {
     /// Feeds symbols, u32 [pictures, n], behind all that were fed before.
     pub fn feed(&mut self, symbols: &Tensor) -> Result<Tensor> {
         let places = self.places.at(self.cache.filled(), None, symbols.dim(1)?)?;
-        let hidden = self.pass(symbols, &places)?;
-        self.scores(&hidden.narrow(1, hidden.dim(1)? - 1, 1)?)
+        together(|| {
+            let hidden = self.pass(symbols, &places)?;
+            self.scores(&hidden.narrow(1, hidden.dim(1)? - 1, 1)?)
+        })
     }
 
     /// The slot of the cache where a picture's symbol of this place stands.
@@ -134,8 +137,10 @@ impl<'v> Decoder<'v> {
         self.cache.truncate(&slots.repeat(branches));
         let on_device = Tensor::cat(&vec![on_device; branches], 0)?;
         let places = self.places.at(self.cache.filled(), Some(&on_device), symbols.dim(1)?)?;
-        let hidden = self.pass(symbols, &places)?;
-        self.scores(&hidden)
+        together(|| {
+            let hidden = self.pass(symbols, &places)?;
+            self.scores(&hidden)
+        })
     }
 
     /// Hidden states [rows, n, hidden] of symbols [pictures, n].
