@@ -41,7 +41,11 @@ fn main() -> ExitCode {
 }
 
 fn open(model: &str, format: Format) -> Result<Model> {
-    Model::open(model, &OpenOptions { device: "cpu".into(), dtype: format.name().into() }, &mut Run::new())
+    Model::open(
+        model,
+        &OpenOptions { device: "cpu".into(), dtype: format.name().into(), keep_quantised: false },
+        &mut Run::new(),
+    )
 }
 
 fn print(name: &str, pixels: u32, count: u32) -> Result<()> {

@@ -682,12 +682,23 @@ sitter_status sitter_model_options_set_device(struct sitter_model_options *optio
                                               struct sitter_error **err);
 
 /*
- "auto", "f32" or "bf16". The image tokenizer always runs in f32. SITTER_E_INVALID_ARGUMENT. Since 1.0.
+ "auto", "f32", "bf16", "q8_0" or "q4_k". The image tokenizer always runs in f32. SITTER_E_INVALID_ARGUMENT. Since
+ 1.0.
  */
 SITTER_API
 sitter_status sitter_model_options_set_dtype(struct sitter_model_options *options,
                                              const char *dtype,
                                              struct sitter_error **err);
+
+/*
+ Whether quantised weights are kept in a file of the model's folder, "sitter.q8_0.safetensors" or
+ "sitter.q4_k.safetensors": written when the model is opened so for the first time, mapped from then on.
+ SITTER_E_INVALID_ARGUMENT. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_model_options_set_keep_quantised(struct sitter_model_options *options,
+                                                      int32_t keep_quantised,
+                                                      struct sitter_error **err);
 
 /*
  One more reference to the same model; returns it. NULL gives NULL. Any thread. Since 1.0.

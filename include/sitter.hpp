@@ -573,6 +573,12 @@ public:
         });
         return *this;
     }
+    ModelOptions &keep_quantised(bool keep_quantised) {
+        detail::check([&](sitter_error **err) {
+            return sitter_model_options_set_keep_quantised(get(), keep_quantised ? 1 : 0, err);
+        });
+        return *this;
+    }
     // End of setters.
 };
 

@@ -46,7 +46,12 @@ static ALLOCATOR: Counting = Counting;
 fn open(name: &str) -> Model {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     let path = if name == EMBEDDED { Path::new(EMBEDDED) } else { &folder };
-    Model::open(path, &OpenOptions { device: "cpu".into(), dtype: "f32".into() }, &mut Run::new()).unwrap()
+    Model::open(
+        path,
+        &OpenOptions { device: "cpu".into(), dtype: "f32".into(), keep_quantised: false },
+        &mut Run::new(),
+    )
+    .unwrap()
 }
 
 fn options() -> Options {

@@ -21,7 +21,7 @@ fn golden(name: &str) -> PathBuf {
 }
 
 fn open(name: &str, dtype: &str) -> Model {
-    let options = OpenOptions { device: "cpu".into(), dtype: dtype.into() };
+    let options = OpenOptions { device: "cpu".into(), dtype: dtype.into(), keep_quantised: false };
     Model::open(golden(name), &options, &mut Run::new()).unwrap()
 }
 

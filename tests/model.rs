@@ -16,7 +16,11 @@ fn golden(name: &str) -> PathBuf {
 }
 
 fn open(folder: impl AsRef<Path>) -> Result<Model> {
-    Model::open(folder, &OpenOptions { device: "cpu".into(), dtype: "f32".into() }, &mut Run::new())
+    Model::open(
+        folder,
+        &OpenOptions { device: "cpu".into(), dtype: "f32".into(), keep_quantised: false },
+        &mut Run::new(),
+    )
 }
 
 /// A copy of a golden model that a test may spoil.
@@ -238,4 +242,93 @@ fn opening_can_be_cancelled() {
     let mut run = Run::with_events(|_| Flow::Cancel);
     let result = Model::open(golden("plain"), &OpenOptions::default(), &mut run);
     assert!(matches!(result, Err(Error::Cancelled)));
+}
+
+fn open_quantised(folder: &TempDir, dtype: &str, keep_quantised: bool) -> Model {
+    let options = OpenOptions { device: "cpu".into(), dtype: dtype.into(), keep_quantised };
+    Model::open(folder, &options, &mut Run::new()).unwrap()
+}
+
+/// Where the blocks of a matrix begin in a file of quantised weights.
+fn blocks_at(bytes: &[u8]) -> usize {
+    let all = SafeTensors::deserialize(bytes).unwrap();
+    all.tensor("model.layers.0.self_attn.q_proj.weight").unwrap().data().as_ptr() as usize - bytes.as_ptr() as usize
+}
+
+/// What the model makes of a prompt: logits of codes.
+fn states(model: &Model) -> Vec<f32> {
+    let view = Personalized::new(model, &[]).unwrap();
+    let pieces = view.prompt("a fox", 64, 64).unwrap();
+    let context = view.transformer.causal_context(pieces.len(), None).unwrap();
+    let hidden = view.transformer.forward(&view.embed(&[&pieces]).unwrap(), &context, None).unwrap();
+    let head = view.transformer.head_rows(model.layout().code_tokens()).unwrap();
+    sitter::model::ops::linear(&hidden, &head).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+#[test]
+fn quantised_weights_are_written_once_and_read_from_then_on_with_the_same_result() {
+    for dtype in ["q8_0", "q4_k"] {
+        let folder = copy("plain");
+        let file = folder.path().join(format!("sitter.{dtype}.safetensors"));
+        let first = open_quantised(&folder, dtype, true);
+        let mut bytes = std::fs::read(&file).unwrap();
+        let second = open_quantised(&folder, dtype, true);
+        assert_eq!(states(&first), states(&second));
+        assert_eq!(first.fingerprint(), second.fingerprint());
+        let temporary =
+            |e: std::io::Result<std::fs::DirEntry>| e.unwrap().file_name().to_string_lossy().contains("tmp");
+        assert!(!std::fs::read_dir(&folder).unwrap().any(temporary));
+
+        // Another number in the file is another number in the model: it comes from there.
+        let number = blocks_at(&bytes) + 20;
+        bytes[number] ^= 0x55;
+        std::fs::write(&file, &bytes).unwrap();
+        assert_ne!(states(&open_quantised(&folder, dtype, true)), states(&first));
+        assert_eq!(states(&open_quantised(&folder, dtype, false)), states(&first));
+    }
+}
+
+#[test]
+fn quantised_weights_are_not_kept_if_the_host_does_not_want_it_or_the_folder_cannot_be_written() {
+    let folder = copy("plain");
+    open_quantised(&folder, "q8_0", false);
+    open_quantised(&folder, "f32", true);
+    let kept = |e: std::io::Result<std::fs::DirEntry>| e.unwrap().file_name().to_string_lossy().starts_with("sitter.q");
+    assert!(!std::fs::read_dir(&folder).unwrap().any(kept));
+    // A folder of that name stands in the way of the file, whoever runs the test.
+    std::fs::create_dir(folder.path().join("sitter.q8_0.safetensors")).unwrap();
+    let expected = states(&open_quantised(&folder, "q8_0", false));
+    assert_eq!(states(&open_quantised(&folder, "q8_0", true)), expected);
+}
+
+#[test]
+fn a_file_of_quantised_weights_that_does_not_fit_is_made_anew() {
+    let folder = copy("plain");
+    let expected = states(&open_quantised(&folder, "q8_0", true));
+    let file = folder.path().join("sitter.q8_0.safetensors");
+    let sound = std::fs::read(&file).unwrap();
+    let spoil: [fn(&mut Vec<u8>); 5] = [
+        |bytes| bytes.clear(),
+        |bytes| bytes.truncate(bytes.len() / 2),
+        |bytes| bytes.truncate(bytes.len() - 1),
+        // A block gets a scale that is infinite.
+        |bytes| {
+            let at = blocks_at(bytes);
+            bytes[at..at + 2].copy_from_slice(&[0x00, 0x7c]);
+        },
+        // Of another model.
+        |bytes| {
+            let key = br#"fingerprint\":\""#;
+            let at = bytes.windows(key.len()).position(|w| w == key).unwrap() + key.len();
+            bytes[at] = if bytes[at] == b'0' { b'1' } else { b'0' };
+        },
+    ];
+    for (case, spoil) in spoil.into_iter().enumerate() {
+        let mut bytes = sound.clone();
+        spoil(&mut bytes);
+        assert_ne!(bytes, sound);
+        std::fs::write(&file, &bytes).unwrap();
+        assert_eq!(states(&open_quantised(&folder, "q8_0", true)), expected, "case {case}");
+        assert!(std::fs::read(&file).unwrap() == sound, "case {case}");
+    }
 }

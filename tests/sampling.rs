@@ -16,7 +16,7 @@ fn golden() -> PathBuf {
 }
 
 fn open_as(name: &str, dtype: &str) -> Model {
-    let options = OpenOptions { device: "cpu".into(), dtype: dtype.into() };
+    let options = OpenOptions { device: "cpu".into(), dtype: dtype.into(), keep_quantised: false };
     Model::open(golden().join(name), &options, &mut Run::new()).unwrap()
 }
 

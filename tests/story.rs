@@ -12,7 +12,12 @@ use std::path::PathBuf;
 
 fn open(name: &str) -> Model {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
-    Model::open(folder, &OpenOptions { device: "cpu".into(), dtype: "f32".into() }, &mut Run::new()).unwrap()
+    Model::open(
+        folder,
+        &OpenOptions { device: "cpu".into(), dtype: "f32".into(), keep_quantised: false },
+        &mut Run::new(),
+    )
+    .unwrap()
 }
 
 fn reference(shade: u8) -> Picture {

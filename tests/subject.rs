@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 fn open(name: &str) -> Model {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
-    let options = OpenOptions { device: "cpu".into(), dtype: "f32".into() };
+    let options = OpenOptions { device: "cpu".into(), dtype: "f32".into(), keep_quantised: false };
     Model::open(folder, &options, &mut Run::new()).unwrap()
 }
 

@@ -64,7 +64,11 @@ impl Arguments {
     }
 
     fn open(&self) -> Result<Model> {
-        Model::open(&self.model, &OpenOptions { device: "cpu".into(), dtype: self.dtype.clone() }, &mut Run::new())
+        Model::open(
+            &self.model,
+            &OpenOptions { device: "cpu".into(), dtype: self.dtype.clone(), keep_quantised: false },
+            &mut Run::new(),
+        )
     }
 
     fn run(&self) -> Result<()> {

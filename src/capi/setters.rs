@@ -26,7 +26,8 @@ pub unsafe extern "C" fn sitter_model_options_set_device(
     })
 }
 
-/// "auto", "f32" or "bf16". The image tokenizer always runs in f32. SITTER_E_INVALID_ARGUMENT. Since 1.0.
+/// "auto", "f32", "bf16", "q8_0" or "q4_k". The image tokenizer always runs in f32. SITTER_E_INVALID_ARGUMENT. Since
+/// 1.0.
 #[no_mangle]
 pub unsafe extern "C" fn sitter_model_options_set_dtype(
     options: *mut sitter_model_options,
@@ -36,6 +37,23 @@ pub unsafe extern "C" fn sitter_model_options_set_dtype(
     guard(err, || {
         change(options, |o| {
             o.dtype = text::required(dtype, "dtype")?;
+            Ok(())
+        })
+    })
+}
+
+/// Whether quantised weights are kept in a file of the model's folder, "sitter.q8_0.safetensors" or
+/// "sitter.q4_k.safetensors": written when the model is opened so for the first time, mapped from then on.
+/// SITTER_E_INVALID_ARGUMENT. Since 1.1.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_model_options_set_keep_quantised(
+    options: *mut sitter_model_options,
+    keep_quantised: i32,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.keep_quantised = flag(keep_quantised, "keep_quantised")?;
             Ok(())
         })
     })

@@ -237,6 +237,12 @@ impl Checkpoint {
         self.load(name, entry, dtype, device)
     }
 
+    /// The bytes of the tensor `name`, where they lie, if it is there and stored as U8.
+    pub fn raw(&self, name: &str) -> Option<Bytes> {
+        let entry = self.entries.get(name).filter(|e| e.stored == Stored::Other("U8".into()) && e.view.is_none())?;
+        Some(self.sources[entry.file].bytes.part(entry.range.clone()))
+    }
+
     /// A SHA-256 that tells checkpoints apart: over name, dtype, shape and up to 3 x 4 KiB of the bytes (start, middle and
     /// end) of each tensor, in the order of names. It is the same however the tensors are spread over files, and takes
     /// milliseconds for any size; it does not see every change of a single number.

@@ -3,7 +3,7 @@
 use crate::{Error, Result};
 use memmap2::Mmap;
 use std::fs::File;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -46,7 +46,7 @@ impl Files {
         match self {
             Files::Folder(_) => map(&path),
             Files::Embedded(files) => match files.iter().find(|(n, _)| *n == name) {
-                Some((_, content)) => Ok(Bytes(Content::Static(content))),
+                Some((_, content)) => Ok(Bytes::new(Content::Static(content), content.len())),
                 None => Err(missing(path)),
             },
         }
@@ -91,25 +91,51 @@ impl Files {
     }
 }
 
-/// The content of a file: a memory map, or a part of the library. Cheap to clone.
+/// The content of a file or a part of it: of a memory map, of the library, or bytes that no file holds. Cheap to clone.
 #[derive(Clone)]
-pub struct Bytes(Content);
+pub struct Bytes {
+    content: Content,
+    range: Range<usize>,
+}
 
 #[derive(Clone)]
 enum Content {
     Static(&'static [u8]),
     Mapped(Arc<Mmap>),
+    Own(Arc<Vec<u8>>),
 }
 
 impl Bytes {
+    fn new(content: Content, length: usize) -> Self {
+        Bytes { content, range: 0..length }
+    }
+
+    /// A part of these.
+    ///
+    /// # Panics
+    /// If there is no such part.
+    pub fn part(&self, range: Range<usize>) -> Bytes {
+        assert!(range.start <= range.end && range.end <= self.len(), "a part of bytes");
+        let (start, content) = (self.range.start, self.content.clone());
+        Bytes { content, range: start + range.start..start + range.end }
+    }
+
     /// Tells the system that a part is not needed for now, so that it does not count as this process's memory. It is read from
     /// the file again if it is needed after all.
-    pub fn forget(&self, range: std::ops::Range<usize>) {
+    pub fn forget(&self, range: Range<usize>) {
         #[cfg(unix)]
-        if let Content::Mapped(map) = &self.0 {
+        if let Content::Mapped(map) = &self.content {
+            let start = self.range.start + range.start;
             // SAFETY: the map is shared, backed by its file and never written, so dropped pages come back with the same content.
-            let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
+            let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, range.len()) };
         }
+    }
+}
+
+impl From<Vec<u8>> for Bytes {
+    fn from(own: Vec<u8>) -> Self {
+        let length = own.len();
+        Bytes::new(Content::Own(Arc::new(own)), length)
     }
 }
 
@@ -117,10 +143,12 @@ impl Deref for Bytes {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        match &self.0 {
+        let all: &[u8] = match &self.content {
             Content::Static(bytes) => bytes,
             Content::Mapped(map) => map,
-        }
+            Content::Own(own) => own,
+        };
+        &all[self.range.clone()]
     }
 }
 
@@ -146,7 +174,8 @@ fn map(path: &Path) -> Result<Bytes> {
     // Every reader of the map takes its bytes as hostile numbers, so a changed byte is at worst a wrong weight; a file
     // truncated by somebody else ends the process with SIGBUS, as it does in every program that maps files.
     let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
-    Ok(Bytes(Content::Mapped(Arc::new(map))))
+    let length = map.len();
+    Ok(Bytes::new(Content::Mapped(Arc::new(map)), length))
 }
 
 fn missing(path: PathBuf) -> Error {

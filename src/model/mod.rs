@@ -8,6 +8,7 @@ pub mod ops;
 pub mod outline;
 pub mod personalized;
 mod pickle;
+pub mod quantised;
 pub mod recommended;
 pub mod subject;
 pub(crate) mod tensor_file;
@@ -28,6 +29,7 @@ use lumina::config::Config;
 use lumina::layout::{Layout, LARGEST_GRID};
 use lumina::transformer::Transformer;
 use outline::Outline;
+use quantised::Quantised;
 use recommended::Recommended;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -45,13 +47,16 @@ pub const EMBEDDED: &str = "embedded:";
 pub struct OpenOptions {
     /// `auto`, `cpu`, `cuda` or `cuda:N`.
     pub device: String,
-    /// `auto`, `f32` or `bf16`. The image tokenizer always runs in f32.
+    /// `auto`, `f32`, `bf16`, `q8_0` or `q4_k`. The image tokenizer always runs in f32.
     pub dtype: String,
+    /// Whether quantised weights are kept in a file of the model's folder, `sitter.q8_0.safetensors` or
+    /// `sitter.q4_k.safetensors`: written when the model is opened so for the first time, mapped from then on.
+    pub keep_quantised: bool,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        OpenOptions { device: "auto".into(), dtype: "auto".into() }
+        OpenOptions { device: "auto".into(), dtype: "auto".into(), keep_quantised: true }
     }
 }
 
@@ -128,9 +133,14 @@ impl Model {
         let (vqgan, vq_fingerprint) = parts.open(&checkpoint, &device)?;
         let vq = vqgan.config();
         let layout = Layout::new(&text, vq.n_embed, vq.downsampling(), config.vocab_size)?;
-        let transformer = Transformer::load(&checkpoint, &config, format, &device, |done, total| {
-            run.report(Stage::Open, done, total, None).map(|_| ())
-        })?;
+        let quantised = options.keep_quantised.then(|| Quantised::open(&files, &checkpoint, format)).flatten();
+        let transformer =
+            Transformer::load(&checkpoint, quantised.as_ref(), &config, format, &device, |done, total| {
+                run.report(Stage::Open, done, total, None).map(|_| ())
+            })?;
+        if let Some(quantised) = quantised {
+            quantised.keep(&transformer, &run.control())?;
+        }
 
         let mut hash = Sha256::new();
         for part in [config_text.as_bytes(), &tokenizer, &checkpoint.fingerprint(), &vq_fingerprint] {

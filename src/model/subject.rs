@@ -4,6 +4,7 @@ use super::lumina::layer::{self, LowRank, NAMES};
 use super::lumina::transformer::Transformer;
 use super::tensor_file::{self, Kind};
 use super::Model;
+use crate::run::Control;
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
@@ -135,7 +136,7 @@ impl Subject {
             options: self.options.clone(),
             losses: self.losses.clone(),
         };
-        tensor_file::save(path.as_ref(), &FILE, &description, &tensors)
+        tensor_file::save(path.as_ref(), &FILE, &description, &tensors, &Control::default())
     }
 
     /// Reads a subject file. Which model it belongs to is checked where it meets one.

@@ -2,12 +2,16 @@
 
 use super::checkpoint::Checkpoint;
 use super::files::Files;
+use crate::run::Control;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
-use safetensors::SafeTensors;
+use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::{SafeTensors, View};
 use serde::de::DeserializeOwned;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -30,8 +34,14 @@ struct Header<T> {
 }
 
 /// Writes a file beside `path` and renames it, so that nobody ever sees half a file and a failure leaves what was there.
-/// The same content gives the same bytes.
-pub fn save(path: &Path, kind: &Kind, content: &impl Serialize, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+/// The same content gives the same bytes. Ends with an error soon after `stop` is cancelled.
+pub fn save<V: View>(
+    path: &Path,
+    kind: &Kind,
+    content: &impl Serialize,
+    tensors: &BTreeMap<String, V>,
+    stop: &Control,
+) -> Result<()> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let Some(name) = path.file_name() else {
         return Err(Error::invalid("path", format!("{} does not name a file", path.display())));
@@ -40,37 +50,64 @@ pub fn save(path: &Path, kind: &Kind, content: &impl Serialize, tensors: &BTreeM
     if !folder.is_dir() {
         return Err(Error::NotFound { path: path.to_owned(), message: "its folder does not exist".into() });
     }
-    let header = serde_json::to_string(&Header { version: kind.version, content })
+    // Widest numbers first, as the format's own library has them, so that every tensor is aligned.
+    let mut tensors: Vec<(&String, &V)> = tensors.iter().collect();
+    tensors.sort_by(|(a, x), (b, y)| y.dtype().cmp(&x.dtype()).then(a.cmp(b)));
+    let header = header(kind, content, &tensors)
         .map_err(|e| Error::Internal { message: format!("cannot write the header of {}: {e}", path.display()) })?;
     let mut temporary = std::ffi::OsString::from(".");
     temporary.push(name);
     temporary.push(format!(".{}.{}.tmp", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed)));
     let temporary = path.with_file_name(temporary);
 
-    // safetensors makes a file that its owner alone may read; this one is to be as any new file of the process.
-    let permissions = std::fs::File::create_new(&temporary)
-        .and_then(|file| file.metadata())
-        .map_err(|e| Error::io(path, e))?
-        .permissions();
-    let info = HashMap::from([(kind.key.to_string(), header)]);
-    let written = safetensors::serialize_to_file(tensors, Some(info), &temporary)
-        .map_err(|e| match e {
-            safetensors::SafeTensorError::IoError(e) => Error::io(path, e),
-            e => Error::Internal { message: format!("cannot write {}: {e}", path.display()) },
-        })
-        .and_then(|()| {
-            let finish = || {
-                std::fs::set_permissions(&temporary, permissions)?;
-                std::fs::File::open(&temporary)?.sync_all()?;
-                std::fs::rename(&temporary, path)
-            };
-            finish().map_err(|e| Error::io(path, e))
-        });
+    let write = || {
+        /// What is brought to the disk between two looks at `stop`.
+        const PIECE: usize = 32 << 20;
+        let failed = |e| Error::io(path, e);
+        let mut file = File::create_new(&temporary).map_err(failed)?;
+        file.write_all(&header).map_err(failed)?;
+        for (name, tensor) in tensors {
+            let data = tensor.data();
+            if data.len() != tensor.data_len() {
+                return Err(Error::internal(format!("{} bytes of tensor {name} were to be written", data.len())));
+            }
+            for piece in data.chunks(PIECE) {
+                stop.check()?;
+                file.write_all(piece).map_err(failed)?;
+                if piece.len() == PIECE {
+                    file.sync_data().map_err(failed)?;
+                }
+            }
+        }
+        file.sync_all().map_err(failed)?;
+        std::fs::rename(&temporary, path).map_err(failed)
+    };
+    let written = write();
     if written.is_err() {
         // The first error is the one to report.
         let _ = std::fs::remove_file(&temporary);
     }
     written
+}
+
+/// What stands before the tensors' bytes, which lie in this order.
+fn header<V: View>(
+    kind: &Kind,
+    content: &impl Serialize,
+    tensors: &[(&String, &V)],
+) -> std::result::Result<Vec<u8>, Box<dyn std::error::Error>> {
+    let text = serde_json::to_string(&Header { version: kind.version, content })?;
+    let mut end = 0;
+    let place = |(name, tensor): &(&String, &V)| {
+        let start = end;
+        end += tensor.data_len();
+        let info = TensorInfo { dtype: tensor.dtype(), shape: tensor.shape().to_vec(), data_offsets: (start, end) };
+        (name.to_string(), info)
+    };
+    let places = tensors.iter().map(place).collect();
+    let mut text = serde_json::to_vec(&Metadata::new(Some(HashMap::from([(kind.key.to_string(), text)])), places)?)?;
+    text.resize(text.len().next_multiple_of(8), b' ');
+    Ok([&(text.len() as u64).to_le_bytes(), &text[..]].concat())
 }
 
 /// An opened file: its header's content, and its tensors on demand.
@@ -112,6 +149,11 @@ pub fn open<T: DeserializeOwned>(path: &Path, kind: &Kind) -> Result<Opened<T>> 
 }
 
 impl<T> Opened<T> {
+    /// The tensors, for those who read other kinds than numbers.
+    pub fn into_checkpoint(self) -> Checkpoint {
+        self.tensors
+    }
+
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.names()
     }
@@ -134,5 +176,44 @@ impl<T> Opened<T> {
 
     pub fn bad(&self, message: impl Into<String>) -> Error {
         Error::bad_format(&self.path, message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: Kind = Kind { key: "sitter_test", name: "a test", version: 1 };
+
+    #[test]
+    fn writing_that_is_cancelled_leaves_what_was_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.safetensors");
+        let tensors = |n: f32| BTreeMap::from([("x".to_string(), Tensor::new(&[n, n], &Device::Cpu).unwrap())]);
+        let content = BTreeMap::from([("what", "first")]);
+        save(&path, &FILE, &content, &tensors(1.0), &Control::default()).unwrap();
+        let written = std::fs::read(&path).unwrap();
+        let stop = Control::default();
+        stop.cancel();
+        assert!(matches!(save(&path, &FILE, &content, &tensors(2.0), &stop), Err(Error::Cancelled)));
+        assert_eq!(std::fs::read(&path).unwrap(), written);
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn files_are_those_of_the_formats_own_library() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.safetensors");
+        let made = |dtype, n: usize| Tensor::ones(n, dtype, &Device::Cpu).unwrap();
+        let tensors = BTreeMap::from([
+            ("a".to_string(), made(DType::BF16, 3)),
+            ("b".to_string(), made(DType::F32, 2)),
+            ("c".to_string(), made(DType::U8, 5)),
+            ("d".to_string(), made(DType::BF16, 1)),
+        ]);
+        let content = BTreeMap::from([("what", "numbers")]);
+        save(&path, &FILE, &content, &tensors, &Control::default()).unwrap();
+        let info = HashMap::from([(FILE.key.to_string(), r#"{"version":1,"what":"numbers"}"#.to_string())]);
+        assert_eq!(std::fs::read(&path).unwrap(), safetensors::serialize(&tensors, Some(info)).unwrap());
     }
 }

@@ -1,8 +1,11 @@
 //! A weight of the transformer: plain numbers or quantised blocks.
 
+use super::files::Bytes;
 use crate::{Error, Result};
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::{DType, Device, Tensor};
+use half::f16;
+use rayon::prelude::*;
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -48,7 +51,7 @@ impl Format {
 
     /// The blocks that rows of `width` numbers are kept in: where they are not whole blocks of 4 bits, 8 are taken, and where
     /// they are not whole blocks of those either, plain numbers (none).
-    fn blocks(self, width: usize) -> Option<GgmlDType> {
+    pub fn blocks(self, width: usize) -> Option<GgmlDType> {
         let tried: &[GgmlDType] = match self {
             Format::F32 | Format::Bf16 => &[],
             Format::Q8_0 => &[GgmlDType::Q8_0],
@@ -60,7 +63,7 @@ impl Format {
     /// A matrix in this format.
     pub fn weight(self, tensor: Tensor) -> Result<Weight> {
         Ok(match self.blocks(tensor.dims()[tensor.rank() - 1]) {
-            Some(dtype) => Weight::Quantised(Arc::new(QTensor::quantize(&tensor.to_dtype(DType::F32)?, dtype)?)),
+            Some(dtype) => Weight::Quantised(Blocks::quantise(&tensor, dtype)?),
             None => Weight::Dense(tensor.to_dtype(self.dense())?),
         })
     }
@@ -80,14 +83,14 @@ pub enum Weight {
     /// f32 or bf16.
     Dense(Tensor),
     /// q8_0 or q4_k; only matrices are.
-    Quantised(Arc<QTensor>),
+    Quantised(Blocks),
 }
 
 impl Weight {
     pub fn dims(&self) -> &[usize] {
         match self {
             Weight::Dense(t) => t.dims(),
-            Weight::Quantised(q) => q.shape().dims(),
+            Weight::Quantised(q) => &q.dims,
         }
     }
 
@@ -110,15 +113,7 @@ impl Weight {
     pub fn to_f32(&self) -> Result<Tensor> {
         match self {
             Weight::Dense(t) => Ok(t.to_dtype(DType::F32)?),
-            Weight::Quantised(q) => Ok(q.dequantize(&q.device())?),
-        }
-    }
-
-    /// Bytes that the numbers take.
-    pub fn bytes(&self) -> u64 {
-        match self {
-            Weight::Dense(t) => (t.elem_count() * t.dtype().size_in_bytes()) as u64,
-            Weight::Quantised(q) => q.storage_size_in_bytes() as u64,
+            Weight::Quantised(q) => Ok(q.tensor()?.dequantize(&q.device())?),
         }
     }
 
@@ -126,22 +121,129 @@ impl Weight {
     pub fn rows(&self, ids: &[u32]) -> Result<Weight> {
         let first = *ids.first().unwrap_or(&0);
         let run = ids.iter().zip(first..).all(|(&id, expected)| id == expected);
-        match self {
-            Weight::Dense(t) if run => Ok(t.narrow(0, first as usize, ids.len())?.into()),
-            Weight::Dense(t) => Ok(t.index_select(&Tensor::new(ids, t.device())?, 0)?.into()),
-            Weight::Quantised(q) => {
-                let (rows, width) = q.shape().dims2()?;
-                let data = q.data()?;
-                let length = data.len() / rows;
-                let mut chosen = Vec::with_capacity(ids.len() * length);
-                for &id in ids {
-                    let at = id as usize * length;
-                    chosen.extend(data.get(at..at + length).ok_or_else(|| Error::internal(format!("no row {id}")))?);
-                }
-                let storage = QStorage::from_data(Cow::Owned(chosen), &q.device(), q.dtype())?;
-                Ok(Weight::Quantised(Arc::new(QTensor::new(storage, (ids.len(), width))?)))
-            }
+        Ok(match self {
+            Weight::Dense(t) if run => t.narrow(0, first as usize, ids.len())?.into(),
+            Weight::Dense(t) => t.index_select(&Tensor::new(ids, t.device())?, 0)?.into(),
+            Weight::Quantised(q) => Weight::Quantised(q.rows(ids, run)?),
+        })
+    }
+}
+
+/// A matrix in quantised blocks, row by row. A clone shares them.
+#[derive(Clone)]
+pub struct Blocks {
+    dtype: GgmlDType,
+    dims: [usize; 2],
+    data: Data,
+}
+
+#[derive(Clone)]
+enum Data {
+    /// Where the CPU's kernels read them; perhaps in a file.
+    Host(Bytes),
+    Device(Arc<QTensor>),
+}
+
+impl Blocks {
+    fn quantise(matrix: &Tensor, dtype: GgmlDType) -> Result<Self> {
+        let (rows, width) = matrix.dims2()?;
+        let made = QTensor::quantize(&matrix.to_dtype(DType::F32)?, dtype)?;
+        let data = match matrix.device().is_cpu() {
+            true => Data::Host(made.data()?.into_owned().into()),
+            false => Data::Device(Arc::new(made)),
+        };
+        Ok(Blocks { dtype, dims: [rows, width], data })
+    }
+
+    /// Of blocks as they lie in memory, on the CPU where they are, to other devices sent. None if their number is not right, or
+    /// one has a scale that is not finite.
+    pub fn read(bytes: Bytes, dims: [usize; 2], dtype: GgmlDType, device: &Device) -> Result<Option<Self>> {
+        /// What one thread looks through at a time, in blocks.
+        const SCAN: usize = 1 << 12;
+        let (block, size) = (dtype.block_size(), dtype.type_size());
+        let numbers = dims[0].checked_mul(dims[1]).filter(|_| dims[1].is_multiple_of(block));
+        if numbers.and_then(|n| (n / block).checked_mul(size)) != Some(bytes.len()) {
+            return Ok(None);
         }
+        let finite = |scale: &[u8]| f16::from_le_bytes([scale[0], scale[1]]).is_finite();
+        let sound = |block: &[u8]| finite(block) && (dtype != GgmlDType::Q4K || finite(&block[2..]));
+        if !bytes.par_chunks(SCAN * size).all(|blocks| blocks.chunks_exact(size).all(sound)) {
+            return Ok(None);
+        }
+        let data = match device.is_cpu() {
+            true => Data::Host(bytes),
+            false => {
+                let storage = QStorage::from_data(Cow::Borrowed(&bytes), device, dtype)?;
+                Data::Device(Arc::new(QTensor::new(storage, (dims[0], dims[1]))?))
+            }
+        };
+        Ok(Some(Blocks { dtype, dims, data }))
+    }
+
+    /// Bytes of a row.
+    pub fn row_bytes(&self) -> usize {
+        self.dims[1] / self.dtype.block_size() * self.dtype.type_size()
+    }
+
+    pub fn dtype(&self) -> GgmlDType {
+        self.dtype
+    }
+
+    pub fn dims(&self) -> [usize; 2] {
+        self.dims
+    }
+
+    fn device(&self) -> Device {
+        match &self.data {
+            Data::Host(_) => Device::Cpu,
+            Data::Device(q) => q.device(),
+        }
+    }
+
+    /// The blocks; read from the device if they are there.
+    pub fn bytes(&self) -> Result<Cow<'_, [u8]>> {
+        match &self.data {
+            Data::Host(bytes) => Ok(Cow::Borrowed(bytes)),
+            Data::Device(q) => Ok(q.data()?),
+        }
+    }
+
+    /// The same for candle's operations, for which what is on the CPU is copied.
+    pub fn tensor(&self) -> Result<Arc<QTensor>> {
+        match &self.data {
+            Data::Host(bytes) => {
+                let storage = QStorage::from_data(Cow::Borrowed(bytes), &Device::Cpu, self.dtype)?;
+                Ok(Arc::new(QTensor::new(storage, (self.dims[0], self.dims[1]))?))
+            }
+            Data::Device(q) => Ok(q.clone()),
+        }
+    }
+
+    /// Some rows; `run` says that each is the one behind the one before it.
+    fn rows(&self, ids: &[u32], run: bool) -> Result<Blocks> {
+        let length = self.row_bytes();
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= self.dims[0]) {
+            return Err(Error::internal(format!("no row {id}")));
+        }
+        let dims = [ids.len(), self.dims[1]];
+        if let (Data::Host(bytes), true, Some(&first)) = (&self.data, run, ids.first()) {
+            let start = first as usize * length;
+            let data = Data::Host(bytes.part(start..start + ids.len() * length));
+            return Ok(Blocks { dtype: self.dtype, dims, data });
+        }
+        let data = self.bytes()?;
+        let mut chosen = Vec::with_capacity(ids.len() * length);
+        for &id in ids {
+            chosen.extend_from_slice(&data[id as usize * length..][..length]);
+        }
+        let data = match &self.data {
+            Data::Host(_) => Data::Host(chosen.into()),
+            Data::Device(q) => {
+                let storage = QStorage::from_data(Cow::Owned(chosen), &q.device(), self.dtype)?;
+                Data::Device(Arc::new(QTensor::new(storage, (dims[0], dims[1]))?))
+            }
+        };
+        Ok(Blocks { dtype: self.dtype, dims, data })
     }
 }
 

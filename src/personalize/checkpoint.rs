@@ -6,13 +6,13 @@ use crate::model::subject::LossRecord;
 use crate::model::tensor_file::{self, Kind, Opened};
 use crate::model::tokens::Tokens;
 use crate::model::Model;
-use crate::run::Stage;
+use crate::run::{Control, Stage};
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 const FILE: Kind = Kind { key: "sitter_training", name: "a training checkpoint", version: 1 };
 
@@ -153,8 +153,14 @@ impl Checkpointing {
         }
     }
 
-    /// Writes a checkpoint if one is due.
-    pub fn save(&self, learner: &Learner, losses: &[LossRecord], prior: &[(String, Tokens)]) -> Result<()> {
+    /// Writes a checkpoint if one is due. A run that is cancelled meanwhile leaves the one before it.
+    pub fn save(
+        &self,
+        learner: &Learner,
+        losses: &[LossRecord],
+        prior: &[(String, Tokens)],
+        stop: &Control,
+    ) -> Result<()> {
         let Some(path) = self.path.as_deref().filter(|_| self.every > 0 && learner.steps().is_multiple_of(self.every))
         else {
             return Ok(());
@@ -173,7 +179,7 @@ impl Checkpointing {
             losses: losses.to_vec(),
             prior: prior.iter().map(|(prompt, t)| (t.height(), t.width(), prompt.clone())).collect(),
         };
-        save(path, &position, &tensors)
+        tensor_file::save(path, &FILE, &position, &tensors, stop)
     }
 
     /// Training came to its end: the file is of no more use.
@@ -183,8 +189,4 @@ impl Checkpointing {
             _ => Ok(()),
         }
     }
-}
-
-fn save(path: &Path, position: &Position, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
-    tensor_file::save(path, &FILE, position, tensors)
 }

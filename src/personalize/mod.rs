@@ -109,7 +109,7 @@ impl Training<'_, '_> {
         let batch = self.lesson.batch(learner.view(), stage, step)?;
         let loss = learner.step(&batch, run)?.loss;
         self.losses.push(LossRecord { stage: stage.name().to_string(), step, loss });
-        self.checkpoints.save(learner, &self.losses, &self.lesson.prior)?;
+        self.checkpoints.save(learner, &self.losses, &self.lesson.prior, &run.control())?;
         self.finished = !run.report(stage, step + 1, total, Some(loss))?;
         self.draw_sample(learner, run)
     }

@@ -204,7 +204,12 @@ mod tests {
 
     fn model() -> Model {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/plain");
-        Model::open(folder, &OpenOptions { device: "cpu".into(), dtype: "f32".into() }, &mut Run::new()).unwrap()
+        Model::open(
+            folder,
+            &OpenOptions { device: "cpu".into(), dtype: "f32".into(), keep_quantised: false },
+            &mut Run::new(),
+        )
+        .unwrap()
     }
 
     /// Settings under which a picture of four codes is one of 256.

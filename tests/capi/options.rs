@@ -35,13 +35,21 @@ macro_rules! setter {
     };
 }
 
+macro_rules! flag {
+    ($at:expr, $name:ident, $field:literal) => {
+        setter!($at, $name, $field; (1) => true, (0) => false; (2), (-1), (i32::MAX))
+    };
+}
+
 fn model_setters(at: *mut sitter_model_options) -> Vec<Setter> {
     vec![
         setter!(at, sitter_model_options_set_device, "device";
             (c"cpu".as_ptr()) => "cpu", (c"cuda:3".as_ptr()) => "cuda:3", (c"auto".as_ptr()) => "auto";
             (c"tpu".as_ptr()), (c"".as_ptr()), (c"cuda:".as_ptr()), (c"cuda:-1".as_ptr()), (c"CPU ".as_ptr())),
         setter!(at, sitter_model_options_set_dtype, "dtype";
-            (c"f32".as_ptr()) => "f32", (c"bf16".as_ptr()) => "bf16"; (c"f8".as_ptr()), (c"".as_ptr())),
+            (c"f32".as_ptr()) => "f32", (c"bf16".as_ptr()) => "bf16", (c"q8_0".as_ptr()) => "q8_0", (c"q4_k".as_ptr()) => "q4_k";
+            (c"f8".as_ptr()), (c"".as_ptr())),
+        flag!(at, sitter_model_options_set_keep_quantised, "keep_quantised"),
     ]
 }
 
@@ -74,16 +82,11 @@ fn train_setters(at: *mut sitter_train_options) -> Vec<Setter> {
     let templates = Box::leak(Box::new([c"a {} b".as_ptr(), c"{}".as_ptr()])).as_ptr();
     let bare = Box::leak(Box::new([c"no place".as_ptr()])).as_ptr();
     let twice = Box::leak(Box::new([c"{} and {}".as_ptr()])).as_ptr();
-    macro_rules! flag {
-        ($name:ident, $field:literal) => {
-            setter!(at, $name, $field; (1) => true, (0) => false; (2), (-1), (i32::MAX))
-        };
-    }
     vec![
         setter!(at, sitter_train_options_set_identifier, "identifier";
             (c"sks".as_ptr()) => "sks", (c"[Ä]".as_ptr()) => "[Ä]"; (c"".as_ptr()), (c"a b".as_ptr()), (c"a\n".as_ptr()), (long)),
         setter!(at, sitter_train_options_set_class_word, "class_word"; (c"toy car".as_ptr()) => "toy car", (c"".as_ptr()) => ""; ),
-        flag!(sitter_train_options_set_use_class_word, "use_class_word"),
+        flag!(at, sitter_train_options_set_use_class_word, "use_class_word"),
         setter!(at, sitter_train_options_set_embedding_steps, "embedding_steps"; (0) => 0, (1_000_000) => 1_000_000; (1_000_001), (u32::MAX)),
         setter!(at, sitter_train_options_set_embedding_learning_rate, "embedding_learning_rate"; (0.125) => 0.125; (-1.0), (10.5), (nan), (inf)),
         setter!(at, sitter_train_options_set_embedding_vectors, "embedding_vectors"; (1) => 1, (64) => 64; (0), (65)),
@@ -95,8 +98,8 @@ fn train_setters(at: *mut sitter_train_options) -> Vec<Setter> {
         setter!(at, sitter_train_options_set_trainable, "trainable";
             (c"all".as_ptr()) => "all", (c"mlp".as_ptr()) => "mlp", (c"attention".as_ptr()) => "attention", (c"lora".as_ptr()) => "lora", (c"qkv".as_ptr()) => "qkv";
             (c"QKV".as_ptr()), (c"".as_ptr())),
-        flag!(sitter_train_options_set_keep_gradients, "keep_gradients"),
-        flag!(sitter_train_options_set_master_weights, "master_weights"),
+        flag!(at, sitter_train_options_set_keep_gradients, "keep_gradients"),
+        flag!(at, sitter_train_options_set_master_weights, "master_weights"),
         setter!(at, sitter_train_options_set_optimizer_state, "optimizer_state";
             (c"f32".as_ptr()) => "f32", (c"bf16".as_ptr()) => "bf16", (c"int8".as_ptr()) => "int8";
             (c"INT8".as_ptr()), (c"".as_ptr())),
@@ -106,7 +109,7 @@ fn train_setters(at: *mut sitter_train_options) -> Vec<Setter> {
         setter!(at, sitter_train_options_set_lora_rank, "lora_rank"; (1024) => 1024; (0), (1025)),
         setter!(at, sitter_train_options_set_layer_stride, "layer_stride"; (4) => 4; (0), (1001)),
         setter!(at, sitter_train_options_set_layers, "layers"; (layers.as_ptr(), 2) => [1, 3], (null(), 0) => Vec::<u32>::new(); ),
-        flag!(sitter_train_options_set_train_embedding_in_layer_stage, "train_embedding_in_layer_stage"),
+        flag!(at, sitter_train_options_set_train_embedding_in_layer_stage, "train_embedding_in_layer_stage"),
         setter!(at, sitter_train_options_set_batch_size, "batch_size"; (256) => 256; (0), (257)),
         setter!(at, sitter_train_options_set_accumulation, "accumulation"; (2) => 2; (0), (257)),
         setter!(at, sitter_train_options_set_weight_decay, "weight_decay"; (0.25) => 0.25; (-0.5), (10.5), (nan)),
@@ -117,14 +120,14 @@ fn train_setters(at: *mut sitter_train_options) -> Vec<Setter> {
         setter!(at, sitter_train_options_set_dropout, "dropout"; (0.25) => 0.25; (1.0), (0.999_999_999_9), (nan)),
         setter!(at, sitter_train_options_set_guidance_dropout, "guidance_dropout"; (1.0) => 1.0; (1.25), (-0.25), (nan)),
         setter!(at, sitter_train_options_set_warmup_steps, "warmup_steps"; (9) => 9; ),
-        flag!(sitter_train_options_set_per_image_tokens, "per_image_tokens"),
+        flag!(at, sitter_train_options_set_per_image_tokens, "per_image_tokens"),
         setter!(at, sitter_train_options_set_templates, "templates";
             (templates, 2) => ["a {} b", "{}"], (null(), 0) => Vec::<u32>::new(); (bare, 1), (twice, 1)),
         setter!(at, sitter_train_options_set_image_size, "image_size"; (512) => 512; ),
-        flag!(sitter_train_options_set_random_crop, "random_crop"),
-        flag!(sitter_train_options_set_flip, "flip"),
+        flag!(at, sitter_train_options_set_random_crop, "random_crop"),
+        flag!(at, sitter_train_options_set_flip, "flip"),
         setter!(at, sitter_train_options_set_augment, "augment"; (1000) => 1000; (1001)),
-        flag!(sitter_train_options_set_augment_aligned, "augment_aligned"),
+        flag!(at, sitter_train_options_set_augment_aligned, "augment_aligned"),
         setter!(at, sitter_train_options_set_prior_weight, "prior_weight"; (0.5) => 0.5; (-1.0), (101.0), (nan)),
         setter!(at, sitter_train_options_set_prior_count, "prior_count"; (10_000) => 10_000; (0), (10_001)),
         setter!(at, sitter_train_options_set_sample_every, "sample_every"; (7) => 7, (0) => 0; (1_000_001)),

@@ -30,8 +30,8 @@ class LoadModel(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "dtype", options=["auto", "f32", "bf16", "q8_0", "q4_k"], default="auto",
-                    tooltip="Of the transformer's weights. bf16 takes half the memory of f32, q8_0 about a quarter, q4_k about a seventh. The "
-                    "image tokenizer always runs in f32.",
+                    tooltip="Of the transformer's weights. bf16 takes half the memory of f32, q8_0 about a quarter, q4_k about a seventh; "
+                    "these two are made once and kept in the model's folder. The image tokenizer always runs in f32.",
                 ),
                 io.Int.Input(
                     "threads", default=0, min=0, max=1024,

@@ -12,6 +12,8 @@ EMBEDDED = "embedded:"
 SUBJECT_ENDING = ".safetensors"
 # Of each file, enough to notice an exchange that kept size and time.
 SAMPLE_BYTES = 4096
+# Quantised weights that Sitter writes into a model's folder: made of the other files, they say nothing new.
+KEPT = ("sitter.q8_0.safetensors", "sitter.q4_k.safetensors")
 NAME = re.compile(r"[\w .\-]+")
 
 
@@ -89,10 +91,12 @@ def new_file(root: str, prefix: str, ending: str = SUBJECT_ENDING) -> str:
 
 
 def fingerprint(path: str) -> str:
-    """Changes when a file, or a file in a folder, changes. Never raises: a node whose fingerprint raises is never cached."""
+    """Changes when a file, or a file in a folder, changes; what Sitter itself keeps beside a model does not count. Never raises: a node whose fingerprint raises is never cached."""
     digest = hashlib.sha256()
     try:
         for file in _files(path):
+            if os.path.basename(file) in KEPT:
+                continue
             state = os.stat(file)
             name = os.path.relpath(file, path)
             digest.update(f"{name}\0{state.st_size}\0{state.st_mtime_ns}\0".encode("utf-8", "surrogateescape"))

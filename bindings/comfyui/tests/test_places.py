@@ -85,5 +85,15 @@ class PlacesTest(unittest.TestCase):
             self.assertEqual(places.fingerprint(folder), places.fingerprint(folder))
         self.assertEqual(len(seen), 4)
 
+    def test_weights_that_sitter_keeps_beside_a_model_do_not_change_its_fingerprint(self):
+        folder = os.path.join(self.root, "kept")
+        os.makedirs(folder)
+        with open(os.path.join(folder, "model.safetensors"), "wb") as file:
+            file.write(b"weights")
+        before = places.fingerprint(folder)
+        with open(os.path.join(folder, "sitter.q4_k.safetensors"), "wb") as file:
+            file.write(b"the same weights")
+        self.assertEqual(places.fingerprint(folder), before)
+
     def test_the_fingerprint_of_what_is_not_there_does_not_raise(self):
         self.assertEqual(places.fingerprint(os.path.join(self.root, "gone")), places.fingerprint("/nowhere"))

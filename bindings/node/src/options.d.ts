@@ -7,9 +7,14 @@ export interface OpenFields {
    */
   device?: string;
   /**
-   * `auto`, `f32` or `bf16`. The image tokenizer always runs in f32.
+   * `auto`, `f32`, `bf16`, `q8_0` or `q4_k`. The image tokenizer always runs in f32.
    */
   dtype?: 'auto' | 'f32' | 'bf16';
+  /**
+   * Whether quantised weights are kept in a file of the model's folder, `sitter.q8_0.safetensors` or
+   * `sitter.q4_k.safetensors`: written when the model is opened so for the first time, mapped from then on.
+   */
+  keepQuantised?: boolean;
 }
 
 /** How tokens are drawn. */

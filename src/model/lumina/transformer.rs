@@ -4,6 +4,7 @@ use super::config::Config;
 use super::layer::Layer;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::ops;
+use crate::model::quantised::Quantised;
 use crate::model::weight::{Format, Weight};
 use crate::random::Dropout;
 use crate::run::Control;
@@ -98,9 +99,10 @@ impl LayerCache {
 }
 
 impl Transformer {
-    /// Loads and checks every weight. `progress` is called with (done, total) after each layer.
+    /// Loads and checks every weight; takes what `quantised` has from there. `progress` is called with (done, total) after each layer.
     pub fn load(
         checkpoint: &Checkpoint,
+        quantised: Option<&Quantised>,
         config: &Config,
         format: Format,
         device: &Device,
@@ -108,6 +110,12 @@ impl Transformer {
     ) -> Result<Self> {
         let dtype = format.dense();
         let get = |name: &str, shape: &[usize]| checkpoint.get(name, shape, dtype, device);
+        let matrix = |name: &str, shape: &[usize], format: Format| -> Result<Weight> {
+            match quantised.map(|q| q.get(name, shape, format, device)).transpose()?.flatten() {
+                Some(weight) => Ok(weight),
+                None => format.weight(get(name, shape)?),
+            }
+        };
         // Vectors are small, and f32 kernels want them in f32.
         let small = activations(dtype, device);
         let (h, i, d) = (config.hidden_size, config.intermediate_size, config.head_dim);
@@ -119,7 +127,7 @@ impl Transformer {
         for index in 0..config.layers {
             let prefix = format!("model.layers.{index}");
             let matrix = |name: &str, shape: &[usize]| -> Result<Weight> {
-                format.weight(get(&format!("{prefix}.{name}.weight"), shape)?)
+                matrix(&format!("{prefix}.{name}.weight"), shape, format)
             };
             let vector = |name: &str, shape: &[usize]| -> Result<Weight> {
                 Ok(checkpoint.get(&format!("{prefix}.{name}.weight"), shape, small, device)?.into())
@@ -158,7 +166,7 @@ impl Transformer {
         }
         let lm_head = match config.tie_word_embeddings {
             true => embed_tokens.clone().into(),
-            false => format.head().weight(get("lm_head.weight", &[config.vocab_size, h])?)?,
+            false => matrix("lm_head.weight", &[config.vocab_size, h], format.head())?,
         };
         let norm = checkpoint.get("model.norm.weight", &[h], small, device)?;
         progress(total, total)?;

@@ -71,7 +71,7 @@ fn matrix<R>(weight: &Weight, f: impl FnOnce(Matrix) -> R) -> Result<R> {
             }
         }
         Weight::Quantised(q) => {
-            let data = q.data()?;
+            let data = q.bytes()?;
             match q.dtype() {
                 GgmlDType::Q8_0 => Ok(f(Matrix::Q8_0(&data))),
                 GgmlDType::Q4K => Ok(f(Matrix::Q4K(&data))),

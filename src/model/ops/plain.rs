@@ -25,7 +25,7 @@ pub fn linear(x: &Tensor, weight: &Weight) -> Result<Tensor> {
     let y = match weight {
         Weight::Dense(w) => flat(x)?.matmul(&w.to_dtype(x.dtype())?.t()?)?,
         Weight::Quantised(q) => {
-            QMatMul::from_arc(q.clone())?.forward(&flat(x)?.to_dtype(DType::F32)?)?.to_dtype(x.dtype())?
+            QMatMul::from_arc(q.tensor()?)?.forward(&flat(x)?.to_dtype(DType::F32)?)?.to_dtype(x.dtype())?
         }
     };
     with_width(x, y, weight.dims()[0])

@@ -98,6 +98,7 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "sitter_model_options_new": (c_int32, [POINTER(c_void_p), POINTER(c_void_p)]),
     "sitter_model_options_set_device": (c_int32, [c_void_p, c_char_p, POINTER(c_void_p)]),
     "sitter_model_options_set_dtype": (c_int32, [c_void_p, c_char_p, POINTER(c_void_p)]),
+    "sitter_model_options_set_keep_quantised": (c_int32, [c_void_p, c_int32, POINTER(c_void_p)]),
     "sitter_model_ref": (c_void_p, [c_void_p]),
     "sitter_require_abi": (c_int32, [c_uint32, c_uint32, POINTER(c_void_p)]),
     "sitter_run_cancel": (None, [c_void_p]),

@@ -39,18 +39,20 @@ class Model:
         run: Optional[Run] = None,
         threads: int = 0,
         max_jobs: int = 1,
+        keep_quantised: bool = True,
     ) -> "Model":
         """Opens a model folder in Hugging Face layout, or "embedded:", the small model inside the library.
 
-        device: "auto", "cpu", "cuda" or "cuda:N". dtype: "auto", "f32" or "bf16". threads: of each call, 0 for one per core.
-        max_jobs: calls that may work at the same time; others wait for them.
+        device: "auto", "cpu", "cuda" or "cuda:N". dtype: "auto", "f32", "bf16", "q8_0" or "q4_k". threads: of each call, 0 for
+        one per core. max_jobs: calls that may work at the same time; others wait for them. keep_quantised: whether weights in
+        q8_0 or q4_k are kept in a file of the model's folder, which makes the next opening quick.
         """
         engine_options = Options("engine")
         engine_options.set("threads", threads)
         engine_options.set("max_jobs", max_jobs)
         engine = make("engine", "sitter_engine_new", engine_options.handle)
         options = Options("model")
-        options.update(device=device, dtype=dtype)
+        options.update(device=device, dtype=dtype, keep_quantised=keep_quantised)
         name = path_utf8(path)
         with Job(run, progress) as job:
             return cls(job.perform(lambda r: make("model", "sitter_model_open", engine, name, options.handle, r)))

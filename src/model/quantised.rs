@@ -1,0 +1,138 @@
+//! Quantised weights in a file beside the model's own: made the first time, mapped from then on.
+//!
+//! The file, `sitter.FORMAT.safetensors`, holds the blocks of each quantised matrix as bytes under the matrix's name, and in its
+//! header the fingerprint of the checkpoint that they were made of. It can be made anew at any time: one that does not
+//! fit is replaced, and where none can be written the model works without.
+
+use super::checkpoint::Checkpoint;
+use super::files::Files;
+use super::lumina::layer::NAMES;
+use super::lumina::transformer::Transformer;
+use super::tensor_file::{self, Kind};
+use super::weight::{Blocks, Format, Weight};
+use crate::run::Control;
+use crate::{Error, Result};
+use candle_core::Device;
+use safetensors::{Dtype, View};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+const FILE: Kind = Kind { key: "sitter_weights", name: "a file of quantised weights", version: 1 };
+
+/// Whose weights the file holds.
+#[derive(Serialize, Deserialize, PartialEq)]
+struct Origin {
+    /// Of the checkpoint, hexadecimal.
+    fingerprint: String,
+    format: String,
+}
+
+/// The quantised weights of a model, as far as a file has them.
+pub struct Quantised {
+    path: PathBuf,
+    origin: Origin,
+    file: Option<Checkpoint>,
+    /// Whether a matrix was asked for that is not there.
+    incomplete: Cell<bool>,
+}
+
+impl Quantised {
+    /// None if the format has no blocks or the model lies in no folder.
+    pub fn open(files: &Files, checkpoint: &Checkpoint, format: Format) -> Option<Self> {
+        let (Files::Folder(folder), Format::Q8_0 | Format::Q4K) = (files, format) else { return None };
+        let path = folder.join(format!("sitter.{}.safetensors", format.name()));
+        let fingerprint = checkpoint.fingerprint().iter().map(|b| format!("{b:02x}")).collect();
+        let origin = Origin { fingerprint, format: format.name().into() };
+        let file = match path.exists().then(|| tensor_file::open::<Origin>(&path, &FILE)) {
+            Some(Ok(file)) if file.content == origin => Some(file.into_checkpoint()),
+            Some(Ok(_)) => {
+                log::warn!("{} is of other weights and is not used", path.display());
+                None
+            }
+            Some(Err(e)) => {
+                log::warn!("not used: {e}");
+                None
+            }
+            None => None,
+        };
+        Some(Quantised { path, origin, file, incomplete: Cell::new(false) })
+    }
+
+    /// The blocks of a matrix, if they are there and sound.
+    pub fn get(&self, name: &str, shape: &[usize], format: Format, device: &Device) -> Result<Option<Weight>> {
+        let (&[rows, width], Some(dtype)) = (shape, format.blocks(shape[shape.len() - 1])) else { return Ok(None) };
+        let bytes = self.file.as_ref().and_then(|file| file.raw(name));
+        let found = match bytes {
+            Some(bytes) => Blocks::read(bytes, [rows, width], dtype, device)?,
+            None => None,
+        };
+        if found.is_none() {
+            self.incomplete.set(true);
+            if self.file.is_some() {
+                log::warn!("{}: {name} is damaged or missing and is made anew", self.path.display());
+            }
+        }
+        Ok(found.map(Weight::Quantised))
+    }
+
+    /// Writes the file if a matrix was missing. What stands in the way is logged: the model is there without it. Errors if
+    /// `stop` is cancelled.
+    pub fn keep(self, transformer: &Transformer, stop: &Control) -> Result<()> {
+        if !self.incomplete.get() {
+            return Ok(());
+        }
+        let mut matrices = BTreeMap::new();
+        for (index, layer) in transformer.layers.iter().enumerate() {
+            for (name, weight) in NAMES.iter().zip(layer.weights()) {
+                if let Weight::Quantised(blocks) = weight {
+                    matrices.insert(format!("model.layers.{index}.{name}"), Matrix::new(blocks));
+                }
+            }
+        }
+        if let Weight::Quantised(blocks) = &transformer.lm_head {
+            matrices.insert("lm_head.weight".into(), Matrix::new(blocks));
+        }
+        // The file is replaced by another of the same name: what is mapped stays what it was.
+        match tensor_file::save(&self.path, &FILE, &self.origin, &matrices, stop) {
+            Ok(()) => log::info!("wrote {}: it is mapped the next time", self.path.display()),
+            Err(Error::Cancelled) => return Err(Error::Cancelled),
+            Err(e) => log::warn!("the quantised weights are not kept: {e}"),
+        }
+        Ok(())
+    }
+}
+
+/// A matrix as the file holds it: u8 [rows, bytes of a row].
+struct Matrix<'a> {
+    blocks: &'a Blocks,
+    shape: [usize; 2],
+}
+
+impl<'a> Matrix<'a> {
+    fn new(blocks: &'a Blocks) -> Self {
+        let [rows, _] = blocks.dims();
+        Matrix { blocks, shape: [rows, blocks.row_bytes()] }
+    }
+}
+
+impl View for Matrix<'_> {
+    fn dtype(&self) -> Dtype {
+        Dtype::U8
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Empty, and so not what was announced, if a device does not give its memory back.
+    fn data(&self) -> Cow<'_, [u8]> {
+        self.blocks.bytes().unwrap_or_default()
+    }
+
+    fn data_len(&self) -> usize {
+        self.shape[0] * self.shape[1]
+    }
+}
