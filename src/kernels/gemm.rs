@@ -8,7 +8,7 @@ use super::lanes::Lanes;
 use super::matrix::{Bf16, Matrix, Source, F32, Q4K, Q8_0};
 use super::{level, parallel, vectorised, Level, Out};
 
-/// The left operand [m, k]: element (i, j) lies at `i * row + j * column`.
+/// The left operand [m, k]: element (i, j) lies at `i * row + j * column`; one of the two is 1.
 #[derive(Clone, Copy)]
 pub struct Left<'a> {
     pub data: &'a [f32],
@@ -70,6 +70,7 @@ unsafe fn product(
         }
         return;
     }
+    assert!(a.row == 1 || a.column == 1, "rows or columns of the left operand are contiguous");
     assert!(a.data.len() > (m - 1) * a.row + (k - 1) * a.column, "the left operand is too short");
     let (rows, columns) = if transposed { (n, k) } else { (k, n) };
     assert!(b.len() >= last(rows, pitch, columns) && pitch >= columns, "the right operand is too short");
@@ -96,13 +97,8 @@ unsafe fn product(
             // SAFETY: `a` holds these rows and columns (checked above), and each task fills its own strip of `packed`.
             unsafe {
                 let to = left.at(strip * tile_rows * depth);
-                pack_left(
-                    a.data.as_ptr().add(first * a.row + from * a.column),
-                    (a.row, a.column),
-                    to,
-                    (tile_rows, tile_rows.min(m - first)),
-                    depth,
-                )
+                let a_at = a.data.as_ptr().add(first * a.row + from * a.column);
+                pack_left(level, a_at, (a.row, a.column), to, tile_rows.min(m - first), depth)
             }
         });
         parallel(panels * pieces, worth(m * n * depth), |task| {
@@ -251,21 +247,35 @@ unsafe fn pack_turned<L: Lanes, B: Source>(b: B, job: Job, panel: *mut f32, vect
     }
 }
 
-/// `rows` rows of the left operand, k by k.
-unsafe fn pack_left(
+vectorised! {
+    unsafe fn pack_left(a: *const f32, steps: (usize, usize), to: *mut f32, rows: usize, depth: usize) = pack_left_any
+}
+
+/// `rows` rows of the left operand, k by k. What stands in place of rows behind the last has no meaning.
+#[inline(always)]
+unsafe fn pack_left_any<L: Lanes>(
     a: *const f32,
     (row, column): (usize, usize),
     to: *mut f32,
-    (tile_rows, rows): (usize, usize),
+    rows: usize,
     depth: usize,
 ) {
-    for i in 0..tile_rows {
-        let (mut from, mut to) = (a.add(i.min(rows - 1) * row), to.add(i));
-        for _ in 0..depth {
-            // Rows beyond the last repeat it; nobody reads their products.
-            *to = *from;
-            from = from.wrapping_add(column);
-            to = to.wrapping_add(tile_rows);
+    let (height, _) = L::TILE;
+    if row == 1 {
+        for p in 0..depth {
+            L::load_part(a.add(p * column), rows).store_part(to.add(p * height), height);
+        }
+        return;
+    }
+    for p in (0..depth).step_by(16) {
+        let steps = 16.min(depth - p);
+        let mut lanes = [L::zero(); 16];
+        for i in 0..height {
+            lanes[i] = L::load_part(a.add(i.min(rows - 1) * row + p), steps);
+        }
+        L::transpose(&mut lanes);
+        for (i, x) in lanes.iter().enumerate().take(steps) {
+            x.store_part(to.add((p + i) * height), height);
         }
     }
 }
