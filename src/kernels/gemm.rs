@@ -6,7 +6,7 @@
 
 use super::lanes::Lanes;
 use super::matrix::{Bf16, Matrix, Source, F32, Q4K, Q8_0};
-use super::{level, parallel, vectorised, Level, Out};
+use super::{level, parallel, vectorised, zeros, Level, Out};
 
 /// The left operand [m, k]: element (i, j) lies at `i * row + j * column`; one of the two is 1.
 #[derive(Clone, Copy)]
@@ -88,7 +88,7 @@ unsafe fn product(
     };
     let piece = strips.div_ceil(pieces);
     let worth = |work: usize| if spread { work } else { 0 };
-    let mut packed = vec![0f32; strips * tile_rows * k.min(DEPTH)];
+    let mut packed = zeros(strips * tile_rows * k.min(DEPTH));
     for from in (0..k).step_by(DEPTH) {
         let depth = DEPTH.min(k - from);
         let left = Out::new(&mut packed);
@@ -202,13 +202,13 @@ unsafe fn pack_straight<L: Lanes, B: Source>(b: B, job: Job, panel: *mut f32, ve
         let at = (job.from + p) * job.pitch + job.first;
         let to = panel.add(p * width);
         if width == 32 {
-            let [x, y] = b.read::<L>(at, job.columns);
+            let [x, y] = b.read::<L>(&b.scales::<L>(at), at, job.columns);
             x.store(to);
             y.store(to.add(16));
         } else if skip == 0 {
-            b.read::<L>(at, job.columns.min(16))[0].store(to);
+            b.read::<L>(&b.scales::<L>(at), at, job.columns.min(16))[0].store(to);
         } else {
-            b.read::<L>(at - 16, 16 + job.columns.min(16))[1].store(to);
+            b.read::<L>(&b.scales::<L>(at - 16), at - 16, 16 + job.columns.min(16))[1].store(to);
         }
     }
 }
@@ -227,7 +227,7 @@ unsafe fn pack_turned<L: Lanes, B: Source>(b: B, job: Job, panel: *mut f32, vect
                 let column = 16 * v + i;
                 if column < job.columns {
                     let at = (job.first + column) * job.pitch + job.from + p;
-                    let [x, y] = b.read::<L>(at, steps);
+                    let [x, y] = b.read::<L>(&b.scales::<L>(at), at, steps);
                     low[i] = x;
                     high[i] = y;
                 }
@@ -295,6 +295,11 @@ unsafe fn tile<L: Lanes, const R: usize, const C: usize>(
     }
     let mut sums = [[L::zero(); C]; R];
     for _ in 0..job.depth {
+        // Panel and strip together do not fit the first-level cache.
+        L::prefetch(a.wrapping_add(8 * R));
+        for j in 0..C {
+            L::prefetch(b.wrapping_add(16 * (8 * C + j)));
+        }
         let mut right = [L::zero(); C];
         for j in 0..C {
             right[j] = L::load(b.add(16 * j));

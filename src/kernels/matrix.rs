@@ -45,8 +45,12 @@ impl Matrix<'_> {
 /// # Safety
 /// `at` + `n` must lie within the matrix; for the quantised ones, `at` is a multiple of 32 and `n` is 32.
 pub(super) trait Source: Copy + Send + Sync {
+    /// What the numbers of a block have in common, in the form in which `read` wants it.
+    type Scales: Copy;
+    /// Of the block of 256 in which `at` lies.
+    unsafe fn scales<L: Lanes>(self, at: usize) -> Self::Scales;
     /// Numbers `at` to `at + n`, n up to 32; those behind are 0.
-    unsafe fn read<L: Lanes>(self, at: usize, n: usize) -> [L; 2];
+    unsafe fn read<L: Lanes>(self, scales: &Self::Scales, at: usize, n: usize) -> [L; 2];
     /// Tells the processor that these will be wanted; they need not be there.
     unsafe fn prefetch<L: Lanes>(self, at: usize);
 }
@@ -72,12 +76,16 @@ unsafe impl Send for Q4K {}
 unsafe impl Sync for Q4K {}
 
 impl Source for F32 {
+    type Scales = ();
+
+    #[inline(always)]
+    unsafe fn scales<L: Lanes>(self, _: usize) {}
     #[inline(always)]
     unsafe fn prefetch<L: Lanes>(self, at: usize) {
         L::prefetch(self.0.wrapping_add(at))
     }
     #[inline(always)]
-    unsafe fn read<L: Lanes>(self, at: usize, n: usize) -> [L; 2] {
+    unsafe fn read<L: Lanes>(self, _: &(), at: usize, n: usize) -> [L; 2] {
         let from = self.0.add(at);
         match n {
             32.. => [L::load(from), L::load(from.add(16))],
@@ -88,12 +96,16 @@ impl Source for F32 {
 }
 
 impl Source for Bf16 {
+    type Scales = ();
+
+    #[inline(always)]
+    unsafe fn scales<L: Lanes>(self, _: usize) {}
     #[inline(always)]
     unsafe fn prefetch<L: Lanes>(self, at: usize) {
         L::prefetch(self.0.wrapping_add(at).cast())
     }
     #[inline(always)]
-    unsafe fn read<L: Lanes>(self, at: usize, n: usize) -> [L; 2] {
+    unsafe fn read<L: Lanes>(self, _: &(), at: usize, n: usize) -> [L; 2] {
         let from = self.0.add(at);
         if n >= 32 {
             return [L::load_bf16(from), L::load_bf16(from.add(16))];
@@ -105,12 +117,16 @@ impl Source for Bf16 {
 }
 
 impl Source for Q8_0 {
+    type Scales = ();
+
+    #[inline(always)]
+    unsafe fn scales<L: Lanes>(self, _: usize) {}
     #[inline(always)]
     unsafe fn prefetch<L: Lanes>(self, at: usize) {
         L::prefetch(self.0.wrapping_add(at / 32 * Q8_0_BYTES).cast())
     }
     #[inline(always)]
-    unsafe fn read<L: Lanes>(self, at: usize, _: usize) -> [L; 2] {
+    unsafe fn read<L: Lanes>(self, _: &(), at: usize, _: usize) -> [L; 2] {
         let block = self.0.add(at / 32 * Q8_0_BYTES);
         let scale = L::splat(L::half(block.cast::<u16>().read_unaligned()));
         let numbers = block.add(2).cast::<i8>();
@@ -118,26 +134,37 @@ impl Source for Q8_0 {
     }
 }
 
+/// Of a q4_k block: what the nibbles of each of its eight parts are multiplied with, and what is then added.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+pub(super) struct Q4KScales([f32; 16]);
+
 impl Source for Q4K {
+    type Scales = Q4KScales;
+
+    #[inline(always)]
+    unsafe fn scales<L: Lanes>(self, at: usize) -> Q4KScales {
+        let block = self.0.add(at / 256 * Q4K_BYTES);
+        // Six bits each of scale and minimum, four bytes at a time: the first four parts have theirs in one byte, the others in two.
+        let [s, m, both] = block.add(4).cast::<[u32; 3]>().read_unaligned();
+        let later = |low: u32, high: u32| (low & 0x0f0f_0f0f) | ((high >> 6 & 0x0303_0303) << 4);
+        let six = [s & 0x3f3f_3f3f, later(both, s), m & 0x3f3f_3f3f, later(both >> 4, m)];
+        let halves = block.cast::<[u16; 2]>().read_unaligned();
+        let mut factors = [L::half(halves[0]); 16];
+        factors[8..].fill(-L::half(halves[1]));
+        let mut scales = Q4KScales([0.0; 16]);
+        L::load_i8(six.as_ptr().cast()).mul(L::load(factors.as_ptr())).store(scales.0.as_mut_ptr());
+        scales
+    }
     #[inline(always)]
     unsafe fn prefetch<L: Lanes>(self, at: usize) {
         L::prefetch(self.0.wrapping_add(at / 256 * Q4K_BYTES + at % 256 / 2).cast())
     }
     #[inline(always)]
-    unsafe fn read<L: Lanes>(self, at: usize, _: usize) -> [L; 2] {
-        let block = self.0.add(at / 256 * Q4K_BYTES);
+    unsafe fn read<L: Lanes>(self, scales: &Q4KScales, at: usize, _: usize) -> [L; 2] {
         let part = at % 256 / 32;
-        let scales = block.add(4);
-        // Six bits each of scale and minimum: the first four parts have theirs in one byte, the others in two.
-        let (scale, minimum) = if part < 4 {
-            (*scales.add(part) & 63, *scales.add(part + 4) & 63)
-        } else {
-            let (low, s, m) = (*scales.add(part + 4), *scales.add(part - 4), *scales.add(part));
-            ((low & 15) | ((s >> 6) << 4), (low >> 4) | ((m >> 6) << 4))
-        };
-        let scale = L::splat(L::half(block.cast::<u16>().read_unaligned()) * f32::from(scale));
-        let minimum = L::splat(-L::half(block.add(2).cast::<u16>().read_unaligned()) * f32::from(minimum));
-        let nibbles = block.add(16 + part / 2 * 32);
+        let (scale, minimum) = (L::splat(scales.0[part]), L::splat(scales.0[8 + part]));
+        let nibbles = self.0.add(at / 256 * Q4K_BYTES + 16 + part / 2 * 32);
         let upper = part % 2 == 1;
         [
             L::load_nibbles(nibbles, upper).fma(scale, minimum),

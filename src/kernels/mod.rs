@@ -6,6 +6,7 @@
 //! | file | what it is for |
 //! |---|---|
 //! | `team` | the threads that share a piece of work |
+//! | `buffer` | memory for results |
 //! | `lanes` | vectors of sixteen numbers on AVX-512, AVX2 or neither |
 //! | `matrix` | weights as they lie in memory: f32, bf16, q8_0, q4_k |
 //! | `gemm` | products of large matrices |
@@ -19,6 +20,7 @@
 
 mod activation;
 mod attention;
+mod buffer;
 mod conv;
 mod gemm;
 mod lanes;
@@ -31,6 +33,7 @@ mod team;
 
 pub use activation::{add, silu_mul, silu_mul_backward};
 pub use attention::Attention;
+pub use buffer::zeros;
 pub use conv::{conv3x3, group_norm, Planes};
 pub use gemm::{gemm, Left};
 pub use loss::cross_entropy;

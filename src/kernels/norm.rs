@@ -229,11 +229,13 @@ unsafe fn rotary_head_any<L: Lanes>(
     let (mean, scale) = (L::splat(mean), L::splat(scale));
     for i in (0..half).step_by(16) {
         let n = half - i;
-        let normed = |j: usize| {
+        // No closure: it would not have the processor's vectors.
+        let mut normed = [L::zero(); 2];
+        for (part, j) in [i, i + half].into_iter().enumerate() {
             let hat = L::load_part(x.add(j), n).sub(mean).mul(scale);
-            hat.fma(L::load_part(w.0.add(j), n), L::load_part(b.0.add(j), n))
-        };
-        let (p, q) = (normed(i), normed(i + half));
+            normed[part] = hat.fma(L::load_part(w.0.add(j), n), L::load_part(b.0.add(j), n));
+        }
+        let [p, q] = normed;
         let (cos, sin) = (L::load_part(cos.0.add(i), n), L::load_part(sin.0.add(i), n));
         p.mul(cos).sub(q.mul(sin)).store_part(y.add(i), n);
         q.mul(cos).add(p.mul(sin)).store_part(y.add(i + half), n);

@@ -80,20 +80,28 @@ unsafe fn tile<L: Lanes, W: Source, const R: usize, const C: usize>(
     let mut sums = [[L::zero(); C]; R];
     let mut at = 0;
     while at < k {
-        let width = (k - at).min(32);
-        let mut weights = [[L::zero(); 2]; C];
-        for c in 0..C {
-            weights[c] = w.read((j + c) * k + at, width);
-            // Of the rows that come next.
-            w.prefetch::<L>((j + c + C) * k + at);
+        let end = k.min(at + 256);
+        // No closure: it would not have the processor's vectors.
+        let mut scales = [w.scales::<L>(j * k + at); C];
+        for c in 1..C {
+            scales[c] = w.scales::<L>((j + c) * k + at);
         }
-        for r in 0..R {
-            let [a, b]: [L; 2] = x.read((i + r) * k + at, width);
+        while at < end {
+            let width = (k - at).min(32);
+            let mut weights = [[L::zero(); 2]; C];
             for c in 0..C {
-                sums[r][c] = b.fma(weights[c][1], a.fma(weights[c][0], sums[r][c]));
+                weights[c] = w.read(&scales[c], (j + c) * k + at, width);
+                // Of the rows that come next.
+                w.prefetch::<L>((j + c + C) * k + at);
             }
+            for r in 0..R {
+                let [a, b]: [L; 2] = x.read(&(), (i + r) * k + at, width);
+                for c in 0..C {
+                    sums[r][c] = b.fma(weights[c][1], a.fma(weights[c][0], sums[r][c]));
+                }
+            }
+            at += 32;
         }
-        at += 32;
     }
     for (r, sums) in sums.into_iter().enumerate() {
         for (c, sum) in sums.into_iter().enumerate() {

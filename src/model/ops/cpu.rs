@@ -1,7 +1,7 @@
 //! The building blocks on the CPU: f32 activations in tensors, the arithmetic in [`kernels`](crate::kernels).
 
 use super::{Heads, Rows};
-use crate::kernels::{self, Attention, Left, Matrix};
+use crate::kernels::{self, zeros, Attention, Left, Matrix};
 use crate::model::weight::Weight;
 use crate::{Error, Result};
 use candle_core::quantized::GgmlDType;
@@ -87,7 +87,7 @@ pub fn linear(x: &Tensor, weight: &Weight) -> Result<Tensor> {
     let (n, k) = (weight.dims()[0], weight.dims()[1]);
     let x = x.contiguous()?;
     let m = x.elem_count() / k;
-    let mut y = vec![0f32; m * n];
+    let mut y = zeros(m * n);
     let values = floats(&x)?;
     matrix(weight, |w| match m <= FEW {
         true => kernels::rows(&values, w, &mut y, (m, n, k)),
@@ -114,7 +114,7 @@ pub fn input_gradient(g: &Tensor, weight: &Weight, sum: Option<Tensor>) -> Resul
             Ok(sum)
         }
         None => {
-            let mut dx = vec![0f32; m * k];
+            let mut dx = zeros(m * k);
             product(&mut dx, false)?;
             tensor(dx, &with_width(&g, k))
         }
@@ -125,7 +125,7 @@ pub fn weight_gradient(g: &Tensor, x: &Tensor) -> Result<Tensor> {
     let (g, x) = (g.contiguous()?, x.contiguous()?);
     let (n, k) = (g.dims()[g.rank() - 1], x.dims()[x.rank() - 1]);
     let m = g.elem_count() / n;
-    let mut dw = vec![0f32; n * k];
+    let mut dw = zeros(n * k);
     let values = floats(&g)?;
     let left = Left { data: &values, row: 1, column: n };
     kernels::gemm((n, k, m), left, (Matrix::F32(&floats(&x)?), k, false), (&mut dw, k), false);
@@ -144,7 +144,7 @@ pub fn add(a: Tensor, b: &Tensor) -> Result<Tensor> {
 
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
     let x = x.contiguous()?;
-    let mut y = vec![0f32; x.elem_count()];
+    let mut y = zeros(x.elem_count());
     kernels::rms_norm(&floats(&x)?, &floats(weight)?, eps as f32, &mut y);
     tensor(y, x.dims())
 }
@@ -157,8 +157,8 @@ pub fn rms_norm_backward(
     with_weight: bool,
 ) -> Result<(Tensor, Option<Tensor>)> {
     let (g, x) = (g.contiguous()?, x.contiguous()?);
-    let mut dx = vec![0f32; x.elem_count()];
-    let mut dw = with_weight.then(|| vec![0f32; weight.elem_count()]);
+    let mut dx = zeros(x.elem_count());
+    let mut dw = with_weight.then(|| zeros(weight.elem_count()));
     kernels::rms_norm_backward(&floats(&g)?, &floats(&x)?, &floats(weight)?, eps as f32, &mut dx, dw.as_deref_mut());
     Ok((tensor(dx, x.dims())?, dw.map(|dw| tensor(dw, weight.dims())).transpose()?))
 }
@@ -175,7 +175,7 @@ fn rotary<R>(x: &Tensor, heads: &Heads, f: impl FnOnce(kernels::Rotary) -> R) ->
 
 pub fn norm_and_rotate(x: &Tensor, heads: &Heads) -> Result<Tensor> {
     let x = x.contiguous()?;
-    let mut y = vec![0f32; x.elem_count()];
+    let mut y = zeros(x.elem_count());
     let values = floats(&x)?;
     rotary(&x, heads, |r| r.forward(&values, &mut y))?;
     tensor(y, x.dims())
@@ -189,8 +189,8 @@ pub fn norm_and_rotate_backward(
 ) -> Result<(Tensor, Option<(Tensor, Tensor)>)> {
     let (g, x) = (g.contiguous()?, x.contiguous()?);
     let (_, _, n, d) = x.dims4()?;
-    let mut dx = vec![0f32; x.elem_count()];
-    let mut sums = with_weight.then(|| (vec![0f32; n * d], vec![0f32; n * d]));
+    let mut dx = zeros(x.elem_count());
+    let mut sums = with_weight.then(|| (zeros(n * d), zeros(n * d)));
     let (gs, xs) = (floats(&g)?, floats(&x)?);
     rotary(&x, heads, |r| {
         r.backward(&gs, &xs, &mut dx, sums.as_mut().map(|(w, b)| (w.as_mut_slice(), b.as_mut_slice())))
@@ -217,8 +217,8 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, rows: &Rows, keep: bool) ->
     let q = q.contiguous()?;
     let (batch, tokens, heads, d) = q.dims4()?;
     let sizes = attention_of(&q, k, v, rows)?;
-    let mut o = vec![0f32; q.elem_count()];
-    let mut normalisers = if keep { vec![0f32; batch * heads * tokens] } else { vec![] };
+    let mut o = zeros(q.elem_count());
+    let mut normalisers = if keep { zeros(batch * heads * tokens) } else { vec![] };
     let (qs, ks, vs) = (floats(&q)?, floats(k)?, floats(v)?);
     match rows.one_by_one {
         true => sizes.rows(&qs, &ks, &vs, &mut o),
@@ -238,8 +238,8 @@ pub fn attention_backward(
     let (g, q, o) = (g.contiguous()?, q.contiguous()?, o.contiguous()?);
     let sizes = attention_of(&q, k, v, rows)?;
     let (gs, qs, ks, vs) = (floats(&g)?, floats(&q)?, floats(k)?, floats(v)?);
-    let mut dq = vec![0f32; q.elem_count()];
-    let (mut dk, mut dv) = (vec![0f32; ks.len()], vec![0f32; vs.len()]);
+    let mut dq = zeros(q.elem_count());
+    let (mut dk, mut dv) = (zeros(ks.len()), zeros(vs.len()));
     sizes.backward(&gs, (&qs, &ks, &vs), &floats(&o)?, &floats(normalisers)?, &mut dq, &mut dk, &mut dv);
     // Keys came as a view of [B, T, kv, d]; their gradients lie the same.
     let (b, kv, t, d) = k.dims4()?;
@@ -250,7 +250,7 @@ pub fn attention_backward(
 }
 
 pub fn silu_mul(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-    let mut y = vec![0f32; gate.elem_count()];
+    let mut y = zeros(gate.elem_count());
     kernels::silu_mul(&floats(gate)?, &floats(up)?, &mut y);
     tensor(y, gate.dims())
 }
@@ -269,7 +269,7 @@ pub fn silu_mul_backward(g: &Tensor, gate: Tensor, up: Tensor) -> Result<(Tensor
 
 pub fn cross_entropy(logits: &Tensor, targets: &[u32], weights: &[f32], z_loss: f32) -> Result<(Vec<f32>, Vec<f32>)> {
     let (rows, n) = logits.dims2()?;
-    let (mut nats, mut norms) = (vec![0f32; rows], vec![0f32; rows]);
+    let (mut nats, mut norms) = (zeros(rows), zeros(rows));
     change_floats(logits, |logits| {
         kernels::cross_entropy(logits, n, targets, weights, z_loss, &mut nats, &mut norms);
         Ok(())
