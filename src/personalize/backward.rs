@@ -7,6 +7,7 @@
 use super::memory::kept_bytes;
 use super::options::Recompute;
 use crate::device;
+use crate::kernels::together;
 use crate::model::lumina::layer::{Gradients, Kept, Wanted};
 use crate::model::lumina::transformer::{Context, Transformer};
 use crate::model::ops;
@@ -85,7 +86,7 @@ pub fn backward(
     let (mut total, mut gradients) = (0.0, Vec::new());
     for (hidden, group) in states.into_iter().zip(groups) {
         plan.stop.check()?;
-        let (loss, gradient) = head(transformer, hidden, group, plan.z_loss)?;
+        let (loss, gradient) = together(|| head(transformer, hidden, group, plan.z_loss))?;
         total += loss;
         gradients.push(gradient);
     }
@@ -133,7 +134,7 @@ fn each<T: Send, R: Send>(
     let small = groups.iter().all(|(_, g)| g.x.elem_count() <= SMALL && g.x.device().is_cpu());
     match small && groups.len() > 1 {
         true => groups.into_par_iter().map(f).collect::<Vec<_>>().into_iter().collect(),
-        false => groups.into_iter().map(f).collect(),
+        false => together(|| groups.into_iter().map(f).collect()),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::config::Config;
 use super::layer::Layer;
+use crate::kernels::together;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::ops;
 use crate::model::quantised::Quantised;
@@ -236,16 +237,18 @@ impl Transformer {
 
     /// Hidden states behind the final norm, [B, T, hidden], of input embeddings [B, T, hidden].
     pub fn forward(&self, x: &Tensor, context: &Context, mut cache: Option<&mut Cache>) -> Result<Tensor> {
-        let mut x = x.clone();
-        for (index, layer) in self.layers.iter().enumerate() {
-            context.stop.check()?;
-            let cache = cache.as_deref_mut().map(|c| (&mut c.layers[index], c.filled.as_slice()));
-            x = layer.forward(&x, index, &self.config, context, cache)?;
-        }
-        if let Some(cache) = cache {
-            cache.filled.iter_mut().for_each(|filled| *filled += x.dims()[1]);
-        }
-        ops::rms_norm(&x, &self.norm, self.config.rms_norm_eps)
+        together(|| {
+            let mut x = x.clone();
+            for (index, layer) in self.layers.iter().enumerate() {
+                context.stop.check()?;
+                let cache = cache.as_deref_mut().map(|c| (&mut c.layers[index], c.filled.as_slice()));
+                x = layer.forward(&x, index, &self.config, context, cache)?;
+            }
+            if let Some(cache) = cache {
+                cache.filled.iter_mut().for_each(|filled| *filled += x.dims()[1]);
+            }
+            ops::rms_norm(&x, &self.norm, self.config.rms_norm_eps)
+        })
     }
 
     /// The head's rows for these tokens, [tokens, hidden]; shared with the head where the ids run on.
