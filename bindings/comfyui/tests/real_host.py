@@ -103,6 +103,8 @@ class HostTest(unittest.TestCase):
     def test_02_first_picture_runs_shows_progress_and_is_cached(self) -> None:
         graph = self.workflow("1_first_picture", quick=not ARGUMENTS.full)
         (sample,), (preview,) = nodes(graph, "SitterSample"), nodes(graph, "PreviewImage")
+        # Enough to do that it can be watched.
+        graph[sample]["inputs"]["count"] = 32
         result = self.succeeded(graph)
         drawn = self.images(result, preview, "first_picture")
         self.assertEqual([one.shape for one in drawn], [(96, 96, 3)] * graph[sample]["inputs"]["count"])

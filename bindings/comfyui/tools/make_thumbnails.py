@@ -12,8 +12,7 @@ from PIL import Image
 
 PACK = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SIDE = 480
-# Of each workflow the pictures that real_host.py keeps of it; of two subjects, which the small model cannot draw in one picture,
-# what they are taught from.
+# Of each workflow the pictures that real_host.py keeps of it; of two subjects what they are taught from.
 SHOWN = {
     "1_first_picture": ["first_picture", "first_picture1", "first_picture2", "first_picture3"],
     "2_teach_a_subject": ["teach"],

@@ -159,17 +159,17 @@ def teach_a_subject() -> None:
 
 def two_subjects() -> None:
     g = Graph()
-    g.note(20, 20, 240, "Two subjects, each learned under a word of its own, **[V]** and **[W]**. The first two rows have their own "
-           "subject connected, the last one both.\n\nWhat two subjects change about the model's layers adds up. The small model "
-           "cannot bear that, and was trained on pictures of one thing each: the last row shows how it fails. Subjects taught with "
-           "*textual_inversion* change no layers.")
+    g.note(20, 20, 260, "Two subjects, each learned under a word of its own, **[V]** and **[W]**. *textual_inversion* learns the words and "
+           "nothing else, so they do not disturb each other. The first two rows have their own subject connected, the last one both.\n\n"
+           "The small model was trained on pictures of one thing each: where both words stand it draws one creature with something of "
+           "both. Methods that change the model's layers come closer to one subject, but the changes of two add up.")
     model = g.add("SitterLoadModel", 20, 300, 150)
     one = g.add("SitterExamplePictures", 20, 510, 260, example="fox")
     two = g.add("SitterExamplePictures", 20, 830, 260, example="robot")
     fox = g.add("SitterTrainSubject", 400, 20, 600, title="Train [V]", model=model, images=one, class_word=one[1], identifier="[V]",
-                method="lora")
+                method="textual_inversion")
     robot = g.add("SitterTrainSubject", 400, 680, 600, title="Train [W]", model=model, images=two, class_word=two[1], identifier="[W]",
-                  method="lora")
+                  method="textual_inversion")
     rows, prompts = {}, {
         "a photo of a [V] fox in the snow": {"subject": fox},
         "a photo of a [W] robot in the snow": {"subject": robot},
