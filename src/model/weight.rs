@@ -146,11 +146,22 @@ enum Data {
 
 impl Blocks {
     fn quantise(matrix: &Tensor, dtype: GgmlDType) -> Result<Self> {
+        /// Rows that one thread converts at a time.
+        const ROWS: usize = 64;
         let (rows, width) = matrix.dims2()?;
-        let made = QTensor::quantize(&matrix.to_dtype(DType::F32)?, dtype)?;
+        let some = |start: usize, count: usize| -> Result<QTensor> {
+            // Numbers of their own: `quantize` reads all of a tensor's storage.
+            let some = matrix.narrow(0, start, count)?.to_dtype(DType::F32)?.copy()?;
+            Ok(QTensor::quantize(&some, dtype)?)
+        };
         let data = match matrix.device().is_cpu() {
-            true => Data::Host(made.data()?.into_owned().into()),
-            false => Data::Device(Arc::new(made)),
+            true => {
+                let starts: Vec<usize> = (0..rows).step_by(ROWS).collect();
+                let piece = |start| Ok(some(start, ROWS.min(rows - start))?.data()?.into_owned());
+                let pieces = starts.into_par_iter().map(piece).collect::<Result<Vec<_>>>()?;
+                Data::Host(pieces.concat().into())
+            }
+            false => Data::Device(Arc::new(some(0, rows)?)),
         };
         Ok(Blocks { dtype, dims: [rows, width], data })
     }
