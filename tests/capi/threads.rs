@@ -25,7 +25,8 @@ fn everything_may_be_freed_from_another_thread_while_a_job_runs() {
         let subject = studio.train(null_mut()).unwrap();
         let began = AtomicBool::new(false);
         let run = Run::new(|_| {
-            began.store(true, Ordering::Relaxed);
+            // What the call read of the handles comes before they are freed.
+            began.store(true, Ordering::Release);
             SITTER_CONTINUE
         });
         std::thread::scope(|scope| {
@@ -34,7 +35,7 @@ fn everything_may_be_freed_from_another_thread_while_a_job_runs() {
                 Verb::Score => studio.score_all("a [V] fox", &[&subject], &[&studio.tokens], run.at()).map(drop),
                 verb => studio.perform(verb, run.at()),
             });
-            while !began.load(Ordering::Relaxed) {
+            while !began.load(Ordering::Acquire) {
                 std::thread::yield_now();
             }
             // SAFETY: living handles, each freed as often as it has references.
