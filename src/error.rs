@@ -125,6 +125,19 @@ impl From<candle_core::Error> for Error {
     }
 }
 
+/// The value of an option by its name, or an error that lists the names there are.
+pub(crate) fn by_name<T: Copy, const N: usize>(
+    option: &str,
+    name: &str,
+    all: [T; N],
+    name_of: fn(T) -> &'static str,
+) -> Result<T> {
+    all.into_iter().find(|&value| name_of(value) == name).ok_or_else(|| {
+        let known = all.map(name_of).join(", ");
+        Error::invalid(option, format!("\"{name}\" is not one of {known}"))
+    })
+}
+
 /// candle wraps errors in the place they come from, which is for its developers.
 pub(crate) fn without_backtrace(mut error: candle_core::Error) -> candle_core::Error {
     while let candle_core::Error::WithBacktrace { inner, .. } = error {

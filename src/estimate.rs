@@ -250,10 +250,11 @@ impl<'a> Sizes<'a> {
         };
         let slots = self.tokens(u128::from(options.width), u128::from(options.height)) - 2 + places - 1;
         let row = 2 * self.depth() * self.kv() * slots * self.size;
-        // The cache of the prompts is there until that of the pictures is made of it; then codes are drawn.
-        let reading = (rows + read) * row + read * self.layer(PROMPT);
+        // The prompts are read into a cache of their own; that of the pictures begins with copies of it.
+        let prefix = read * 2 * self.depth() * self.kv() * (PROMPT + 3) * self.size;
+        let reading = prefix + read * self.layer(PROMPT);
         let head = self.codes * F32 * (places * (3 * rows + pictures) + pictures * noise);
-        reading.max(rows * row + head + self.layer(rows * places))
+        reading.max(rows * row + head + prefix.max(self.layer(rows * places)))
     }
 
     /// What a layer's backward pass holds for so many tokens, but for the layer's input.

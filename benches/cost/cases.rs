@@ -130,7 +130,7 @@ impl Case {
 }
 
 /// The largest resident set of this process so far.
-fn peak_mib() -> Option<f64> {
+pub fn peak_mib() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     Some(line.split_whitespace().next()?.parse::<f64>().ok()? / 1024.0)
@@ -155,7 +155,7 @@ fn grid(model: &Model, side: u32) -> Result<sitter::model::tokens::Tokens> {
     sitter::model::tokens::Tokens::new(side, side, (0..side * side).map(|i| i * 7919 % codes).collect())
 }
 
-fn pictures(count: u32) -> Result<Dataset> {
+pub fn pictures(count: u32) -> Result<Dataset> {
     let picture = |n: u32| Picture::new(256, 256, (0..256 * 256 * 3).map(|i| (i * (n + 3) / 7) as u8).collect());
     Dataset::new((0..count).map(picture).collect::<Result<_>>()?)
 }

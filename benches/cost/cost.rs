@@ -4,11 +4,17 @@
 //! so that its peak memory is its own; on systems without /proc that column is empty. MODEL is a folder as
 //! `random_model small` writes it (any model with size tokens up to 64 codes will do): what is measured is growth, and
 //! numbers do not depend on the weights' values.
+//!
+//! `-- MODEL --memory [--dtype NAME]` prints instead what the estimate promises beside what each work really holds, for
+//! docs/memory.md.
 
 mod cases;
+mod promise;
 
 use cases::{Case, Cost};
 use lexopt::prelude::*;
+use promise::{Promise, Work};
+use serde::de::DeserializeOwned;
 use sitter::{Error, Result};
 use std::process::{Command, ExitCode};
 
@@ -27,8 +33,11 @@ fn main() -> ExitCode {
 struct Arguments {
     model: Option<String>,
     tables: Option<String>,
+    memory: bool,
+    dtype: Option<String>,
     /// Used by the program itself: measure a line.
     case: Option<(String, u32)>,
+    work: Option<usize>,
 }
 
 impl Arguments {
@@ -38,6 +47,9 @@ impl Arguments {
             match argument {
                 Value(value) => found.model = Some(value.string()?),
                 Long("tables") => found.tables = Some(parser.value()?.string()?),
+                Long("memory") => found.memory = true,
+                Long("dtype") => found.dtype = Some(parser.value()?.string()?),
+                Long("work") => found.work = Some(parser.value()?.parse()?),
                 Long("case") => found.case = Some((parser.value()?.string()?, parser.value()?.parse()?)),
                 other => return Err(other.unexpected()),
             }
@@ -58,6 +70,16 @@ fn start() -> Result<()> {
         println!("{}", serde_json::json!(case.measure(&model, n)?));
         return Ok(());
     }
+    let dtype = arguments.dtype.as_deref().unwrap_or("auto");
+    if let Some(number) = arguments.work {
+        let all = Work::all();
+        let work = all.get(number).ok_or_else(|| Error::invalid("--work", format!("{number} of {}", all.len())))?;
+        println!("{}", serde_json::json!(work.measure(&model, dtype)?));
+        return Ok(());
+    }
+    if arguments.memory {
+        return promises(&model, dtype);
+    }
     print!("{}", include_str!("intro.md"));
     let is_wanted = |name: &str| arguments.tables.as_ref().is_none_or(|w| w.split(',').any(|w| w == name));
     for case in Case::ALL.iter().filter(|c| is_wanted(c.name)) {
@@ -72,22 +94,30 @@ fn table(case: &Case, model: &str) -> Result<()> {
         case.title, case.varied, case.measured
     );
     for &n in case.sizes {
-        let Cost { opened, seconds, peak_mib } = line(case, model, n)?;
+        let Cost { opened, seconds, peak_mib } = line(&[model, "--case", case.name, &n.to_string()])?;
         let peak = peak_mib.map_or(String::new(), |p| format!("{p:.0}"));
         println!("| {n} | {seconds:.3} | {opened:.2} | {peak} |");
     }
     Ok(())
 }
 
+/// What is promised and what is taken, of every work.
+fn promises(model: &str, dtype: &str) -> Result<()> {
+    println!("| work | estimate, MiB | peak resident, MiB | peak / estimate |\n|---|---|---|---|");
+    for (number, work) in Work::all().iter().enumerate() {
+        let Promise { estimate, peak } = line(&[model, "--dtype", dtype, "--work", &number.to_string()])?;
+        let (peak, ratio) = peak.map_or_else(Default::default, |p| (format!("{p:.0}"), format!("{:.2}", p / estimate)));
+        println!("| {} | {estimate:.0} | {peak} | {ratio} |", work.title());
+    }
+    Ok(())
+}
+
 /// One line, measured by a process of its own.
-fn line(case: &Case, model: &str, n: u32) -> Result<Cost> {
+fn line<T: DeserializeOwned>(arguments: &[&str]) -> Result<T> {
     let program = std::env::current_exe().map_err(|e| Error::io("this program", e))?;
-    let found = Command::new(&program)
-        .args([model, "--case", case.name, &n.to_string()])
-        .output()
-        .map_err(|e| Error::io(&program, e))?;
+    let found = Command::new(&program).args(arguments).output().map_err(|e| Error::io(&program, e))?;
     let text = String::from_utf8_lossy(&found.stdout);
     serde_json::from_str(&text).map_err(|_| Error::Internal {
-        message: format!("{} {n}: {}", case.name, String::from_utf8_lossy(&found.stderr)),
+        message: format!("{}: {}", arguments.join(" "), String::from_utf8_lossy(&found.stderr)),
     })
 }

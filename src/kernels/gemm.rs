@@ -202,13 +202,13 @@ unsafe fn pack_straight<L: Lanes, B: Source>(b: B, job: Job, panel: *mut f32, ve
         let at = (job.from + p) * job.pitch + job.first;
         let to = panel.add(p * width);
         if width == 32 {
-            let [x, y] = b.read::<L>(&b.scales::<L>(at), at, job.columns);
+            let [x, y] = b.read_at::<L>(at, job.columns);
             x.store(to);
             y.store(to.add(16));
         } else if skip == 0 {
-            b.read::<L>(&b.scales::<L>(at), at, job.columns.min(16))[0].store(to);
+            b.read_at::<L>(at, job.columns.min(16))[0].store(to);
         } else {
-            b.read::<L>(&b.scales::<L>(at - 16), at - 16, 16 + job.columns.min(16))[1].store(to);
+            b.read_at::<L>(at - 16, 16 + job.columns.min(16))[1].store(to);
         }
     }
 }
@@ -227,7 +227,7 @@ unsafe fn pack_turned<L: Lanes, B: Source>(b: B, job: Job, panel: *mut f32, vect
                 let column = 16 * v + i;
                 if column < job.columns {
                     let at = (job.first + column) * job.pitch + job.from + p;
-                    let [x, y] = b.read::<L>(&b.scales::<L>(at), at, steps);
+                    let [x, y] = b.read_at::<L>(at, steps);
                     low[i] = x;
                     high[i] = y;
                 }

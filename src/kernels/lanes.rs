@@ -21,8 +21,8 @@ pub trait Lanes: Copy {
     unsafe fn load_bf16(from: *const u16) -> Self;
     /// Sixteen whole numbers -128 to 127.
     unsafe fn load_i8(from: *const i8) -> Self;
-    /// The lower or upper halves of sixteen bytes, 0 to 15.
-    unsafe fn load_nibbles(from: *const u8, upper: bool) -> Self;
+    /// The lower or upper halves of sixteen bytes, 0 to 15, each times `scale` and plus `minimum`.
+    unsafe fn load_nibbles(from: *const u8, upper: bool, scale: f32, minimum: f32) -> Self;
     /// `self * by + plus`
     unsafe fn fma(self, by: Self, plus: Self) -> Self;
     unsafe fn add(self, other: Self) -> Self;
@@ -60,6 +60,17 @@ pub trait Lanes: Copy {
         let mut whole = [0f32; 16];
         std::ptr::copy_nonoverlapping(from, whole.as_mut_ptr(), n);
         Self::load(whole.as_ptr())
+    }
+
+    /// The first `n` of sixteen bf16, the other lanes 0.
+    #[inline(always)]
+    unsafe fn load_bf16_part(from: *const u16, n: usize) -> Self {
+        if n >= 16 {
+            return Self::load_bf16(from);
+        }
+        let mut whole = [0u16; 16];
+        std::ptr::copy_nonoverlapping(from, whole.as_mut_ptr(), n);
+        Self::load_bf16(whole.as_ptr())
     }
 
     #[inline(always)]
@@ -137,9 +148,9 @@ impl Lanes for Portable {
         Portable(from.cast::<[i8; 16]>().read_unaligned().map(f32::from))
     }
     #[inline(always)]
-    unsafe fn load_nibbles(from: *const u8, upper: bool) -> Self {
+    unsafe fn load_nibbles(from: *const u8, upper: bool, scale: f32, minimum: f32) -> Self {
         let shift = if upper { 4 } else { 0 };
-        Portable(from.cast::<[u8; 16]>().read_unaligned().map(|b| f32::from((b >> shift) & 15)))
+        Portable(from.cast::<[u8; 16]>().read_unaligned().map(|b| f32::from((b >> shift) & 15) * scale + minimum))
     }
     #[inline(always)]
     unsafe fn fma(self, by: Self, plus: Self) -> Self {
@@ -248,15 +259,24 @@ mod x86 {
             Avx512(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide)))
         }
         #[inline(always)]
+        unsafe fn load_bf16_part(from: *const u16, n: usize) -> Self {
+            // Not by way of a copy: a call would move the sums of a loop around it out of their registers.
+            let mask = if n >= 16 { 0xffff } else { (1u32 << n) - 1 };
+            let wide = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(_mm512_maskz_loadu_epi16(mask, from.cast())));
+            Avx512(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide)))
+        }
+        #[inline(always)]
         unsafe fn load_i8(from: *const i8) -> Self {
             Avx512(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()))))
         }
         #[inline(always)]
-        unsafe fn load_nibbles(from: *const u8, upper: bool) -> Self {
-            let bytes = _mm_loadu_si128(from.cast());
-            let bytes = if upper { _mm_srli_epi16::<4>(bytes) } else { bytes };
-            let low = _mm_and_si128(bytes, _mm_set1_epi8(15));
-            Avx512(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(low)))
+        unsafe fn load_nibbles(from: *const u8, upper: bool, scale: f32, minimum: f32) -> Self {
+            // There are sixteen values they can have: a register's worth, from which lanes are picked by their lower four bits.
+            let all = _mm512_set_ps(15., 14., 13., 12., 11., 10., 9., 8., 7., 6., 5., 4., 3., 2., 1., 0.);
+            let values = _mm512_fmadd_ps(all, _mm512_set1_ps(scale), _mm512_set1_ps(minimum));
+            let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast()));
+            let shift = _mm512_set1_epi32(if upper { 4 } else { 0 });
+            Avx512(_mm512_permutexvar_ps(_mm512_srlv_epi32(bytes, shift), values))
         }
         #[inline(always)]
         unsafe fn load_part(from: *const f32, n: usize) -> Self {
@@ -408,13 +428,13 @@ mod x86 {
             Avx2(half(from), half(from.add(8)))
         }
         #[inline(always)]
-        unsafe fn load_nibbles(from: *const u8, upper: bool) -> Self {
+        unsafe fn load_nibbles(from: *const u8, upper: bool, scale: f32, minimum: f32) -> Self {
             let half = |from: *const u8| {
                 let bytes = _mm_loadl_epi64(from.cast());
                 let bytes = if upper { _mm_srli_epi16::<4>(bytes) } else { bytes };
                 _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_and_si128(bytes, _mm_set1_epi8(15))))
             };
-            Avx2(half(from), half(from.add(8)))
+            Avx2(half(from), half(from.add(8))).fma(Self::splat(scale), Self::splat(minimum))
         }
         #[inline(always)]
         unsafe fn fma(self, by: Self, plus: Self) -> Self {

@@ -40,19 +40,28 @@ impl Matrix<'_> {
     }
 }
 
-/// How the numbers of a matrix are read into lanes, 32 at a time.
+/// How the numbers of a matrix are read into lanes: 32 at a time, of blocks of up to 256.
 ///
 /// # Safety
-/// `at` + `n` must lie within the matrix; for the quantised ones, `at` is a multiple of 32 and `n` is 32.
+/// What is read must lie within the matrix. Blocks begin at multiples of `GROUP`, and of quantised ones whole 32s are read.
 pub(super) trait Source: Copy + Send + Sync {
-    /// What the numbers of a block have in common, in the form in which `read` wants it.
-    type Scales: Copy;
-    /// Of the block of 256 in which `at` lies.
-    unsafe fn scales<L: Lanes>(self, at: usize) -> Self::Scales;
-    /// Numbers `at` to `at + n`, n up to 32; those behind are 0.
-    unsafe fn read<L: Lanes>(self, scales: &Self::Scales, at: usize, n: usize) -> [L; 2];
-    /// Tells the processor that these will be wanted; they need not be there.
-    unsafe fn prefetch<L: Lanes>(self, at: usize);
+    /// Numbers that are packed together; 1 if they are not.
+    const GROUP: usize;
+    /// Bytes of 32 numbers.
+    const BYTES: usize;
+    /// Where a block lies, and what its numbers have in common.
+    type Block: Copy;
+    /// Where number `at` lies, or its block. It need not be there.
+    fn address(self, at: usize) -> *const u8;
+    /// The block that begins with number `at`.
+    unsafe fn block<L: Lanes>(self, at: usize) -> Self::Block;
+    /// Numbers `from` to `from + n` of a block, n up to 32; those behind are 0. `from` is a multiple of 32.
+    unsafe fn read<L: Lanes>(block: &Self::Block, from: usize, n: usize) -> [L; 2];
+    /// The same by their place in the matrix.
+    #[inline(always)]
+    unsafe fn read_at<L: Lanes>(self, at: usize, n: usize) -> [L; 2] {
+        Self::read(&self.block::<L>(at - at % Self::GROUP), at % Self::GROUP, n)
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -76,17 +85,21 @@ unsafe impl Send for Q4K {}
 unsafe impl Sync for Q4K {}
 
 impl Source for F32 {
-    type Scales = ();
+    const GROUP: usize = 1;
+    const BYTES: usize = 128;
+    type Block = *const f32;
 
     #[inline(always)]
-    unsafe fn scales<L: Lanes>(self, _: usize) {}
-    #[inline(always)]
-    unsafe fn prefetch<L: Lanes>(self, at: usize) {
-        L::prefetch(self.0.wrapping_add(at))
+    fn address(self, at: usize) -> *const u8 {
+        self.0.wrapping_add(at).cast()
     }
     #[inline(always)]
-    unsafe fn read<L: Lanes>(self, _: &(), at: usize, n: usize) -> [L; 2] {
-        let from = self.0.add(at);
+    unsafe fn block<L: Lanes>(self, at: usize) -> *const f32 {
+        self.0.add(at)
+    }
+    #[inline(always)]
+    unsafe fn read<L: Lanes>(block: &*const f32, from: usize, n: usize) -> [L; 2] {
+        let from = block.add(from);
         match n {
             32.. => [L::load(from), L::load(from.add(16))],
             16.. => [L::load(from), L::load_part(from.add(16), n - 16)],
@@ -96,54 +109,70 @@ impl Source for F32 {
 }
 
 impl Source for Bf16 {
-    type Scales = ();
+    const GROUP: usize = 1;
+    const BYTES: usize = 64;
+    type Block = *const u16;
 
     #[inline(always)]
-    unsafe fn scales<L: Lanes>(self, _: usize) {}
-    #[inline(always)]
-    unsafe fn prefetch<L: Lanes>(self, at: usize) {
-        L::prefetch(self.0.wrapping_add(at).cast())
+    fn address(self, at: usize) -> *const u8 {
+        self.0.wrapping_add(at).cast()
     }
     #[inline(always)]
-    unsafe fn read<L: Lanes>(self, _: &(), at: usize, n: usize) -> [L; 2] {
-        let from = self.0.add(at);
-        if n >= 32 {
-            return [L::load_bf16(from), L::load_bf16(from.add(16))];
+    unsafe fn block<L: Lanes>(self, at: usize) -> *const u16 {
+        self.0.add(at)
+    }
+    #[inline(always)]
+    unsafe fn read<L: Lanes>(block: &*const u16, from: usize, n: usize) -> [L; 2] {
+        let from = block.add(from);
+        match n {
+            32.. => [L::load_bf16(from), L::load_bf16(from.add(16))],
+            16.. => [L::load_bf16(from), L::load_bf16_part(from.add(16), n - 16)],
+            _ => [L::load_bf16_part(from, n), L::zero()],
         }
-        let mut whole = [0u16; 32];
-        std::ptr::copy_nonoverlapping(from, whole.as_mut_ptr(), n);
-        [L::load_bf16(whole.as_ptr()), L::load_bf16(whole.as_ptr().add(16))]
     }
 }
 
 impl Source for Q8_0 {
-    type Scales = ();
+    const GROUP: usize = 32;
+    const BYTES: usize = Q8_0_BYTES;
+    type Block = *const u8;
 
     #[inline(always)]
-    unsafe fn scales<L: Lanes>(self, _: usize) {}
-    #[inline(always)]
-    unsafe fn prefetch<L: Lanes>(self, at: usize) {
-        L::prefetch(self.0.wrapping_add(at / 32 * Q8_0_BYTES).cast())
+    fn address(self, at: usize) -> *const u8 {
+        self.0.wrapping_add(at / 32 * Q8_0_BYTES)
     }
     #[inline(always)]
-    unsafe fn read<L: Lanes>(self, _: &(), at: usize, _: usize) -> [L; 2] {
-        let block = self.0.add(at / 32 * Q8_0_BYTES);
-        let scale = L::splat(L::half(block.cast::<u16>().read_unaligned()));
-        let numbers = block.add(2).cast::<i8>();
+    unsafe fn block<L: Lanes>(self, at: usize) -> *const u8 {
+        self.0.add(at / 32 * Q8_0_BYTES)
+    }
+    #[inline(always)]
+    unsafe fn read<L: Lanes>(block: &*const u8, from: usize, _: usize) -> [L; 2] {
+        let group = block.add(from / 32 * Q8_0_BYTES);
+        let scale = L::splat(L::half(group.cast::<u16>().read_unaligned()));
+        let numbers = group.add(2).cast::<i8>();
         [L::load_i8(numbers).mul(scale), L::load_i8(numbers.add(16)).mul(scale)]
     }
 }
 
-/// Of a q4_k block: what the nibbles of each of its eight parts are multiplied with, and what is then added.
+/// A q4_k block: its nibbles; what those of each of its eight parts are multiplied with, and what is then added.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-pub(super) struct Q4KScales([f32; 16]);
+pub(super) struct Q4KBlock {
+    scales: [f32; 16],
+    nibbles: *const u8,
+}
 
 impl Source for Q4K {
-    type Scales = Q4KScales;
+    const GROUP: usize = 256;
+    const BYTES: usize = Q4K_BYTES / 8;
+    type Block = Q4KBlock;
 
     #[inline(always)]
-    unsafe fn scales<L: Lanes>(self, at: usize) -> Q4KScales {
+    fn address(self, at: usize) -> *const u8 {
+        self.0.wrapping_add(at / 256 * Q4K_BYTES)
+    }
+    #[inline(always)]
+    unsafe fn block<L: Lanes>(self, at: usize) -> Q4KBlock {
         let block = self.0.add(at / 256 * Q4K_BYTES);
         // Six bits each of scale and minimum, four bytes at a time: the first four parts have theirs in one byte, the others in two.
         let [s, m, both] = block.add(4).cast::<[u32; 3]>().read_unaligned();
@@ -152,23 +181,15 @@ impl Source for Q4K {
         let halves = block.cast::<[u16; 2]>().read_unaligned();
         let mut factors = [L::half(halves[0]); 16];
         factors[8..].fill(-L::half(halves[1]));
-        let mut scales = Q4KScales([0.0; 16]);
-        L::load_i8(six.as_ptr().cast()).mul(L::load(factors.as_ptr())).store(scales.0.as_mut_ptr());
-        scales
+        let mut of = Q4KBlock { scales: [0.0; 16], nibbles: block.add(16) };
+        L::load_i8(six.as_ptr().cast()).mul(L::load(factors.as_ptr())).store(of.scales.as_mut_ptr());
+        of
     }
     #[inline(always)]
-    unsafe fn prefetch<L: Lanes>(self, at: usize) {
-        L::prefetch(self.0.wrapping_add(at / 256 * Q4K_BYTES + at % 256 / 2).cast())
-    }
-    #[inline(always)]
-    unsafe fn read<L: Lanes>(self, scales: &Q4KScales, at: usize, _: usize) -> [L; 2] {
-        let part = at % 256 / 32;
-        let (scale, minimum) = (L::splat(scales.0[part]), L::splat(scales.0[8 + part]));
-        let nibbles = self.0.add(at / 256 * Q4K_BYTES + 16 + part / 2 * 32);
-        let upper = part % 2 == 1;
-        [
-            L::load_nibbles(nibbles, upper).fma(scale, minimum),
-            L::load_nibbles(nibbles.add(16), upper).fma(scale, minimum),
-        ]
+    unsafe fn read<L: Lanes>(block: &Q4KBlock, from: usize, _: usize) -> [L; 2] {
+        let part = from / 32;
+        let (scale, minimum, upper) = (block.scales[part], block.scales[8 + part], part % 2 == 1);
+        let nibbles = block.nibbles.add(part / 2 * 32);
+        [L::load_nibbles(nibbles, upper, scale, minimum), L::load_nibbles(nibbles.add(16), upper, scale, minimum)]
     }
 }

@@ -151,7 +151,7 @@ impl Blocks {
         let (rows, width) = matrix.dims2()?;
         let some = |start: usize, count: usize| -> Result<QTensor> {
             // Numbers of their own: `quantize` reads all of a tensor's storage.
-            let some = matrix.narrow(0, start, count)?.to_dtype(DType::F32)?.copy()?;
+            let some = matrix.narrow(0, start, count)?.to_dtype(DType::F32)?.force_contiguous()?;
             Ok(QTensor::quantize(&some, dtype)?)
         };
         let data = match matrix.device().is_cpu() {

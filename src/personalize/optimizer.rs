@@ -4,6 +4,7 @@
 //! neither. Each tensor is updated by itself, as soon as its gradient is there.
 
 use super::eight_bit;
+use crate::error::by_name;
 use crate::model::ops::{change, Numbers};
 use crate::random::{philox, Purpose};
 use crate::{Error, Result};
@@ -44,10 +45,7 @@ impl StateFormat {
 
     /// By the name that [`StateFormat::name`] gives.
     pub fn parse(name: &str) -> Result<Self> {
-        StateFormat::ALL.into_iter().find(|f| f.name() == name).ok_or_else(|| {
-            let known = StateFormat::ALL.map(StateFormat::name).join(", ");
-            Error::invalid("optimizer_state", format!("\"{name}\" is not one of {known}"))
-        })
+        by_name("optimizer_state", name, Self::ALL, Self::name)
     }
 
     /// Bytes of both states of `n` numbers.

@@ -5,6 +5,7 @@
 
 use super::optimizer::StateFormat;
 use super::prompts;
+use crate::error::by_name;
 use crate::model::recommended::Recommended;
 use crate::model::Model;
 use crate::picture::crop_sizes;
@@ -42,10 +43,7 @@ impl Method {
 
     /// By the name that [`Method::name`] gives.
     pub fn parse(name: &str) -> Result<Self> {
-        Method::ALL.into_iter().find(|m| m.name() == name).ok_or_else(|| {
-            let known = Method::ALL.map(Method::name).join(", ");
-            Error::invalid("method", format!("\"{name}\" is not one of {known}"))
-        })
+        by_name("method", name, Self::ALL, Self::name)
     }
 }
 
@@ -83,10 +81,7 @@ impl Trainable {
 
     /// By the name that [`Trainable::name`] gives.
     pub fn parse(name: &str) -> Result<Self> {
-        Trainable::ALL.into_iter().find(|t| t.name() == name).ok_or_else(|| {
-            let known = Trainable::ALL.map(Trainable::name).join(", ");
-            Error::invalid("trainable", format!("\"{name}\" is not one of {known}"))
-        })
+        by_name("trainable", name, Self::ALL, Self::name)
     }
 
     /// Whether the weight `name` (without its layer's prefix) learns.
@@ -128,10 +123,7 @@ impl Recompute {
 
     /// By the name that [`Recompute::name`] gives.
     pub fn parse(name: &str) -> Result<Self> {
-        Recompute::ALL.into_iter().find(|r| r.name() == name).ok_or_else(|| {
-            let known = Recompute::ALL.map(Recompute::name).join(", ");
-            Error::invalid("recompute", format!("\"{name}\" is not one of {known}"))
-        })
+        by_name("recompute", name, Self::ALL, Self::name)
     }
 }
 

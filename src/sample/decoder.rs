@@ -66,7 +66,7 @@ impl<'v> Decoder<'v> {
         let spans: Vec<Vec<Span>> = begin.iter().map(|&b| slots.clone().map(|slot| span(slot, b)).collect()).collect();
         let positions: Vec<Vec<u32>> =
             begin.iter().map(|&b| slots.clone().map(|slot| slot.saturating_sub(b)).collect()).collect();
-        let mut cache = link.buffer(|_| transformer.new_cache(rows.len(), start + room))?;
+        let mut cache = link.buffer(|_| transformer.new_cache(rows.len(), start))?;
         let context = transformer.context(&positions, &spans, start, None)?.stopped_by(stop.clone());
         let rows: Vec<&[Piece]> = rows.iter().map(Vec::as_slice).collect();
         link.pass();
@@ -83,7 +83,7 @@ impl<'v> Decoder<'v> {
             view,
             pictures,
             start,
-            cache: link.buffer(|_| cache.select_rows(&source))?,
+            cache: link.buffer(|_| cache.select_rows(&source, start + room))?,
             places: link.buffer(|_| Places::new(transformer, &first, start + room, stop))?,
             head: transformer.head_rows(layout.code_tokens())?,
             tokens: link.upload(tokens, layout.code_tokens().len() + 1)?,

@@ -9,6 +9,7 @@ mod logits;
 mod noise;
 pub(crate) mod sequential;
 
+use crate::error::by_name;
 use crate::model::personalized::Personalized;
 use crate::model::recommended::Recommended;
 use crate::model::subject::Subject;
@@ -52,10 +53,7 @@ impl Decoding {
 
     /// By the name that [`Decoding::name`] gives.
     pub fn parse(name: &str) -> Result<Self> {
-        Decoding::ALL.into_iter().find(|d| d.name() == name).ok_or_else(|| {
-            let known = Decoding::ALL.map(Decoding::name).join(", ");
-            Error::invalid("decoding", format!("\"{name}\" is not one of {known}"))
-        })
+        by_name("decoding", name, Self::ALL, Self::name)
     }
 }
 

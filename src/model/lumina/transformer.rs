@@ -69,13 +69,18 @@ impl Cache {
         self.filled.iter_mut().zip(filled).for_each(|(now, &keep)| *now = keep.min(*now));
     }
 
-    /// A cache whose batch has these rows of this one, in this order.
-    pub fn select_rows(&self, rows: &[u32]) -> Result<Cache> {
+    /// A cache of so many slots whose batch has these rows of this one, in this order.
+    pub fn select_rows(&self, rows: &[u32], capacity: usize) -> Result<Cache> {
         let Some(device) = self.layers.first().map(|l| l.keys.device()) else {
             return Ok(Cache { layers: vec![], filled: vec![] });
         };
         let index = Tensor::new(rows, device)?;
-        let select = |t: &Tensor| t.index_select(&index, 0);
+        let select = |old: &Tensor| -> Result<Tensor> {
+            let (_, heads, _, dim) = old.dims4()?;
+            let new = Tensor::zeros((rows.len(), heads, capacity, dim), old.dtype(), device)?;
+            new.slice_set(&old.index_select(&index, 0)?, 2, 0)?;
+            Ok(new)
+        };
         let layers = self.layers.iter().map(|l| Ok(LayerCache { keys: select(&l.keys)?, values: select(&l.values)? }));
         let filled = rows.iter().map(|&row| self.filled[row as usize]).collect();
         Ok(Cache { layers: layers.collect::<Result<_>>()?, filled })

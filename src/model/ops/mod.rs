@@ -301,7 +301,7 @@ mod tests {
                 let weight = format.weight(whole.clone()).unwrap();
                 let dense = Weight::Dense(weight.to_f32().unwrap());
                 let narrow = |rows: usize| (random(&[rows, 512]), random(&[rows, 48]));
-                for (x, g) in [narrow(3), narrow(200)] {
+                for (x, g) in [narrow(3), narrow(11), narrow(200)] {
                     let name = format.name();
                     let (own, plain) = (linear(&x, &weight).unwrap(), linear(&x, &dense).unwrap());
                     assert_close(&own, &plain, name);
@@ -323,11 +323,17 @@ mod tests {
     fn a_few_rows_give_the_same_bits_whatever_rows_are_beside_them() {
         let _level = LEVEL.lock().unwrap_or_else(|e| e.into_inner());
         let bits = |t: Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        let x = random(&[9, 300]);
-        let weight = Weight::Dense(random(&[131, 300]));
-        let together = bits(linear(&x, &weight).unwrap());
-        let alone: Vec<f32> =
-            (0..9).flat_map(|i| bits(linear(&x.narrow(0, i, 1).unwrap(), &weight).unwrap())).collect();
-        assert!(together == alone);
+        for (format, inner) in Format::ALL.into_iter().flat_map(|f| [(f, 300), (f, 512)]) {
+            // Quantised rows are whole blocks.
+            if inner == 300 && matches!(format, Format::Q8_0 | Format::Q4K) {
+                continue;
+            }
+            let x = random(&[9, inner]);
+            let weight = format.weight(random(&[131, inner])).unwrap();
+            let together = bits(linear(&x, &weight).unwrap());
+            let alone: Vec<f32> =
+                (0..9).flat_map(|i| bits(linear(&x.narrow(0, i, 1).unwrap(), &weight).unwrap())).collect();
+            assert_eq!(together, alone, "{}", format.name());
+        }
     }
 }
