@@ -40,6 +40,11 @@ pub trait Lanes: Copy {
     unsafe fn largest(self) -> f32;
     /// A half-precision number.
     unsafe fn half(bits: u16) -> f32;
+    /// The same in all lanes.
+    #[inline(always)]
+    unsafe fn splat_half(bits: u16) -> Self {
+        Self::splat(Self::half(bits))
+    }
     /// Rows become columns.
     unsafe fn transpose(rows: &mut [Self; 16]);
     /// Tells the processor that an address, which need not be valid, will be wanted.
@@ -337,6 +342,10 @@ mod x86 {
         #[inline(always)]
         unsafe fn half(bits: u16) -> f32 {
             _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits))))
+        }
+        #[inline(always)]
+        unsafe fn splat_half(bits: u16) -> Self {
+            Avx512(_mm512_cvtph_ps(_mm256_set1_epi16(bits as i16)))
         }
         #[inline(always)]
         unsafe fn transpose(rows: &mut [Self; 16]) {

@@ -148,7 +148,7 @@ impl Source for Q8_0 {
     #[inline(always)]
     unsafe fn read<L: Lanes>(block: &*const u8, from: usize, _: usize) -> [L; 2] {
         let group = block.add(from / 32 * Q8_0_BYTES);
-        let scale = L::splat(L::half(group.cast::<u16>().read_unaligned()));
+        let scale = L::splat_half(group.cast::<u16>().read_unaligned());
         let numbers = group.add(2).cast::<i8>();
         [L::load_i8(numbers).mul(scale), L::load_i8(numbers.add(16)).mul(scale)]
     }

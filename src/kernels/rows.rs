@@ -40,102 +40,75 @@ vectorised! { unsafe fn chunk_bf16(x: F32, w: Bf16, y: Out, sizes: Sizes, begin:
 vectorised! { unsafe fn chunk_q8_0(x: F32, w: Q8_0, y: Out, sizes: Sizes, begin: usize, end: usize) = chunk<Q8_0> }
 vectorised! { unsafe fn chunk_q4k(x: F32, w: Q4K, y: Out, sizes: Sizes, begin: usize, end: usize) = chunk<Q4K> }
 
+/// Up to so many rows look at each weight once, where it lies; of more, a part of the weights is unpacked for all of them.
+const FEW: usize = 4;
+/// Steps of k that are taken at a time: a block of quantised numbers.
+const DEPTH: usize = 256;
+/// Columns whose unpacked weights of so many steps fit the first-level cache.
+const STRIP: usize = 16;
+
 /// Columns `begin..end` of the result.
 #[inline(always)]
 unsafe fn chunk<L: Lanes, W: Source>(x: F32, w: W, y: Out, sizes: Sizes, begin: usize, end: usize) {
-    let (m, _, k) = sizes;
-    // What several tiles of rows look at is unpacked once, and read from the cache.
-    let keeps = W::GROUP > 1 && m > 4;
-    let mut plain = vec![0f32; if keeps { 4 * k } else { 0 }];
+    match sizes.0 > FEW {
+        true => strips::<L, W>(x, w, y, sizes, begin, end),
+        false => straight::<L, W>(x, w, y, sizes, begin, end),
+    }
+}
+
+#[inline(always)]
+unsafe fn straight<L: Lanes, W: Source>(x: F32, w: W, y: Out, (m, n, k): Sizes, begin: usize, end: usize) {
     for j in (begin..end).step_by(4) {
-        let count = (end - j).min(4);
-        if keeps {
-            unpack::<L, W>(w, j * k, &mut plain[..count * k]);
-            columns::<L, F32>(x, F32(plain.as_ptr()), 0, y, j, count, sizes);
-        } else {
-            columns::<L, W>(x, w, j, y, j, count, sizes);
-        }
-    }
-}
-
-/// Numbers of w from `at` on.
-#[inline(always)]
-unsafe fn unpack<L: Lanes, W: Source>(w: W, at: usize, plain: &mut [f32]) {
-    for (number, to) in plain.chunks_mut(256).enumerate() {
-        let block = w.block::<L>(at + number * 256);
-        for (part, to) in to.chunks_exact_mut(32).enumerate() {
-            let [a, b]: [L; 2] = W::read(&block, part * 32, 32);
-            a.store(to.as_mut_ptr());
-            b.store(to.as_mut_ptr().add(16));
-        }
-    }
-}
-
-/// Up to four columns of the result from `j` on, which belong to the rows of w from `from` on.
-#[inline(always)]
-unsafe fn columns<L: Lanes, W: Source>(x: F32, w: W, from: usize, y: Out, j: usize, count: usize, sizes: Sizes) {
-    let (m, n, k) = sizes;
-    let mut i = 0;
-    while i < m {
-        // Of the rows of w that come next, but once, and not behind what was unpacked.
-        let ahead = if i == 0 && from == j { 4 * k } else { 0 };
-        let rows = match m - i {
-            4.. => 4,
-            2.. if count == 4 => 2,
-            _ => 1,
-        };
-        let each = if count == 4 { 1 } else { count };
-        for c in 0..each {
-            let (w_at, y_at) = (((from + c) * k, ahead), y.at(i * n + j + c));
-            match (count == 4, rows) {
-                (true, 4) => tile::<L, W, 4, 4>(x, w, i * k, w_at, y_at, n, k),
-                (true, 2) => tile::<L, W, 2, 4>(x, w, i * k, w_at, y_at, n, k),
-                (true, _) => tile::<L, W, 1, 4>(x, w, i * k, w_at, y_at, n, k),
-                (false, 4) => tile::<L, W, 4, 1>(x, w, i * k, w_at, y_at, n, k),
-                (false, _) => tile::<L, W, 1, 1>(x, w, i * k, w_at, y_at, n, k),
+        let mut i = 0;
+        while i < m {
+            let rows = if m - i >= 2 { 2 } else { 1 };
+            match (end - j >= 4, rows) {
+                (true, 2) => tile::<L, W, 2, 4>(x, w, i * k, j * k, y.at(i * n + j), n, k),
+                (true, _) => tile::<L, W, 1, 4>(x, w, i * k, j * k, y.at(i * n + j), n, k),
+                (false, _) => {
+                    for j in j..end {
+                        for i in i..i + rows {
+                            tile::<L, W, 1, 1>(x, w, i * k, j * k, y.at(i * n + j), n, k);
+                        }
+                    }
+                }
             }
+            i += rows;
         }
-        i += rows;
     }
 }
 
 /// R rows of x against C rows of w, from the numbers `x_at` and `w_at` on; `y` is the first of the result, whose rows are n long.
-/// What is so many numbers `ahead` in w is fetched into the cache.
 #[inline(always)]
 unsafe fn tile<L: Lanes, W: Source, const R: usize, const C: usize>(
     x: F32,
     w: W,
     x_at: usize,
-    (w_at, ahead): (usize, usize),
+    w_at: usize,
     y: *mut f32,
     n: usize,
     k: usize,
 ) {
     let mut sums = [[L::zero(); C]; R];
-    for at in (0..k).step_by(256) {
+    for at in (0..k).step_by(DEPTH) {
         // No closures: they would not have the processor's vectors.
-        let mut blocks =
-            Blocks { x: [x.block::<L>(x_at + at); R], w: [w.block::<L>(w_at + at); C], ahead: [w.address(0); C] };
+        let mut blocks = Blocks::<W, R, C> { x: [x.block::<L>(x_at + at); R], w: [w.block::<L>(w_at + at); C] };
         for r in 1..R {
             blocks.x[r] = x.block::<L>(x_at + r * k + at);
         }
-        for c in 0..C {
-            if c > 0 {
-                blocks.w[c] = w.block::<L>(w_at + c * k + at);
+        // Of the rows that come next.
+        let mut ahead = [w.address(w_at + C * k + at); C];
+        for c in 1..C {
+            blocks.w[c] = w.block::<L>(w_at + c * k + at);
+            ahead[c] = w.address(w_at + (C + c) * k + at);
+        }
+        let width = (k - at).min(DEPTH);
+        for from in (0..width).step_by(64) {
+            for c in 0..C {
+                L::prefetch(ahead[c].wrapping_add(from / 32 * W::BYTES).cast());
+                L::prefetch(ahead[c].wrapping_add((from / 32 + 1) * W::BYTES).cast());
             }
-            blocks.ahead[c] = w.address(w_at + c * k + at + ahead);
-        }
-        let width = (k - at).min(256);
-        let mut from = 0;
-        // In pairs, so that the halves of a byte are told apart when this is compiled.
-        while from + 64 <= width {
-            step::<L, W, R, C>(&blocks, from / 64 * 64, 32, &mut sums);
-            step::<L, W, R, C>(&blocks, from / 64 * 64 + 32, 32, &mut sums);
-            from += 64;
-        }
-        while from < width {
-            step::<L, W, R, C>(&blocks, from, (width - from).min(32), &mut sums);
-            from += 32;
+            blocks.step::<L>(from, width, &mut sums);
         }
     }
     for (r, sums) in sums.into_iter().enumerate() {
@@ -145,30 +118,122 @@ unsafe fn tile<L: Lanes, W: Source, const R: usize, const C: usize>(
     }
 }
 
-/// 256 numbers, or what is left of the rows.
+#[repr(align(64))]
+struct Strip([f32; STRIP * DEPTH]);
+
+#[inline(always)]
+unsafe fn strips<L: Lanes, W: Source>(x: F32, w: W, y: Out, (m, n, k): Sizes, begin: usize, end: usize) {
+    let mut plain = Strip([0.0; STRIP * DEPTH]);
+    let mut sums = vec![[L::zero(); STRIP]; m];
+    for first in (begin..end).step_by(STRIP) {
+        let columns = (end - first).min(STRIP);
+        sums.fill([L::zero(); STRIP]);
+        for at in (0..k).step_by(DEPTH) {
+            let width = (k - at).min(DEPTH);
+            for (c, to) in plain.0.chunks_mut(DEPTH).enumerate().take(columns) {
+                unpack::<L, W>(w, (first + c) * k + at, &mut to[..width.next_multiple_of(32)], width);
+            }
+            let mut i = 0;
+            while i < m {
+                let rows = match m - i {
+                    4.. => 4,
+                    2.. => 2,
+                    _ => 1,
+                };
+                for c in (0..columns).step_by(4) {
+                    let (x, w) = (x.0.add(i * k + at), plain.0.as_ptr().add(c * DEPTH));
+                    match rows {
+                        4 => add::<L, 4>((x, k), w, width, &mut sums[i..], c),
+                        2 => add::<L, 2>((x, k), w, width, &mut sums[i..], c),
+                        _ => add::<L, 1>((x, k), w, width, &mut sums[i..], c),
+                    }
+                }
+                i += rows;
+            }
+        }
+        for (i, sums) in sums.iter().enumerate() {
+            for (c, sum) in sums.iter().enumerate().take(columns) {
+                *y.at(i * n + first + c) = sum.sum();
+            }
+        }
+    }
+}
+
+/// `width` numbers of w from `at` on, and zeros behind them.
+#[inline(always)]
+unsafe fn unpack<L: Lanes, W: Source>(w: W, at: usize, plain: &mut [f32], width: usize) {
+    let block = w.block::<L>(at);
+    // Of the same row, but wanted only when all others have been here: too far for the processor to foresee.
+    let ahead = w.address(at + DEPTH);
+    for (part, to) in plain.chunks_exact_mut(32).enumerate() {
+        let [a, b]: [L; 2] = W::read(&block, part * 32, (width - part * 32).min(32));
+        a.store(to.as_mut_ptr());
+        b.store(to.as_mut_ptr().add(16));
+        L::prefetch(ahead.wrapping_add(part * W::BYTES).cast());
+        if W::BYTES > 64 {
+            L::prefetch(ahead.wrapping_add(part * W::BYTES + 64).cast());
+        }
+    }
+}
+
+/// Adds to the sums of R rows and the four columns from `c` on what `width` steps give; `w` has the first column's weights, and x's
+/// rows are so far from each other.
+#[inline(always)]
+unsafe fn add<L: Lanes, const R: usize>(
+    (x, pitch): (*const f32, usize),
+    w: *const f32,
+    width: usize,
+    sums: &mut [[L; STRIP]],
+    c: usize,
+) {
+    let mut blocks = Blocks::<F32, R, 4> { x: [x; R], w: [w, w.add(DEPTH), w.add(2 * DEPTH), w.add(3 * DEPTH)] };
+    let mut own = [[L::zero(); 4]; R];
+    for r in 0..R {
+        blocks.x[r] = x.add(r * pitch);
+        own[r].copy_from_slice(&sums[r][c..c + 4]);
+    }
+    for from in (0..width).step_by(64) {
+        blocks.step::<L>(from, width, &mut own);
+    }
+    for r in 0..R {
+        sums[r][c..c + 4].copy_from_slice(&own[r]);
+    }
+}
+
+/// Some rows of x and w: up to 256 steps of them.
 struct Blocks<W: Source, const R: usize, const C: usize> {
     x: [*const f32; R],
     w: [W::Block; C],
-    ahead: [*const u8; C],
 }
 
-/// Adds the products of `width` numbers, up to 32.
-#[inline(always)]
-unsafe fn step<L: Lanes, W: Source, const R: usize, const C: usize>(
-    blocks: &Blocks<W, R, C>,
-    from: usize,
-    width: usize,
-    sums: &mut [[L; C]; R],
-) {
-    let mut weights = [[L::zero(); 2]; C];
-    for c in 0..C {
-        weights[c] = W::read(&blocks.w[c], from, width);
-        L::prefetch(blocks.ahead[c].wrapping_add(from / 32 * W::BYTES).cast());
+impl<W: Source, const R: usize, const C: usize> Blocks<W, R, C> {
+    /// Adds the products of 64 steps, or of what is left of `width`.
+    #[inline(always)]
+    unsafe fn step<L: Lanes>(&self, from: usize, width: usize, sums: &mut [[L; C]; R]) {
+        // That it is a multiple of 64 tells the halves of a byte apart when this is compiled.
+        let from = from / 64 * 64;
+        if from + 64 <= width {
+            self.half_step(from, 32, sums);
+            self.half_step(from + 32, 32, sums);
+            return;
+        }
+        self.half_step(from, (width - from).min(32), sums);
+        if from + 32 < width {
+            self.half_step(from + 32, width - from - 32, sums);
+        }
     }
-    for r in 0..R {
-        let [a, b]: [L; 2] = F32::read(&blocks.x[r], from, width);
+
+    #[inline(always)]
+    unsafe fn half_step<L: Lanes>(&self, from: usize, count: usize, sums: &mut [[L; C]; R]) {
+        let mut weights = [[L::zero(); 2]; C];
         for c in 0..C {
-            sums[r][c] = b.fma(weights[c][1], a.fma(weights[c][0], sums[r][c]));
+            weights[c] = W::read(&self.w[c], from, count);
+        }
+        for r in 0..R {
+            let [a, b]: [L; 2] = F32::read(&self.x[r], from, count);
+            for c in 0..C {
+                sums[r][c] = b.fma(weights[c][1], a.fma(weights[c][0], sums[r][c]));
+            }
         }
     }
 }
