@@ -44,15 +44,19 @@ vectorised! { unsafe fn chunk_q4k(x: F32, w: Q4K, y: Out, sizes: Sizes, begin: u
 const FEW: usize = 4;
 /// Steps of k that are taken at a time: a block of quantised numbers.
 const DEPTH: usize = 256;
+/// Rows whose parts of as many steps, and whose sums, fit the second-level cache.
+const MANY: usize = 128;
 /// Columns whose unpacked weights of so many steps fit the first-level cache.
 const STRIP: usize = 16;
 
 /// Columns `begin..end` of the result.
 #[inline(always)]
-unsafe fn chunk<L: Lanes, W: Source>(x: F32, w: W, y: Out, sizes: Sizes, begin: usize, end: usize) {
-    match sizes.0 > FEW {
-        true => strips::<L, W>(x, w, y, sizes, begin, end),
-        false => straight::<L, W>(x, w, y, sizes, begin, end),
+unsafe fn chunk<L: Lanes, W: Source>(x: F32, w: W, y: Out, (m, n, k): Sizes, begin: usize, end: usize) {
+    if m <= FEW {
+        return straight::<L, W>(x, w, y, (m, n, k), begin, end);
+    }
+    for i in (0..m).step_by(MANY) {
+        strips::<L, W>(F32(x.0.add(i * k)), w, y.from(i * n), ((m - i).min(MANY), n, k), begin, end);
     }
 }
 

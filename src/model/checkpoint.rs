@@ -10,11 +10,12 @@ mod values;
 
 use self::header::{clip, header, Index};
 use self::shards::shards_without_index;
-use self::values::{limit, offenders};
+use self::values::{convert, limit, offenders, Number};
 use super::files::{is_inside, Bytes, Files};
 use super::pickle;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
+use half::bf16;
 use safetensors::tensor::Dtype;
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
@@ -413,31 +414,49 @@ impl Checkpoint {
             }
         }
         let bytes = &*self.contents(entry);
-        self.check_values(name, entry, stored, bytes, dtype)?;
-        let load = || Tensor::from_raw_buffer(bytes, stored, &entry.shape, device)?.to_dtype(dtype);
-        let loaded = load();
+        let loaded = match dtype {
+            DType::F32 if device.is_cpu() => self.convert::<f32>(name, entry, stored, bytes),
+            DType::BF16 if device.is_cpu() => self.convert::<bf16>(name, entry, stored, bytes),
+            _ => match offenders(stored, bytes, limit(stored, dtype)?) {
+                None => Tensor::from_raw_buffer(bytes, stored, &entry.shape, device)
+                    .and_then(|t| t.to_dtype(dtype))
+                    .map_err(Error::from),
+                Some(_) => Err(self.offence(name, entry, stored, bytes, dtype)),
+            },
+        };
         self.sources[entry.file].bytes.forget(entry.range.clone());
-        Ok(loaded?)
+        loaded
     }
 
-    fn check_values(&self, name: &str, entry: &Entry, stored: DType, bytes: &[u8], dtype: DType) -> Result<()> {
-        let limit = limit(stored, dtype)?;
-        if offenders(stored, bytes, limit).is_none() {
-            return Ok(());
+    fn convert<T: Number>(&self, name: &str, entry: &Entry, stored: DType, bytes: &[u8]) -> Result<Tensor> {
+        let was_read = |part: Range<usize>| {
+            if entry.view.is_none() {
+                let start = entry.range.start;
+                self.sources[entry.file].bytes.forget(start + part.start..start + part.end);
+            }
+        };
+        match convert::<T>(stored, bytes, limit(stored, T::DTYPE)?, was_read) {
+            Some(numbers) => Ok(Tensor::from_vec(numbers, entry.shape.as_slice(), &Device::Cpu)?),
+            None => Err(self.offence(name, entry, stored, bytes, T::DTYPE)),
         }
+    }
+
+    /// What is wrong with the numbers of a tensor, of which one is, or becomes, infinite or NaN.
+    fn offence(&self, name: &str, entry: &Entry, stored: DType, bytes: &[u8], dtype: DType) -> Error {
         let total = bytes.len() / stored.size_in_bytes();
         // `limit` of a dtype in itself is its largest finite number.
-        if let Some((first, count)) = offenders(stored, bytes, self::values::limit(stored, stored)?) {
+        let of = |dtype| limit(stored, dtype).ok().and_then(|limit| offenders(stored, bytes, limit));
+        if let Some((first, count)) = of(stored) {
             let message = format!(
                 "tensor {name}: {count} of {total} values are NaN or infinite, the first at index {first}; \
                  the file is damaged, or its training diverged"
             );
-            return Err(Error::Corrupt { file: self.sources[entry.file].path.clone(), message });
+            return Error::Corrupt { file: self.sources[entry.file].path.clone(), message };
         }
-        let (first, count) = offenders(stored, bytes, limit).unwrap_or_default();
+        let (first, count) = of(dtype).unwrap_or_default();
         let expected = format!("values that {} can hold", dtype.as_str());
         let found = format!("{count} of {total} too large, the first at index {first}; use bf16 or f32");
-        Err(self.wrong(entry, name, expected, found))
+        self.wrong(entry, name, expected, found)
     }
 }
 

@@ -1,11 +1,12 @@
-//! Looks through the numbers of a tensor as they lie in the file: are all finite, and do they stay so when converted?
+//! Reads the numbers of a tensor as they lie in the file: are all finite, and do they stay so when converted?
 
 use crate::{Error, Result};
-use candle_core::DType;
+use candle_core::{DType, WithDType};
 use half::{bf16, f16};
 use rayon::prelude::*;
+use std::ops::Range;
 
-/// How much one thread looks through at a time.
+/// How many bytes one thread looks through at a time.
 const SCAN: usize = 1 << 20;
 
 /// The bits, without the sign, of the largest number of `stored` that is still finite as a `dtype`.
@@ -49,4 +50,69 @@ fn offenders_by<const N: usize>(bytes: &[u8], exceeds: impl Fn([u8; N]) -> bool 
     let mut at = bytes.chunks_exact(N).enumerate().filter(|(_, b)| number(b)).map(|(i, _)| i);
     let first = at.next()?;
     Some((first, 1 + at.count()))
+}
+
+/// What weights are kept in on the CPU.
+pub trait Number: WithDType {
+    fn of(number: f32) -> Self;
+    fn from_bytes(bytes: &[u8]) -> Self;
+}
+
+impl Number for f32 {
+    fn of(number: f32) -> Self {
+        number
+    }
+    fn from_bytes(bytes: &[u8]) -> Self {
+        bytes.try_into().map(f32::from_le_bytes).unwrap_or_default()
+    }
+}
+
+impl Number for bf16 {
+    fn of(number: f32) -> Self {
+        bf16::from_f32(number)
+    }
+    fn from_bytes(bytes: &[u8]) -> Self {
+        bytes.try_into().map(bf16::from_le_bytes).unwrap_or_default()
+    }
+}
+
+/// All numbers as `T`, or none if the bits of one, without the sign, exceed `limit`. Says which bytes were read, a few at a time,
+/// so that a large tensor need not be there as it is in the file and converted, both as a whole.
+pub fn convert<T: Number>(
+    stored: DType,
+    bytes: &[u8],
+    limit: u64,
+    was_read: impl Fn(Range<usize>) + Sync,
+) -> Option<Vec<T>> {
+    let size = stored.size_in_bytes();
+    let mut all = vec![T::zero(); bytes.len() / size];
+    let pieces = all.par_chunks_mut(SCAN / size).zip(bytes.par_chunks(SCAN)).enumerate();
+    let sound = pieces.all(|(number, (to, from))| {
+        let sound = offenders(stored, from, limit).is_none();
+        if sound {
+            read(stored, from, to);
+        }
+        was_read(number * SCAN..number * SCAN + from.len());
+        sound
+    });
+    sound.then_some(all)
+}
+
+fn read<T: Number>(stored: DType, from: &[u8], to: &mut [T]) {
+    fn each<T: Number, const N: usize>(from: &[u8], to: &mut [T], number: impl Fn([u8; N]) -> f32) {
+        for (to, from) in to.iter_mut().zip(from.chunks_exact(N)) {
+            *to = T::of(from.try_into().map(&number).unwrap_or_default());
+        }
+    }
+    match stored {
+        _ if stored == T::DTYPE => {
+            for (to, from) in to.iter_mut().zip(from.chunks_exact(stored.size_in_bytes())) {
+                *to = T::from_bytes(from);
+            }
+        }
+        DType::F64 => each(from, to, |b| f64::from_le_bytes(b) as f32),
+        DType::F32 => each(from, to, f32::from_le_bytes),
+        DType::F16 => each(from, to, |b| f16::from_le_bytes(b).to_f32()),
+        _ => each(from, to, |b| bf16::from_le_bytes(b).to_f32()),
+    }
 }

@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn kernels_give_what_plain_operations_give_at_every_level_of_vectors() {
         at_each_level(|| {
-            for (rows, inner, out) in [(3, 40, 37), (250, 96, 70), (1, 512, 5)] {
+            for (rows, inner, out) in [(3, 40, 37), (300, 96, 70), (1, 512, 5)] {
                 let (x, g) = (random(&[1, rows, inner]), random(&[1, rows, out]));
                 let weight = Weight::Dense(random(&[out, inner]));
                 let (own, plain) = both(|| linear(&x, &weight));
@@ -301,7 +301,7 @@ mod tests {
                 let weight = format.weight(whole.clone()).unwrap();
                 let dense = Weight::Dense(weight.to_f32().unwrap());
                 let narrow = |rows: usize| (random(&[rows, 512]), random(&[rows, 48]));
-                for (x, g) in [narrow(3), narrow(11), narrow(200)] {
+                for (x, g) in [narrow(3), narrow(11), narrow(300)] {
                     let name = format.name();
                     let (own, plain) = (linear(&x, &weight).unwrap(), linear(&x, &dense).unwrap());
                     assert_close(&own, &plain, name);
@@ -328,8 +328,14 @@ mod tests {
             if inner == 300 && matches!(format, Format::Q8_0 | Format::Q4K) {
                 continue;
             }
-            let x = random(&[9, inner]);
+            let x = random(&[150, 2, inner]);
             let weight = format.weight(random(&[131, inner])).unwrap();
+            let together = bits(linear(&x, &weight).unwrap());
+            let alone = [0, 1, 127, 128, 149].map(|i| (i, bits(linear(&x.narrow(0, i, 1).unwrap(), &weight).unwrap())));
+            for (i, alone) in alone {
+                assert_eq!(together[i * 262..(i + 1) * 262], alone, "{}", format.name());
+            }
+            let x = random(&[9, inner]);
             let together = bits(linear(&x, &weight).unwrap());
             let alone: Vec<f32> =
                 (0..9).flat_map(|i| bits(linear(&x.narrow(0, i, 1).unwrap(), &weight).unwrap())).collect();
