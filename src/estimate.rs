@@ -249,12 +249,12 @@ impl<'a> Sizes<'a> {
             Decoding::SpeculativeDistribution => (u128::from(options.window), 12 * u128::from(options.window)),
         };
         let slots = self.tokens(u128::from(options.width), u128::from(options.height)) - 2 + places - 1;
-        let row = 2 * self.depth() * self.kv() * slots * self.size;
+        let cache = |rows: u128, slots: u128| rows * 2 * self.depth() * self.kv() * slots * self.size;
         // The prompts are read into a cache of their own; that of the pictures begins with copies of it.
-        let prefix = read * 2 * self.depth() * self.kv() * (PROMPT + 3) * self.size;
+        let prefix = cache(read, PROMPT + 3);
         let reading = prefix + read * self.layer(PROMPT);
         let head = self.codes * F32 * (places * (3 * rows + pictures) + pictures * noise);
-        reading.max(rows * row + head + prefix.max(self.layer(rows * places)))
+        reading.max(cache(rows, slots) + head + prefix.max(self.layer(rows * places)))
     }
 
     /// What a layer's backward pass holds for so many tokens, but for the layer's input.

@@ -260,15 +260,13 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn load_bf16(from: *const u16) -> Self {
-            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
-            Avx512(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide)))
+            from_bf16(_mm256_loadu_si256(from.cast()))
         }
         #[inline(always)]
         unsafe fn load_bf16_part(from: *const u16, n: usize) -> Self {
             // Not by way of a copy: a call would move the sums of a loop around it out of their registers.
             let mask = if n >= 16 { 0xffff } else { (1u32 << n) - 1 };
-            let wide = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(_mm512_maskz_loadu_epi16(mask, from.cast())));
-            Avx512(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide)))
+            from_bf16(_mm512_castsi512_si256(_mm512_maskz_loadu_epi16(mask, from.cast())))
         }
         #[inline(always)]
         unsafe fn load_i8(from: *const i8) -> Self {
@@ -382,6 +380,11 @@ mod x86 {
             let above = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(of.0, _mm512_set1_ps(limit));
             Avx512(_mm512_maskz_mov_ps(above, self.0))
         }
+    }
+
+    #[inline(always)]
+    unsafe fn from_bf16(numbers: __m256i) -> Avx512 {
+        Avx512(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(numbers))))
     }
 
     #[inline(always)]

@@ -33,9 +33,10 @@ impl Matrix<'_> {
     /// Rows must consist of whole groups of this many numbers.
     pub fn group(&self) -> usize {
         match self {
-            Matrix::F32(_) | Matrix::Bf16(_) => 1,
-            Matrix::Q8_0(_) => 32,
-            Matrix::Q4K(_) => 256,
+            Matrix::F32(_) => F32::GROUP,
+            Matrix::Bf16(_) => Bf16::GROUP,
+            Matrix::Q8_0(_) => Q8_0::GROUP,
+            Matrix::Q4K(_) => Q4K::GROUP,
         }
     }
 }

@@ -66,11 +66,11 @@ impl<'v> Decoder<'v> {
         let spans: Vec<Vec<Span>> = begin.iter().map(|&b| slots.clone().map(|slot| span(slot, b)).collect()).collect();
         let positions: Vec<Vec<u32>> =
             begin.iter().map(|&b| slots.clone().map(|slot| slot.saturating_sub(b)).collect()).collect();
-        let mut cache = link.buffer(|_| transformer.new_cache(rows.len(), start))?;
+        let mut prefix = link.buffer(|_| transformer.new_cache(rows.len(), start))?;
         let context = transformer.context(&positions, &spans, start, None)?.stopped_by(stop.clone());
         let rows: Vec<&[Piece]> = rows.iter().map(Vec::as_slice).collect();
         link.pass();
-        let hidden = transformer.forward(&view.embed(&rows)?, &context, Some(&mut cache))?;
+        let hidden = transformer.forward(&view.embed(&rows)?, &context, Some(&mut prefix))?;
 
         let pictures = prompts.len() * options.count as usize;
         let mut source: Vec<u32> = (0..pictures as u32).map(|picture| picture / options.count).collect();
@@ -79,11 +79,13 @@ impl<'v> Decoder<'v> {
         }
         let first: Vec<u32> = source.iter().map(|&row| begin[row as usize]).collect();
         let tokens = [layout.code_tokens(), &[layout.newline]].concat();
+        let mut cache = link.buffer(|_| transformer.new_cache(source.len(), start + room))?;
+        cache.begin_with(&prefix, &source)?;
         let decoder = Decoder {
             view,
             pictures,
             start,
-            cache: link.buffer(|_| cache.select_rows(&source, start + room))?,
+            cache,
             places: link.buffer(|_| Places::new(transformer, &first, start + room, stop))?,
             head: transformer.head_rows(layout.code_tokens())?,
             tokens: link.upload(tokens, layout.code_tokens().len() + 1)?,

@@ -69,21 +69,17 @@ impl Cache {
         self.filled.iter_mut().zip(filled).for_each(|(now, &keep)| *now = keep.min(*now));
     }
 
-    /// A cache of so many slots whose batch has these rows of this one, in this order.
-    pub fn select_rows(&self, rows: &[u32], capacity: usize) -> Result<Cache> {
-        let Some(device) = self.layers.first().map(|l| l.keys.device()) else {
-            return Ok(Cache { layers: vec![], filled: vec![] });
-        };
+    /// Begins each row with what `from` has of the row given for it. This one has at least as many slots.
+    pub fn begin_with(&mut self, from: &Cache, rows: &[u32]) -> Result<()> {
+        let Some(device) = from.layers.first().map(|l| l.keys.device()) else { return Ok(()) };
         let index = Tensor::new(rows, device)?;
-        let select = |old: &Tensor| -> Result<Tensor> {
-            let (_, heads, _, dim) = old.dims4()?;
-            let new = Tensor::zeros((rows.len(), heads, capacity, dim), old.dtype(), device)?;
-            new.slice_set(&old.index_select(&index, 0)?, 2, 0)?;
-            Ok(new)
-        };
-        let layers = self.layers.iter().map(|l| Ok(LayerCache { keys: select(&l.keys)?, values: select(&l.values)? }));
-        let filled = rows.iter().map(|&row| self.filled[row as usize]).collect();
-        Ok(Cache { layers: layers.collect::<Result<_>>()?, filled })
+        for (to, from) in self.layers.iter().zip(&from.layers) {
+            for (to, from) in [(&to.keys, &from.keys), (&to.values, &from.values)] {
+                to.slice_set(&from.index_select(&index, 0)?, 2, 0)?;
+            }
+        }
+        self.filled = rows.iter().map(|&row| from.filled[row as usize]).collect();
+        Ok(())
     }
 }
 
