@@ -5,9 +5,9 @@
 
 use candle_core::{Tensor, D};
 use sitter::estimate::{Estimate, Request};
-use sitter::model::ops;
+use sitter::model::family::{Example, Prediction};
 use sitter::model::outline::Outline;
-use sitter::model::personalized::{Personalized, Piece, Sequence};
+use sitter::model::personalized::Personalized;
 use sitter::model::tokens::Tokens;
 use sitter::model::weight::Format;
 use sitter::model::{Model, OpenOptions};
@@ -56,7 +56,7 @@ fn print(name: &str, pixels: u32, count: u32) -> Result<()> {
     let drawn: Vec<(String, Tokens)> = pictures.into_iter().map(|p| (p.prompt, p.tokens)).collect();
     let expected = likeliest(&view, &drawn)?;
     drop(view);
-    println!("| weights | MB | nats per token | likeliest token as in f32 |");
+    println!("| weights | MB | nats per token | likeliest code as in f32 |");
     println!("|---|---|---|---|");
     for format in Format::ALL {
         let model = open(name, format)?;
@@ -80,19 +80,17 @@ fn print(name: &str, pixels: u32, count: u32) -> Result<()> {
     Ok(())
 }
 
-/// The likeliest token at each labelled place of the pictures.
+/// The likeliest code at each labelled place of the pictures.
 fn likeliest(view: &Personalized, drawn: &[(String, Tokens)]) -> Result<Vec<u32>> {
     let mut found = Vec::new();
     for (prompt, tokens) in drawn {
-        let (width, height) = view.model.layout().pixels(tokens);
-        let Sequence { pieces, labelled } = view.sequence(Some(&view.prompt(prompt, width, height)?), tokens)?;
-        let row: &[Piece] = &pieces;
-        let x = view.embed(&[row])?;
-        let context = view.transformer.causal_context(pieces.len(), None)?;
-        let hidden = view.transformer.forward(&x, &context, None)?.squeeze(0)?;
+        let Example { pieces, labelled } = view.example(prompt, tokens)?;
+        let Prediction::NextToken(next) = view.family.prediction();
+        let x = next.embed(&[&pieces], None)?;
+        let hidden = next.forward(&x, &next.rotary().causal(pieces.len())?, None)?.squeeze(0)?;
         let at: Vec<u32> = labelled.map(|place| place as u32 - 1).collect();
         let hidden = hidden.index_select(&Tensor::new(at, hidden.device())?, 0)?;
-        found.extend(ops::linear(&hidden, &view.transformer.lm_head)?.argmax(D::Minus1)?.to_vec1::<u32>()?);
+        found.extend(next.logits(&hidden)?.argmax(D::Minus1)?.to_vec1::<u32>()?);
     }
     Ok(found)
 }

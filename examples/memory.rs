@@ -41,7 +41,7 @@ fn print() -> Result<()> {
     read().map_err(|e| Error::invalid("command line", e.to_string()))?;
     let folder = folder.ok_or_else(|| Error::invalid("command line", "expected a model folder"))?;
     let mut outline = Outline::read(folder, &OpenOptions { device: "cpu".into(), dtype, keep_quantised: false })?;
-    outline.on_gpu = !cpu;
+    outline.at.on_gpu = !cpu;
     let sample = sample::Options::recommended(&outline.recommended)?;
     let gb = |bytes: u64| format!("{:.1}", bytes as f64 / 1e9);
     println!("| pixels | what learns | states | {} GB | host GB | fits |", if cpu { "in all" } else { "card" });
@@ -62,15 +62,16 @@ fn print() -> Result<()> {
         };
         row("embedding", "f32", &base, false);
         let sets = [
-            ("LoRA, rank 16", Trainable::Lora, 16),
-            ("LoRA, rank 64", Trainable::Lora, 64),
-            ("q, k, v", Trainable::Qkv, 0),
-            ("all", Trainable::All, 0),
+            ("LoRA, rank 16", Trainable::LORA, 16),
+            ("LoRA, rank 64", Trainable::LORA, 64),
+            ("q, k, v", Trainable::QKV, 0),
+            ("all", Trainable::ALL, 0),
         ];
         for (what, trainable, rank) in sets {
             for format in StateFormat::ALL {
                 let master_weights = format == StateFormat::F32;
                 let lora_rank = rank.max(1);
+                let trainable = trainable.clone();
                 let options = Options { trainable, lora_rank, optimizer_state: format, master_weights, ..base.clone() };
                 row(what, format.name(), &options, true);
             }

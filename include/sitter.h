@@ -1059,6 +1059,15 @@ sitter_status sitter_train_options_set_accumulation(struct sitter_train_options 
                                                     struct sitter_error **err);
 
 /*
+ How they learn: "full", every number of them, or "low_rank", two factors for each matrix whose product is added to
+ it. Default "full", method "lora" "low_rank". SITTER_E_INVALID_ARGUMENT. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_train_options_set_adaptation(struct sitter_train_options *options,
+                                                  const char *adaptation,
+                                                  struct sitter_error **err);
+
+/*
  Varied copies of each picture that are learned beside it: zoomed by 0.8 to 1.12, shifted by up to an eighth of each
  side (edges repeated), mirrored half of the time if "flip", cropped anew if "random_crop". Default 0 (paper); worth
  having for small models, which else learn the pictures by heart. SITTER_E_INVALID_ARGUMENT. Since 1.0.
@@ -1287,7 +1296,16 @@ sitter_status sitter_train_options_set_layers(struct sitter_train_options *optio
                                               struct sitter_error **err);
 
 /*
- Rank of "lora", at most the sides of the matrix it changes. 1 to 1024, default 64 (paper: 16 to 256).
+ Low-rank changes count this much divided by their rank. 0 for as much as the rank, so that they count once; at most
+ 10 000, default 0. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_train_options_set_lora_alpha(struct sitter_train_options *options,
+                                                  double lora_alpha,
+                                                  struct sitter_error **err);
+
+/*
+ Rank of low-rank changes, at most the sides of the matrix. 1 to 1024, default 64 (paper: 16 to 256).
  SITTER_E_INVALID_ARGUMENT. Since 1.0.
  */
 SITTER_API
@@ -1406,7 +1424,9 @@ sitter_status sitter_train_options_set_train_embedding_in_layer_stage(struct sit
                                                                       struct sitter_error **err);
 
 /*
- Which weights learn in the layers stage. Default "qkv" (the paper's count of weights fits no other set).
+ Which weights learn in the layers stage: "qkv", "attention", "mlp", "all" (norms included) or another role that the
+ model has, or names of weights separated by commas, in which "*" stands for anything. "lora" is an older name for
+ "qkv" with the adaptation "low_rank". Default "qkv" (the paper's count of weights fits no other set).
  SITTER_E_INVALID_ARGUMENT. Since 1.0.
  */
 SITTER_API

@@ -680,6 +680,12 @@ public:
         });
         return *this;
     }
+    TrainOptions &adaptation(const std::string &adaptation) {
+        detail::check([&](sitter_error **err) {
+            return sitter_train_options_set_adaptation(get(), adaptation.c_str(), err);
+        });
+        return *this;
+    }
     TrainOptions &augment(std::uint32_t augment) {
         detail::check([&](sitter_error **err) {
             return sitter_train_options_set_augment(get(), augment, err);
@@ -827,6 +833,12 @@ public:
     TrainOptions &layers(const std::vector<std::uint32_t> &layers) {
         detail::check([&](sitter_error **err) {
             return sitter_train_options_set_layers(get(), layers.data(), layers.size(), err);
+        });
+        return *this;
+    }
+    TrainOptions &lora_alpha(double lora_alpha) {
+        detail::check([&](sitter_error **err) {
+            return sitter_train_options_set_lora_alpha(get(), lora_alpha, err);
         });
         return *this;
     }

@@ -2,8 +2,10 @@
 //! as 1, 2, 3", SC 2011). A number depends only on the seed and on what it is for, never on the order of evaluation, so
 //! the same seed gives the same result however the work is batched, resumed or sped up.
 
-use crate::Result;
+use crate::kernels::{parallel, zeros};
+use crate::{Error, Result};
 use candle_core::{Device, Tensor};
+use std::sync::{Mutex, PoisonError};
 
 /// Ten rounds of Philox4x32.
 pub fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
@@ -113,31 +115,54 @@ impl Stream {
     }
 }
 
-/// Residual dropout of one training step: the same seed and step give the same masks.
+/// Residual dropout of one training step: the same seed and key give the same masks, whatever an example is batched with.
+#[derive(Clone, Debug)]
 pub struct Dropout {
     pub probability: f32,
     pub seed: u64,
-    pub step: u64,
+    /// Of each example in the batch: a number that no other example has, in no step.
+    pub keys: Vec<u64>,
 }
 
 impl Dropout {
-    /// Zeroes elements with the given probability and scales up the rest; `site` tells the places in a pass apart.
+    /// Zeroes elements of x [B, ..] with the given probability and scales up the rest; `site` tells the places in a pass apart.
+    /// In a batch that is padded at the end of its second dimension, what is no padding gets the mask that it gets alone.
     pub fn apply(&self, x: &Tensor, site: u32) -> Result<Tensor> {
         if self.probability <= 0.0 {
             return Ok(x.clone());
         }
-        let keep = 1.0 - self.probability;
-        let threshold = (keep as f64 * 4294967296.0) as u64;
-        let purpose = Purpose::Dropout as u32 | (self.step as u32) << 8;
-        let n = x.elem_count();
-        let mut mask = Vec::with_capacity(n + 3);
-        for block in 0..n.div_ceil(4) as u32 {
-            let bits = philox([block, site, purpose, (self.step >> 24) as u32 | 1 << 31], key(self.seed));
-            mask.extend(bits.map(|b| if (b as u64) < threshold { 1.0 / keep } else { 0.0 }));
+        let (n, batch) = (x.elem_count() / self.keys.len().max(1), x.dim(0)?);
+        if batch != self.keys.len() {
+            return Err(Error::internal(format!("{} keys for dropout of {batch} examples", self.keys.len())));
         }
-        mask.truncate(n);
+        let mut mask = Vec::with_capacity(x.elem_count());
+        for &key in &self.keys {
+            mask.extend(self.mask(key, site, n));
+        }
         let mask = Tensor::from_vec(mask, x.shape(), &Device::Cpu)?.to_device(x.device())?.to_dtype(x.dtype())?;
         Ok((x * mask)?)
+    }
+
+    /// What the `n` numbers of an example are multiplied with.
+    fn mask(&self, step: u64, site: u32, n: usize) -> Vec<f32> {
+        /// Numbers that a thread makes at a time.
+        const PIECE: usize = 1 << 14;
+        let keep = 1.0 - self.probability;
+        let threshold = (keep as f64 * 4294967296.0) as u64;
+        let purpose = Purpose::Dropout as u32 | (step as u32) << 8;
+        let mut mask = zeros(n);
+        let pieces: Vec<Mutex<&mut [f32]>> = mask.chunks_mut(PIECE).map(Mutex::new).collect();
+        parallel(pieces.len(), 8 * n, |piece| {
+            let mut numbers = pieces[piece].lock().unwrap_or_else(PoisonError::into_inner);
+            for (block, numbers) in numbers.chunks_mut(4).enumerate() {
+                let block = (piece * PIECE / 4 + block) as u32;
+                let bits = philox([block, site, purpose, (step >> 24) as u32 | 1 << 31], key(self.seed));
+                let value = |b: u32| if (b as u64) < threshold { 1.0 / keep } else { 0.0 };
+                numbers.iter_mut().zip(bits).for_each(|(number, b)| *number = value(b));
+            }
+        });
+        drop(pieces);
+        mask
     }
 }
 
@@ -183,12 +208,26 @@ mod tests {
     #[test]
     fn dropout_keeps_the_mean_and_repeats() {
         let x = Tensor::ones((100, 100), candle_core::DType::F32, &Device::Cpu).unwrap();
-        let dropout = Dropout { probability: 0.25, seed: 1, step: 2 };
+        let x = x.unsqueeze(0).unwrap();
+        let dropout = Dropout { probability: 0.25, seed: 1, keys: vec![2] };
         let a = dropout.apply(&x, 0).unwrap();
         let mean = a.mean_all().unwrap().to_scalar::<f32>().unwrap();
         assert!((mean - 1.0).abs() < 0.03, "{mean}");
         let same = |b: &Tensor| (&a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap() == 0.0;
         assert!(same(&dropout.apply(&x, 0).unwrap()));
         assert!(!same(&dropout.apply(&x, 1).unwrap()));
+    }
+
+    #[test]
+    fn an_example_is_thinned_out_alike_alone_and_in_a_padded_batch() {
+        let ones = |b: usize, t: usize| Tensor::ones((b, t, 7), candle_core::DType::F32, &Device::Cpu).unwrap();
+        let dropout = |keys: &[u64]| Dropout { probability: 0.4, seed: 9, keys: keys.to_vec() };
+        let values = |t: Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let batch = dropout(&[3 << 32 | 1, 4 << 32 | 1]).apply(&ones(2, 9), 5).unwrap();
+        for (row, t) in [(0, 9), (1, 6)] {
+            let alone = values(dropout(&[(3 + row as u64) << 32 | 1]).apply(&ones(1, t), 5).unwrap());
+            assert_eq!(values(batch.narrow(0, row, 1).unwrap())[..7 * t], alone);
+        }
+        assert!(dropout(&[1]).apply(&ones(2, 3), 0).is_err());
     }
 }

@@ -1,15 +1,16 @@
 //! Training in little memory: what it costs in exactness, and that nothing else changes.
 
 use candle_core::{DType, Tensor};
-use sitter::estimate::{check_opening, check_sampling, check_training};
+use sitter::estimate::check_training;
+use sitter::model::family::{Example, Piece};
 use sitter::model::ops::plainly;
 use sitter::model::outline::Outline;
-use sitter::model::personalized::{Piece, Sequence};
 use sitter::model::subject::{Change, Subject};
 use sitter::model::{Model, OpenOptions};
-use sitter::personalize::{Batch, Dataset, Learner, Method, Options, Recompute, StateFormat, Trainable};
+use sitter::personalize::{Adaptation, Batch, Dataset, Learner, Method, Options, Recompute, StateFormat, Trainable};
 use sitter::picture::Picture;
 use sitter::run::Run;
+use sitter::sample::memory::check_memory;
 use sitter::{train, Error};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -38,17 +39,17 @@ fn options(trainable: Trainable) -> Options {
 
 /// Two pictures under a prompt with a learned vector, and one of the class.
 fn batch(step: u32) -> Batch {
-    let sequence = |seed: u32, length: u32| {
+    let example = |seed: u32, length: u32| {
         let token = |i: u32| Piece::Token((seed * 97 + step * 31 + i * i * 7) % 120);
         let mut pieces: Vec<Piece> = (0..length).map(token).collect();
         pieces[2] = Piece::Vector(0);
-        Sequence { pieces, labelled: 5..length as usize }
+        Example { pieces, labelled: 5..length as usize }
     };
-    Batch { subject: vec![sequence(1, 30), sequence(2, 24)], prior: vec![sequence(3, 19)] }
+    Batch { subject: vec![example(1, 30), example(2, 24)], prior: vec![example(3, 19)] }
 }
 
 fn learner<'m>(model: &'m Model, options: &Options) -> Learner<'m> {
-    let hidden = model.transformer().config.hidden_size;
+    let hidden = model.facts().width;
     let vectors: Vec<f32> = (0..hidden).map(|i| (i as f32 * 0.7).sin() * 0.1).collect();
     Learner::layers(model, options, &Tensor::from_vec(vectors, (1, hidden), model.device()).unwrap()).unwrap()
 }
@@ -79,13 +80,13 @@ fn distance(a: &BTreeMap<String, Tensor>, b: &BTreeMap<String, Tensor>, start: &
 #[test]
 fn recomputing_layers_and_going_back_twice_change_no_bit() {
     for (name, trainable) in [
-        ("plain", Trainable::Qkv),
-        ("grouped", Trainable::All),
-        ("plain", Trainable::Lora),
-        ("grouped", Trainable::Mlp),
+        ("plain", Trainable::QKV),
+        ("grouped", Trainable::ALL),
+        ("plain", Trainable::LORA),
+        ("grouped", Trainable::MLP),
     ] {
         let model = open(name, "f32");
-        let base = Options { recompute: Recompute::Always, clip_norm: 0.5, ..options(trainable) };
+        let base = Options { recompute: Recompute::Always, clip_norm: 0.5, ..options(trainable.clone()) };
         let (expected, losses) = taught(&model, &base, 3);
         for (recompute, keep_gradients) in
             [(Recompute::Never, true), (Recompute::Always, false), (Recompute::Auto, false)]
@@ -98,33 +99,55 @@ fn recomputing_layers_and_going_back_twice_change_no_bit() {
 }
 
 #[test]
-fn a_step_with_the_operations_of_a_gpu_is_the_step_with_our_kernels() {
-    for (name, trainable) in [("plain", Trainable::All), ("grouped", Trainable::Qkv), ("plain", Trainable::Lora)] {
+fn a_step_with_the_operations_and_the_groups_of_a_gpu_is_the_step_with_our_kernels() {
+    for (name, trainable) in [("plain", Trainable::ALL), ("grouped", Trainable::QKV), ("plain", Trainable::LORA)] {
         let model = open(name, "f32");
-        let options = Options { dropout: 0.1, ..options(trainable) };
-        // One group at a time keeps the work on this thread, to which `plainly` applies.
-        let alone = |s| {
-            let Batch { mut subject, .. } = batch(s);
-            subject.truncate(1);
-            Batch { subject, prior: vec![] }
-        };
-        let (mut own, mut plain) = (learner(&model, &options), learner(&model, &options));
-        let start = own.state().unwrap();
-        for step in 0..3 {
-            let a = own.step(&alone(step), &Run::new()).unwrap();
-            let b = plainly(|| plain.step(&alone(step), &Run::new()).unwrap());
-            assert!((a.loss - b.loss).abs() <= 1e-5 * b.loss, "{name}: loss {} and {}", a.loss, b.loss);
-            assert!((a.gradient_norm / b.gradient_norm - 1.0).abs() <= 1e-4);
+        // Three pictures of different lengths: all in one padded group, two and one, each alone.
+        for accumulation in [1, 2, 3] {
+            let options = Options { dropout: 0.1, accumulation, ..options(trainable.clone()) };
+            let (mut own, mut plain) = (learner(&model, &options), learner(&model, &options));
+            let start = own.state().unwrap();
+            for step in 0..3 {
+                let a = own.step(&batch(step), &Run::new()).unwrap();
+                let b = plainly(|| plain.step(&batch(step), &Run::new()).unwrap());
+                assert!((a.loss - b.loss).abs() <= 1e-5 * b.loss, "{name}: loss {} and {}", a.loss, b.loss);
+                assert!((a.gradient_norm / b.gradient_norm - 1.0).abs() <= 1e-4);
+            }
+            let gap = distance(&own.state().unwrap(), &plain.state().unwrap(), &start);
+            assert!(gap < 1e-3, "{name} {trainable:?} {accumulation}: {gap}");
         }
-        let gap = distance(&own.state().unwrap(), &plain.state().unwrap(), &start);
-        assert!(gap < 1e-3, "{name} {trainable:?}: {gap}");
+    }
+}
+
+#[test]
+fn low_rank_changes_of_any_set_of_weights_learn_and_count_what_alpha_says() {
+    let model = open("plain", "f32");
+    for trainable in ["mlp", "attention", "all", "*.gate_proj.weight,model.layers.1.self_attn.o_proj.weight"] {
+        let set = Trainable::parse(trainable).unwrap();
+        let base = Options {
+            adaptation: Adaptation::LowRank,
+            dropout: 0.0,
+            layer_learning_rate: 5e-3,
+            weight_decay: 0.0,
+            ..options(set)
+        };
+        let losses = taught(&model, &base, 61).1;
+        assert!(losses[60] < 0.97 * losses[0], "{trainable}: {losses:?}");
+        // A product that counts twice has, before the first update, twice the gradient: half of it is the same.
+        let outcome = |lora_alpha: f64| {
+            let options = Options { lora_alpha, train_embedding_in_layer_stage: false, ..base.clone() };
+            learner(&model, &options).step(&batch(0), &Run::new()).unwrap()
+        };
+        let (once, same, twice) = (outcome(0.0), outcome(4.0), outcome(8.0));
+        assert_eq!(once, same, "{trainable}: alpha is the rank");
+        assert!((twice.gradient_norm / once.gradient_norm - 2.0).abs() < 1e-4, "{trainable}");
     }
 }
 
 #[test]
 fn lean_optimizer_states_stay_near_f32_over_200_steps() {
     let model = open("plain", "f32");
-    let base = Options { dropout: 0.0, layer_learning_rate: 2e-4, ..options(Trainable::Qkv) };
+    let base = Options { dropout: 0.0, layer_learning_rate: 2e-4, ..options(Trainable::QKV) };
     let start = taught(&model, &base, 0).0;
     let (expected, losses) = taught(&model, &base, 200);
     let last = |losses: &[f32]| losses[195..].iter().sum::<f32>() / 5.0;
@@ -141,7 +164,7 @@ fn lean_optimizer_states_stay_near_f32_over_200_steps() {
 #[test]
 fn a_bf16_model_learns_without_master_weights() {
     let model = open("plain", "bf16");
-    let base = Options { dropout: 0.0, layer_learning_rate: 2e-4, ..options(Trainable::Qkv) };
+    let base = Options { dropout: 0.0, layer_learning_rate: 2e-4, ..options(Trainable::QKV) };
     let start = taught(&model, &base, 0).0;
     let (expected, losses) = taught(&model, &base, 200);
     let lean = Options { master_weights: false, optimizer_state: StateFormat::Int8, ..base };
@@ -159,7 +182,7 @@ fn a_bf16_model_learns_without_master_weights() {
 fn low_rank_changes_and_vectors_learn_on_quantised_weights() {
     for dtype in ["q8_0", "q4_k"] {
         let model = open("plain", dtype);
-        let options = Options { dropout: 0.0, layer_learning_rate: 2e-3, ..options(Trainable::Lora) };
+        let options = Options { dropout: 0.0, layer_learning_rate: 2e-3, ..options(Trainable::LORA) };
         let losses = taught(&model, &options, 101).1;
         // Every fifth batch is the same.
         assert!(losses[100] < 0.95 * losses[0], "{dtype}: {losses:?}");
@@ -169,11 +192,18 @@ fn low_rank_changes_and_vectors_learn_on_quantised_weights() {
 #[test]
 fn what_does_not_fit_is_refused_with_both_numbers_and_what_would_fit() {
     let outline = |layers: usize| {
-        let mut outline = Outline::read("embedded:", &OpenOptions::default()).unwrap();
-        outline.config.layers = layers;
-        outline.config.hidden_size = 8192;
-        outline.config.intermediate_size = 22016;
-        outline
+        let folder = tempfile::tempdir().unwrap();
+        for entry in std::fs::read_dir(golden("plain")).unwrap() {
+            let path = entry.unwrap().path();
+            std::fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
+        }
+        let config = std::fs::read_to_string(golden("plain").join("config.json")).unwrap();
+        let config = config.replace("\"num_hidden_layers\": 2", &format!("\"num_hidden_layers\": {layers}"));
+        let config = config.replace("\"hidden_size\": 32", "\"hidden_size\": 8192");
+        let config = config.replace("\"intermediate_size\": 48", "\"intermediate_size\": 22016");
+        let config = config.replace("\"vocab_size\": 128", "\"vocab_size\": 65536");
+        std::fs::write(folder.path().join("config.json"), config).unwrap();
+        Outline::read(folder.path(), &OpenOptions::default()).unwrap()
     };
     let refusal = |result: sitter::Result<()>| match result.unwrap_err() {
         Error::OutOfMemory { needed, free, advice, .. } => {
@@ -182,17 +212,17 @@ fn what_does_not_fit_is_refused_with_both_numbers_and_what_would_fit() {
         }
         other => panic!("{other}"),
     };
-    let all = Options { layer_learning_rate: 1e-5, ..options(Trainable::All) };
-    assert_eq!(refusal(check_training(&outline(100_000), &all)), None);
-    assert_eq!(refusal(check_opening(&outline(100_000))), None);
+    let all = Options { layer_learning_rate: 1e-5, image_size: 192, ..options(Trainable::ALL) };
+    assert_eq!(refusal(check_training(&outline(3000), &all)), None);
+    assert_eq!(refusal(outline(3000).check_opening()), None);
     // As much as makes full training too large and a lean one small enough.
     let mut fitting = outline(4);
     fitting.free = Some(40_000_000_000);
     fitting.opened = true;
     let advice = refusal(check_training(&fitting, &all)).expect("something fits");
-    assert!(advice.contains("optimizer_state") || advice.contains("lora"), "{advice}");
+    assert!(advice.contains("optimizer_state") || advice.contains("low_rank"), "{advice}");
     let many = sitter::sample::Options { count: 256, width: 4096, height: 4096, ..Default::default() };
-    let advice = refusal(check_sampling(&outline(2000), &many, 1));
+    let advice = refusal(check_memory(&outline(2000), &many, 1));
     assert!(advice.is_none_or(|a| a.contains("pictures in one call")));
 }
 
@@ -208,7 +238,7 @@ fn long(checkpoint: Option<PathBuf>) -> Options {
         checkpoint_every: u32::from(checkpoint.is_some()) * 3,
         checkpoint_path: checkpoint,
         optimizer_state: StateFormat::Int8,
-        ..options(Trainable::Qkv)
+        ..options(Trainable::QKV)
     }
 }
 

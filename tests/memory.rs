@@ -132,12 +132,17 @@ fn training_takes_what_the_estimate_says_for_every_trainable_set() {
         let before = LIVE.load(Ordering::Relaxed);
         let (model, taken) = open(size, folder.path());
         let start = before + beside(&model, taken);
-        for trainable in Trainable::ALL {
+        for trainable in Trainable::SETS {
             for (recompute, keep, state) in
                 [(Recompute::Always, true, StateFormat::F32), (Recompute::Never, false, StateFormat::Int8)]
             {
-                let options =
-                    Options { trainable, recompute, keep_gradients: keep, optimizer_state: state, ..base.clone() };
+                let options = Options {
+                    trainable: trainable.clone(),
+                    recompute,
+                    keep_gradients: keep,
+                    optimizer_state: state,
+                    ..base.clone()
+                };
                 let request = Request { sample: &Default::default(), prompts: 1, train: &options };
                 let promised = Estimate::of(&Outline::of(&model), &request);
                 let (embedding, layers) = stages(&model, &options, start);

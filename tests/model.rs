@@ -2,6 +2,7 @@
 
 use safetensors::tensor::TensorView;
 use safetensors::SafeTensors;
+use sitter::model::family::Prediction;
 use sitter::model::personalized::Personalized;
 use sitter::model::tokens::Tokens;
 use sitter::model::{Model, OpenOptions, EMBEDDED};
@@ -258,11 +259,11 @@ fn blocks_at(bytes: &[u8]) -> usize {
 /// What the model makes of a prompt: logits of codes.
 fn states(model: &Model) -> Vec<f32> {
     let view = Personalized::new(model, &[]).unwrap();
-    let pieces = view.prompt("a fox", 64, 64).unwrap();
-    let context = view.transformer.causal_context(pieces.len(), None).unwrap();
-    let hidden = view.transformer.forward(&view.embed(&[&pieces]).unwrap(), &context, None).unwrap();
-    let head = view.transformer.head_rows(model.layout().code_tokens()).unwrap();
-    sitter::model::ops::linear(&hidden, &head).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+    let pieces = view.condition("a fox", 64, 64).unwrap().pieces;
+    let Prediction::NextToken(next) = view.family.prediction();
+    let context = next.rotary().causal(pieces.len()).unwrap();
+    let hidden = next.forward(&next.embed(&[&pieces], None).unwrap(), &context, None).unwrap();
+    next.logits(&hidden).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Scores and drawn pictures of the tiny models against PyTorch (tools/golden/sampling.py), and the promises of seeds.
 
-use candle_core::IndexOp;
+use candle_core::{IndexOp, Tensor};
 use sitter::canvas::Canvas;
+use sitter::model::family::{Piece, Prediction};
 use sitter::model::personalized::Personalized;
 use sitter::model::tokens::Tokens;
 use sitter::model::{Model, OpenOptions};
@@ -46,6 +47,14 @@ fn cases(name: &str) -> Vec<Case> {
     all.remove(name).unwrap()
 }
 
+/// The hidden state behind the last of the pieces, [1, hidden].
+fn last_state(view: &Personalized, pieces: &[Piece]) -> Tensor {
+    let Prediction::NextToken(next) = view.family.prediction();
+    let x = next.embed(&[pieces], None).unwrap();
+    let hidden = next.forward(&x, &next.rotary().causal(pieces.len()).unwrap(), None).unwrap();
+    hidden.i((0, pieces.len() - 1)).unwrap().unsqueeze(0).unwrap()
+}
+
 #[test]
 fn scores_and_logits_agree_with_pytorch() {
     for name in ["plain", "grouped"] {
@@ -56,13 +65,11 @@ fn scores_and_logits_agree_with_pytorch() {
             let score = view.score(&case.prompt, std::slice::from_ref(&tokens), &mut Run::new()).unwrap()[0];
             assert!((score - case.score).abs() <= 1e-5 * case.score, "{name}: {score} against {}", case.score);
 
-            let (width, height) = model.layout().pixels(&tokens);
-            let prompt = view.prompt(&case.prompt, width, height).unwrap();
-            let context = view.transformer.causal_context(prompt.len(), None).unwrap();
-            let x = view.embed(&[&prompt]).unwrap();
-            let hidden = view.transformer.forward(&x, &context, None).unwrap();
-            let last = hidden.i((0, prompt.len() - 1)).unwrap().unsqueeze(0).unwrap();
-            let logits = last.matmul(&view.transformer.lm_head.to_f32().unwrap().t().unwrap()).unwrap();
+            let (width, height) = model.pixels(&tokens);
+            let prompt = view.condition(&case.prompt, width, height).unwrap().pieces;
+            let last = last_state(&view, &prompt);
+            let head = &view.family.weights().find("lm_head.weight").unwrap().weight;
+            let logits = last.matmul(&head.to_f32().unwrap().t().unwrap()).unwrap();
             let logits = logits.flatten_all().unwrap().to_vec1::<f32>().unwrap();
             let size = case.separator_logits.iter().fold(0f32, |m, l| m.max(l.abs()));
             assert_eq!(logits.len(), case.separator_logits.len());
@@ -155,15 +162,9 @@ fn first_codes_follow_the_models_exact_distribution() {
     let model = open("plain");
     let view = Personalized::new(&model, &[]).unwrap();
     // The distribution of the first code by a plain pass, without guidance.
-    let layout = model.layout();
-    let mut pieces = view.prompt("a fox", 8, 8).unwrap();
-    pieces.extend(layout.image_head(4, 4).unwrap().map(sitter::model::personalized::Piece::Token));
-    let context = view.transformer.causal_context(pieces.len(), None).unwrap();
-    let hidden = view.transformer.forward(&view.embed(&[&pieces]).unwrap(), &context, None).unwrap();
-    let last = hidden.i((0, pieces.len() - 1)).unwrap().unsqueeze(0).unwrap();
-    let head = view.transformer.head_rows(layout.code_tokens()).unwrap();
-    let logits =
-        last.matmul(&head.to_f32().unwrap().t().unwrap()).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let Prediction::NextToken(next) = view.family.prediction();
+    let pieces = next.opening(&view.condition("a fox", 8, 8).unwrap(), (4, 4)).unwrap();
+    let logits = next.logits(&last_state(&view, &pieces)).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
     let weights: Vec<f64> = logits.iter().map(|&l| (l as f64).exp()).collect();
     let total: f64 = weights.iter().sum();
 

@@ -5,8 +5,9 @@ use sitter::model::personalized::Personalized;
 use sitter::model::subject::{Change, LossRecord, Subject};
 use sitter::model::tokens::Tokens;
 use sitter::model::{Model, OpenOptions};
+use sitter::personalize::{Dataset, Method, Options, Trainable};
 use sitter::run::Run;
-use sitter::Error;
+use sitter::{sample, Error};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -212,4 +213,86 @@ fn changes_that_do_not_fit_the_model_are_refused() {
     let narrow = Subject { vectors: tensor(&[1, 16], DType::F32), ..subject(&model) };
     let error = Personalized::new(&model, &[&narrow]).err().unwrap().to_string();
     assert!(error.starts_with("subject") && error.contains("16"), "{error}");
+}
+
+// What version 0.1.0 made, see tools/golden/subjects.py.
+
+fn made_before() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/subjects")
+}
+
+/// As that script has them.
+fn way(name: &str) -> Options {
+    let (method, embedding_steps, layer_steps) = match name {
+        "two_stage" => (Method::TwoStage, 6, 8),
+        "lora" => (Method::Lora, 6, 8),
+        _ => (Method::Dreambooth, 0, 6),
+    };
+    let all = name == "all";
+    let preset = Options::new(method);
+    Options {
+        class_word: "dog".into(),
+        embedding_steps,
+        layer_steps,
+        trainable: if all { Trainable::ALL } else { preset.trainable.clone() },
+        prior_weight: if all { 0.5 } else { 0.0 },
+        prior_count: if all { 2 } else { 32 },
+        image_size: 16,
+        batch_size: 3,
+        embedding_learning_rate: 0.05,
+        layer_learning_rate: 3e-3,
+        lora_rank: 4,
+        seed: 5,
+        dropout: 0.1,
+        ..preset
+    }
+}
+
+#[test]
+fn subjects_of_version_0_1_draw_the_same_codes_as_then() {
+    let model = open("plain");
+    let text = std::fs::read_to_string(made_before().join("drawn.json")).unwrap();
+    let drawn: BTreeMap<String, Vec<Vec<u32>>> = serde_json::from_str(&text).unwrap();
+    for (case, expected) in drawn {
+        let (name, decoding) = case.split_once(' ').unwrap();
+        let subject =
+            (name != "untouched").then(|| Subject::load(made_before().join(format!("{name}.safetensors"))).unwrap());
+        let prompt = if subject.is_some() { "a photo of a [V] dog" } else { "a photo of a dog" };
+        let options = sample::Options {
+            width: 16,
+            height: 8,
+            count: 3,
+            guidance: 4.0,
+            top_k: 8,
+            seed: 11,
+            decoding: sample::Decoding::parse(decoding).unwrap(),
+            window: 5,
+            ..Default::default()
+        };
+        let subjects: Vec<&Subject> = subject.iter().collect();
+        let found = sample::sample(&model, prompt, &subjects, &options, &mut Run::new()).unwrap();
+        let found: Vec<Vec<u32>> = found.into_iter().map(|s| s.tokens.into_codes()).collect();
+        assert_eq!(found, expected, "{case}");
+    }
+}
+
+#[test]
+fn the_same_seed_teaches_the_subject_that_version_0_1_taught_bit_for_bit() {
+    let model = open("plain");
+    let pictures: Vec<_> = (0..3).map(|n| made_before().join(format!("{n}.png"))).collect();
+    let dataset = Dataset::load(&pictures).unwrap();
+    for name in ["two_stage", "lora", "all"] {
+        let before = Subject::load(made_before().join(format!("{name}.safetensors"))).unwrap();
+        let now = sitter::train(&model, &dataset, &way(name), &mut Run::new()).unwrap();
+        assert_eq!(now.losses, before.losses, "{name}");
+        assert_eq!(numbers(&now.vectors), numbers(&before.vectors), "{name}");
+        assert!(now.changes.keys().eq(before.changes.keys()), "{name}");
+        for ((weight, now), before) in now.changes.iter().zip(before.changes.values()) {
+            let parts = |change: &Change| match change {
+                Change::Delta(delta) => vec![numbers(delta)],
+                Change::LowRank { down, up } => vec![numbers(down), numbers(up)],
+            };
+            assert!(parts(now) == parts(before), "{name}: {weight}");
+        }
+    }
 }

@@ -3,7 +3,8 @@
 use candle_core::{safetensors, DType, Device, Tensor};
 use serde::Deserialize;
 use sitter::canvas::Canvas;
-use sitter::model::personalized::{Personalized, Piece, Sequence};
+use sitter::model::family::{Example, Piece};
+use sitter::model::personalized::Personalized;
 use sitter::model::subject::{Change, Subject};
 use sitter::model::tokens::Tokens;
 use sitter::model::{Model, OpenOptions};
@@ -52,16 +53,16 @@ enum Place {
     Vector([u32; 1]),
 }
 
-fn sequences(given: &[(Vec<Place>, usize)]) -> Vec<Sequence> {
+fn examples(given: &[(Vec<Place>, usize)]) -> Vec<Example> {
     let piece = |p: &Place| match p {
         Place::Token(id) => Piece::Token(*id),
         Place::Vector([row]) => Piece::Vector(*row),
     };
-    let sequence = |(places, start): &(Vec<Place>, usize)| Sequence {
+    let example = |(places, start): &(Vec<Place>, usize)| Example {
         pieces: places.iter().map(piece).collect(),
         labelled: *start..places.len(),
     };
-    given.iter().map(sequence).collect()
+    given.iter().map(example).collect()
 }
 
 /// The difference: its norm as a part of the expected norm, and its largest number as a part of the largest expected.
@@ -91,7 +92,7 @@ fn losses_gradients_and_updates_are_those_of_pytorch() {
         let (mut loss_gap, mut norm_gap, mut change_gap, mut largest_gap, mut mean_gap) =
             (0f64, 0f64, 0f64, 0f64, 0f64);
         for (batch, (loss, norm)) in case.batches.iter().zip(case.losses.iter().zip(&case.norms)) {
-            let batch = Batch { subject: sequences(&batch.subject), prior: sequences(&batch.prior) };
+            let batch = Batch { subject: examples(&batch.subject), prior: examples(&batch.prior) };
             let outcome = learner.step(&batch, &Run::new()).unwrap();
             loss_gap = loss_gap.max((outcome.loss as f64 - loss).abs() / loss);
             norm_gap = norm_gap.max((outcome.gradient_norm as f64 - norm).abs() / norm);
@@ -382,7 +383,7 @@ fn an_interrupted_training_goes_on_to_the_same_result() {
     let cases = [
         ("plain", "f32", options(Method::TwoStage), Stage::Embedding, 5, 10),
         ("plain", "f32", options(Method::TwoStage), Stage::Layers, 3, 6),
-        ("grouped", "bf16", Options { trainable: Trainable::All, ..options(Method::TwoStage) }, Stage::Layers, 4, 4),
+        ("grouped", "bf16", Options { trainable: Trainable::ALL, ..options(Method::TwoStage) }, Stage::Layers, 4, 4),
         ("grouped", "f32", options(Method::Lora), Stage::Layers, 7, 2),
         ("plain", "f32", options(Method::Dreambooth), Stage::Layers, 5, 4),
     ];
@@ -570,9 +571,10 @@ fn early_stop_ends_the_embedding_stage_on_a_plateau() {
 
 #[test]
 fn bf16_learns_too() {
-    for (name, trainable) in [("plain", Trainable::All), ("grouped", Trainable::Qkv), ("plain", Trainable::Lora)] {
+    for (name, trainable) in [("plain", Trainable::ALL), ("grouped", Trainable::QKV), ("plain", Trainable::LORA)] {
         let model = open(name, "bf16");
-        let options = Options { trainable, train_embedding_in_layer_stage: true, ..options(Method::TwoStage) };
+        let options =
+            Options { trainable: trainable.clone(), train_embedding_in_layer_stage: true, ..options(Method::TwoStage) };
         let subject = teach(&model, &options, &mut Run::new()).unwrap();
         let (before, after) = (mean_loss(&subject, "layers", true), mean_loss(&subject, "layers", false));
         assert!(after < before, "{name} {trainable:?}: {before} to {after}");
@@ -591,8 +593,11 @@ fn first_vectors_come_from_a_word_or_are_given() {
     let still = Options { embedding_learning_rate: 0.0, ..options(Method::TextualInversion) };
     let vectors = |options: Options| numbers(&teach(&model, &options, &mut Run::new()).unwrap().vectors);
     let row = |word: &str| {
-        let id = model.text().id(word).unwrap() as usize;
-        numbers(&model.transformer().embed_tokens.get(id).unwrap())
+        let vocabulary: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(golden("plain/tokenizer.json")).unwrap()).unwrap();
+        let id = vocabulary["model"]["vocab"][word].as_u64().unwrap() as usize;
+        let weights = safetensors::load(golden("plain/model.safetensors"), &Device::Cpu).unwrap();
+        numbers(&weights["model.embed_tokens.weight"].get(id).unwrap())
     };
     assert_eq!(vectors(Options { initial_word: Some("cat".into()), ..still.clone() }), row("cat"));
     let two = Options { initial_word: Some("cat dog".into()), embedding_vectors: 2, ..still.clone() };
@@ -635,7 +640,7 @@ fn a_model_may_recommend_options_and_what_is_set_by_hand_wins() {
     let recommended = r#"{"train": {"layer_steps": 9, "image_size": 16, "trainable": "mlp"},
                           "train.dreambooth": {"layer_steps": 21}, "train.textual_inversion": {"layer_steps": 0}}"#;
     let two_stage = for_model(recommended, Method::TwoStage).unwrap();
-    assert_eq!((two_stage.layer_steps, two_stage.image_size, two_stage.trainable), (9, 16, Trainable::Mlp));
+    assert_eq!((two_stage.layer_steps, two_stage.image_size, two_stage.trainable), (9, 16, Trainable::MLP));
     assert_eq!((two_stage.embedding_steps, two_stage.method), (1500, Method::TwoStage));
     let dreambooth = for_model(recommended, Method::Dreambooth).unwrap();
     assert_eq!((dreambooth.layer_steps, dreambooth.embedding_steps, dreambooth.image_size), (21, 0, 16));

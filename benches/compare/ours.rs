@@ -8,7 +8,8 @@
 use candle_core::Tensor;
 use lexopt::prelude::*;
 use serde_json::{json, Value as Json};
-use sitter::model::personalized::{Personalized, Piece, Sequence};
+use sitter::model::family::{Condition, Piece, Prediction};
+use sitter::model::personalized::Personalized;
 use sitter::model::tokens::Tokens;
 use sitter::model::{Model, OpenOptions};
 use sitter::personalize::{Batch, Learner, Method, Options};
@@ -78,7 +79,7 @@ impl Arguments {
         let model = self.open()?;
         let pixels = self.pixels;
         let codes = model.info().codebook as u32;
-        let tokens = grid(pixels / (model.layout().unit() / 2), codes)?;
+        let tokens = grid(pixels / model.facts().patch, codes)?;
         match self.row.as_str() {
             "check" => {
                 println!("{}", check(&model)?);
@@ -87,7 +88,7 @@ impl Arguments {
             "sample" => self.measure(|| draw(&model, pixels)),
             "prefill" => {
                 let view = Personalized::new(&model, &[])?;
-                let sequence = view.sequence(None, &tokens)?;
+                let sequence = view.family.example(&Condition::default(), &tokens)?;
                 self.measure(|| timed(1, || last_logits(&view, &sequence.pieces).map(drop)))
             }
             "embedding_step" | "layer_step" => {
@@ -163,7 +164,7 @@ fn picture(side: u32) -> Result<Picture> {
 
 /// The first values of what is learned: [1, hidden]; `theirs.py` makes the same.
 fn first_vector(model: &Model) -> Result<Tensor> {
-    let hidden = model.transformer().config.hidden_size;
+    let hidden = model.facts().width;
     let value = |i: usize| (((i as u32 + 1).wrapping_mul(2654435761)) as f64 / 4294967296.0 - 0.5) * 0.07;
     let values: Vec<f32> = (0..hidden).map(|i| value(i) as f32).collect();
     Ok(Tensor::from_vec(values, (1, hidden), model.device())?)
@@ -187,13 +188,11 @@ fn draw(model: &Model, pixels: u32) -> Result<Json> {
 
 /// Logits of the codes behind the last of the pieces.
 fn last_logits(view: &Personalized, pieces: &[Piece]) -> Result<Vec<f32>> {
-    let transformer = &view.transformer;
-    let context = transformer.causal_context(pieces.len(), None)?;
-    let hidden = transformer.forward(&view.embed(&[pieces])?, &context, None)?;
-    let last = hidden.narrow(1, pieces.len() - 1, 1)?;
-    let head = transformer.head_rows(view.model.layout().code_tokens())?;
-    let logits = sitter::model::ops::linear(&last, &head)?;
-    Ok(logits.to_dtype(candle_core::DType::F32)?.flatten_all()?.to_vec1()?)
+    let Prediction::NextToken(next) = view.family.prediction();
+    let context = next.rotary().causal(pieces.len())?;
+    let hidden = next.forward(&next.embed(&[pieces], None)?, &context, None)?;
+    let logits = next.logits(&hidden.narrow(1, pieces.len() - 1, 1)?)?;
+    Ok(logits.flatten_all()?.to_vec1()?)
 }
 
 /// One sequence, and what is to learn from it in the stage called `row`.
@@ -210,19 +209,16 @@ fn lesson<'m>(model: &'m Model, row: &str, tokens: &Tokens) -> Result<(Learner<'
         "embedding_step" => Learner::embedding(model, &options, &vector)?,
         _ => Learner::layers(model, &options, &vector)?,
     };
-    let (width, height) = model.layout().pixels(tokens);
-    let prompt = learner.view().prompt(SUBJECT_PROMPT, width, height)?;
-    let subject = vec![learner.view().sequence(Some(&prompt), tokens)?];
+    let subject = vec![learner.view().example(SUBJECT_PROMPT, tokens)?];
     Ok((learner, Batch { subject, prior: vec![] }))
 }
 
 /// What `theirs.py check` compares with its own: token ids, logits, greedy codes, losses, codes and pixels.
 fn check(model: &Model) -> Result<Json> {
     let view = Personalized::new(model, &[])?;
-    let (unit, codes) = (model.layout().unit(), model.info().codebook as u32);
+    let (unit, codes) = (model.facts().unit, model.facts().codebook as u32);
     let tokens = grid(8, codes)?;
-    let (width, height) = model.layout().pixels(&tokens);
-    let Sequence { pieces, .. } = view.sequence(Some(&view.prompt(PROMPT, width, height)?), &tokens)?;
+    let pieces = view.example(PROMPT, &tokens)?.pieces;
     let ids = |pieces: &[Piece]| -> Vec<Option<u32>> {
         let id = |piece: &Piece| match piece {
             Piece::Token(id) => Some(*id),

@@ -111,7 +111,7 @@ impl Case {
             measured: "s",
             sizes: &[1, 4, 16],
             run: |model, n| {
-                let all = model.transformer().layers.len() as u32;
+                let all = model.facts().layers as u32;
                 train(model, 1, |o| {
                     (o.embedding_steps, o.layer_steps) = (0, 4);
                     o.layers = (all.saturating_sub(n)..all).collect();
@@ -144,7 +144,7 @@ fn timed(call: impl FnOnce() -> Result<()>) -> Result<f64> {
 
 /// Draws `count` pictures of `side` x `side` codes.
 fn draw(model: &Model, subjects: &[&Subject], prompt: &str, side: u32, count: u32) -> Result<f64> {
-    let pixels = side * model.layout().unit() / 2;
+    let pixels = side * model.facts().patch;
     let options = sample::Options { width: pixels, height: pixels, count, ..sample::Options::default() };
     let view = Personalized::new(model, subjects)?;
     timed(|| draw_pictures(&view, &[prompt], &options, &mut Run::new()).map(drop))

@@ -15,6 +15,7 @@ use sitter::Result;
 const SIDE: u32 = 256;
 
 /// A work whose peak is promised.
+#[derive(Clone)]
 pub enum Work {
     Draw,
     Embedding(Recompute),
@@ -32,7 +33,7 @@ pub struct Promise {
 impl Work {
     pub fn all() -> Vec<Work> {
         let mut all = vec![Work::Draw, Work::Embedding(Recompute::Never), Work::Embedding(Recompute::Always)];
-        all.extend(Trainable::ALL.into_iter().flat_map(|t| [Work::Layers(t, false), Work::Layers(t, true)]));
+        all.extend(Trainable::SETS.into_iter().flat_map(|t| [Work::Layers(t.clone(), false), Work::Layers(t, true)]));
         all
     }
 
@@ -72,7 +73,7 @@ impl Work {
 
     fn options(&self) -> Options {
         let base = Options { class_word: "fox".into(), image_size: SIDE, ..Options::new(Method::TwoStage) };
-        match *self {
+        match self.clone() {
             Work::Draw => base,
             Work::Embedding(recompute) => Options { embedding_steps: 2, layer_steps: 0, recompute, ..base },
             Work::Layers(trainable, lean) => Options {

@@ -59,14 +59,14 @@ impl Backend for Model {
     }
 
     fn encode(&self, picture: &Picture, target: u32, run: &mut Run) -> Result<Tokens> {
-        let unit = self.layout().unit();
+        let unit = self.facts().unit;
         let own = self.train_options(Method::default())?.image_size;
         let whole = picture.width().is_multiple_of(unit) && picture.height().is_multiple_of(unit);
         let small = u64::from(picture.width()).saturating_mul(picture.height().into()) <= u64::from(own).pow(2);
         let tokens = match target {
             0 if whole && small => Model::encode(self, picture, run)?,
-            0 => Model::encode(self, &picture.fit(own, unit, Crop::Centre)?, run)?,
-            target => Model::encode(self, &picture.fit(target, unit, Crop::Centre)?, run)?,
+            0 => Model::encode(self, &self.fit(picture, own, Crop::Centre)?, run)?,
+            target => Model::encode(self, &self.fit(picture, target, Crop::Centre)?, run)?,
         };
         run.report(Stage::Encode, 1, 1, None)?;
         Ok(tokens)

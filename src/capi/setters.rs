@@ -7,7 +7,7 @@ use super::error::sitter_error;
 use super::options::{change, flag, sitter_model_options, sitter_sample_options, sitter_train_options};
 use super::status::sitter_status;
 use super::text;
-use crate::personalize::{Recompute, StateFormat, Trainable};
+use crate::personalize::{Adaptation, Recompute, StateFormat, Trainable};
 use crate::sample::Decoding;
 use std::ffi::c_char;
 
@@ -343,7 +343,9 @@ pub unsafe extern "C" fn sitter_train_options_set_layer_learning_rate(
     })
 }
 
-/// Which weights learn in the layers stage. Default "qkv" (the paper's count of weights fits no other set).
+/// Which weights learn in the layers stage: "qkv", "attention", "mlp", "all" (norms included) or another role that the
+/// model has, or names of weights separated by commas, in which "*" stands for anything. "lora" is an older name for
+/// "qkv" with the adaptation "low_rank". Default "qkv" (the paper's count of weights fits no other set).
 /// SITTER_E_INVALID_ARGUMENT. Since 1.0.
 #[no_mangle]
 pub unsafe extern "C" fn sitter_train_options_set_trainable(
@@ -359,7 +361,23 @@ pub unsafe extern "C" fn sitter_train_options_set_trainable(
     })
 }
 
-/// Rank of "lora", at most the sides of the matrix it changes. 1 to 1024, default 64 (paper: 16 to 256).
+/// How they learn: "full", every number of them, or "low_rank", two factors for each matrix whose product is added to
+/// it. Default "full", method "lora" "low_rank". SITTER_E_INVALID_ARGUMENT. Since 1.1.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_adaptation(
+    options: *mut sitter_train_options,
+    adaptation: *const c_char,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.adaptation = Adaptation::parse(&text::required(adaptation, "adaptation")?)?;
+            Ok(())
+        })
+    })
+}
+
+/// Rank of low-rank changes, at most the sides of the matrix. 1 to 1024, default 64 (paper: 16 to 256).
 /// SITTER_E_INVALID_ARGUMENT. Since 1.0.
 #[no_mangle]
 pub unsafe extern "C" fn sitter_train_options_set_lora_rank(
@@ -370,6 +388,22 @@ pub unsafe extern "C" fn sitter_train_options_set_lora_rank(
     guard(err, || {
         change(options, |o| {
             o.lora_rank = lora_rank;
+            Ok(())
+        })
+    })
+}
+
+/// Low-rank changes count this much divided by their rank. 0 for as much as the rank, so that they count once; at most
+/// 10 000, default 0. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_lora_alpha(
+    options: *mut sitter_train_options,
+    lora_alpha: f64,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.lora_alpha = lora_alpha;
             Ok(())
         })
     })

@@ -41,8 +41,7 @@ pub use matrix::Matrix;
 pub use norm::{rms_norm, rms_norm_backward, Rotary};
 pub use rows::rows;
 pub use softmax::softmax;
-use team::parallel;
-pub use team::together;
+pub use team::{parallel, together};
 
 use std::sync::atomic::{AtomicU8, Ordering};
 

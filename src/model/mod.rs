@@ -1,42 +1,58 @@
 //! What a pretrained model is: text tokenizer, image tokenizer, transformer. Immutable once opened.
+//!
+//! | word | meaning |
+//! |---|---|
+//! | family | models that are opened, computed and spoken to in one way: a folder of this room |
+//! | code | the number that the image tokenizer gives a patch of a picture: a row of the VQ codebook |
+//! | tokens | the codes of one picture, with height and width of their grid |
+//! | symbol | what is drawn: a code, or what closes a row |
+//! | piece | what stands at one place of a sequence: a row of the vocabulary, or a learned vector |
+//! | condition | what stands before a picture: its prompt in pieces |
+//! | example | a picture behind its condition, to learn from or to score |
+//! | place | where a symbol stands in a picture; slot: where a token stands in a cache |
+//! | role | what a weight serves (`qkv`, `mlp`), by which it is chosen to learn |
 
+pub mod cache;
 pub mod checkpoint;
 pub mod embedded;
+pub mod family;
 pub mod files;
+pub mod footprint;
 pub mod lumina;
 pub mod ops;
 pub mod outline;
 pub mod personalized;
 mod pickle;
+pub mod places;
 pub mod quantised;
 pub mod recommended;
+mod registry;
 pub mod subject;
 pub(crate) mod tensor_file;
 pub mod text;
 pub mod tokens;
 pub mod vqgan;
 pub mod weight;
+pub mod weights;
+pub mod words;
+
+pub use registry::add_family;
+pub(crate) use registry::roles;
 
 use crate::device::{open_device, parse_device, parse_dtype};
-use crate::estimate;
-use crate::picture::Picture;
-use crate::run::{Run, Stage};
+use crate::picture::{Crop, Picture};
+use crate::run::Run;
 use crate::{Error, Result};
-use candle_core::{DType, Device};
-use checkpoint::Checkpoint;
+use candle_core::Device;
+use family::{Facts, Family, Opening};
 use files::Files;
-use lumina::config::Config;
-use lumina::layout::{Layout, LARGEST_GRID};
-use lumina::transformer::Transformer;
 use outline::Outline;
-use quantised::Quantised;
 use recommended::Recommended;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::path::Path;
-use text::Text;
+use std::sync::Arc;
 use tokens::Tokens;
-use vqgan::Vqgan;
 use weight::Format;
 
 /// The name under which the small model inside the library is opened.
@@ -71,12 +87,9 @@ impl OpenOptions {
 /// A pretrained model.
 pub struct Model {
     name: String,
-    transformer: Transformer,
+    family_name: &'static str,
+    family: Arc<dyn Family>,
     format: Format,
-    layout: Layout,
-    text: Text,
-    vqgan: Vqgan,
-    vqgan_numbers: u64,
     fingerprint: String,
     recommended: Recommended,
 }
@@ -106,44 +119,25 @@ pub struct Info {
 }
 
 impl Model {
-    /// Opens a model folder in Hugging Face layout, or `embedded:`.
-    ///
-    /// The folder holds `config.json`, `model.safetensors` (or shards and an index), `tokenizer.json`, and the image
-    /// tokenizer as `vqgan.safetensors` or `vqgan.ckpt` beside `vqgan.yaml` (a subfolder `tokenizer` will do), or inside
-    /// the model's safetensors. Every weight is checked for name, shape, dtype and finite values.
+    /// Opens a model folder, or `embedded:`. What the folder of a family holds is in docs/models.md; every weight is checked for
+    /// name, shape, dtype and finite values.
     pub fn open(path: impl AsRef<Path>, options: &OpenOptions, run: &mut Run) -> Result<Self> {
-        let path = path.as_ref();
-        let files = model_files(path)?;
+        let files = model_files(path.as_ref())?;
         let device = open_device(&options.device)?;
         let format = parse_dtype(&options.dtype, &device)?;
         run.check()?;
-
-        let config_text = files.text("config.json")?;
-        let config = Config::from_json(&config_text, &files.path("config.json"))?;
-        let tokenizer = files.bytes("tokenizer.json")?;
-        let text = Text::from_bytes(&tokenizer, &files.path("tokenizer.json"))?;
-        let checkpoint = Checkpoint::open(&files, "model")?;
-        let parts = vqgan_parts(&files, &checkpoint, &config_text)?;
-        let (vqgan_numbers, recommended) = (parts.numbers(&checkpoint), Recommended::read(&files)?);
+        let entry = registry::family_of(&files)?;
+        let draft = (entry.draft)(&files)?;
+        let recommended = Recommended::read(&files)?;
         // If the files hold less than the configuration says, loading will tell what is wrong.
-        if checkpoint.count("") >= config.parameters() {
-            let outline = Outline::new(&config, &parts.config, vqgan_numbers, format, &device, &recommended);
-            estimate::check_opening(&outline)?;
+        if draft.is_complete() {
+            Outline::new(draft.footprint(), format, &device, &recommended).check_opening()?;
         }
-        let (vqgan, vq_fingerprint) = parts.open(&checkpoint, &device)?;
-        let vq = vqgan.config();
-        let layout = Layout::new(&text, vq.n_embed, vq.downsampling(), config.vocab_size)?;
-        let quantised = options.keep_quantised.then(|| Quantised::open(&files, &checkpoint, format)).flatten();
-        let transformer =
-            Transformer::load(&checkpoint, quantised.as_ref(), &config, format, &device, |done, total| {
-                run.report(Stage::Open, done, total, None).map(|_| ())
-            })?;
-        if let Some(quantised) = quantised {
-            quantised.keep(&transformer, &run.control())?;
-        }
+        let how = Opening { files: &files, format, device, keep_quantised: options.keep_quantised };
+        let opened = draft.open(&how, run)?;
 
         let mut hash = Sha256::new();
-        for part in [config_text.as_bytes(), &tokenizer, &checkpoint.fingerprint(), &vq_fingerprint] {
+        for part in &opened.identity {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
@@ -152,62 +146,60 @@ impl Model {
             Files::Embedded(_) => EMBEDDED.to_string(),
             Files::Folder(folder) => folder.display().to_string(),
         };
-        Ok(Model { name, transformer, format, layout, text, vqgan, vqgan_numbers, fingerprint, recommended })
+        Ok(Model { name, family_name: entry.name, family: opened.family, format, fingerprint, recommended })
     }
 
     pub fn info(&self) -> Info {
+        let facts = self.facts();
         Info {
-            family: "lumina-mgpt",
+            family: self.family_name,
             name: self.name.clone(),
             fingerprint: self.fingerprint.clone(),
-            parameters: self.transformer.config.parameters(),
-            vocabulary: self.transformer.config.vocab_size,
-            codebook: self.layout.code_tokens().len(),
-            grid_unit_px: self.layout.unit(),
+            parameters: facts.parameters,
+            vocabulary: facts.vocabulary,
+            codebook: facts.codebook,
+            grid_unit_px: facts.unit,
             device: if self.device().is_cuda() { "cuda" } else { "cpu" },
             dtype: self.format.name(),
-            can_decode: self.vqgan.can_decode(),
+            can_decode: facts.can_decode,
         }
     }
 
-    /// The tokens of a picture, whose sides must be multiples of the grid unit; see [`Picture::fit`].
+    /// A picture brought to a size that the model knows; `target` is the side of the square whose area it is to have.
+    pub fn fit(&self, picture: &Picture, target: u32, crop: Crop) -> Result<Picture> {
+        self.family.fit(picture, target, crop)
+    }
+
+    /// The tokens of a picture, whose sides must be multiples of the grid unit; see [`Model::fit`].
     pub fn encode(&self, picture: &Picture, run: &Run) -> Result<Tokens> {
-        self.layout.grid(picture.width(), picture.height())?;
-        let mut tokens = self.vqgan.encode(&picture.to_tensor(self.device())?, run)?;
-        tokens.pop().ok_or_else(|| Error::Internal { message: "the image tokenizer gave nothing".into() })
+        self.family.encode(picture, run)
     }
 
-    /// The picture of a grid of tokens, which may be larger than any that the model draws, but no larger than its grammar
-    /// has words for: 510 codes along a side.
+    /// The picture of tokens, which may be of a larger grid than any that the model draws.
     pub fn decode(&self, tokens: &Tokens, run: &Run) -> Result<Picture> {
-        if tokens.width().max(tokens.height()) > LARGEST_GRID {
-            let (height, width) = (tokens.height(), tokens.width());
-            let message =
-                format!("a grid of {height} x {width} codes; at most {LARGEST_GRID} are decoded along a side");
-            return Err(Error::invalid("tokens", message));
-        }
-        let pixels = self.vqgan.decode(std::slice::from_ref(tokens), run)?;
-        Picture::from_tensor(&pixels.squeeze(0)?)
+        self.family.decode(tokens, run)
+    }
+
+    /// Pixels (width, height) of tokens.
+    pub fn pixels(&self, tokens: &Tokens) -> (u32, u32) {
+        self.family.pixels(tokens)
+    }
+
+    pub fn facts(&self) -> &Facts {
+        self.family.facts()
+    }
+
+    /// What it computes with.
+    pub fn family(&self) -> &Arc<dyn Family> {
+        &self.family
     }
 
     pub fn recommended(&self) -> &Recommended {
         &self.recommended
     }
 
-    pub fn transformer(&self) -> &Transformer {
-        &self.transformer
-    }
-
-    pub fn layout(&self) -> &Layout {
-        &self.layout
-    }
-
-    pub fn text(&self) -> &Text {
-        &self.text
-    }
-
     pub fn device(&self) -> &Device {
-        self.transformer.device()
+        self.family.device()
     }
 
     /// The folder it was opened from, or `embedded:`.
@@ -236,73 +228,4 @@ fn model_files(path: &Path) -> Result<Files> {
         return Err(Error::NotFound { path: path.to_owned(), message: message.into() });
     }
     Ok(Files::Folder(path.to_owned()))
-}
-
-/// Where the image tokenizer is.
-struct VqganParts {
-    /// A file of its own, or none if it is inside the model's safetensors.
-    own: Option<Checkpoint>,
-    prefix: &'static str,
-    config: vqgan::Config,
-}
-
-impl VqganParts {
-    fn checkpoint<'a>(&'a self, model: &'a Checkpoint) -> &'a Checkpoint {
-        self.own.as_ref().unwrap_or(model)
-    }
-
-    /// Numbers in the image tokenizer.
-    fn numbers(&self, model: &Checkpoint) -> u64 {
-        self.checkpoint(model).count(self.prefix)
-    }
-
-    /// The image tokenizer and its fingerprint.
-    fn open(&self, model: &Checkpoint, device: &Device) -> Result<(Vqgan, [u8; 32])> {
-        let (checkpoint, prefix) = (self.checkpoint(model), self.prefix);
-        let get = |name: &str, shape: &[usize]| checkpoint.get(&format!("{prefix}{name}"), shape, DType::F32, device);
-        let has_decoder = checkpoint.contains(&format!("{prefix}decoder.conv_in.weight"));
-        let vqgan = Vqgan::load(&self.config, has_decoder, get)?;
-        // A tokenizer inside the model's safetensors is part of the model's own fingerprint.
-        Ok((vqgan, self.own.as_ref().map_or([0; 32], Checkpoint::fingerprint)))
-    }
-}
-
-/// Finds the image tokenizer: a file of its own first, then the model's safetensors.
-fn vqgan_parts(files: &Files, model: &Checkpoint, config: &str) -> Result<VqganParts> {
-    let find = |name: &str| {
-        let names = [name.to_string(), format!("tokenizer/{name}")];
-        names.into_iter().find(|n| files.exists(n))
-    };
-    let own = match (find("vqgan.safetensors"), find("vqgan.ckpt")) {
-        (Some(name), _) => Some(Checkpoint::open_file(files, &name)?),
-        (None, Some(name)) => Some(Checkpoint::open_pickle(files, &name, Some("state_dict"))?),
-        (None, None) => None,
-    };
-    let inside = "model.vqmodel.";
-    let prefix = match &own {
-        Some(_) => "",
-        None if model.contains(&format!("{inside}quantize.embedding.weight")) => inside,
-        None => {
-            return Err(Error::NotFound {
-                path: files.path("vqgan.ckpt"),
-                message: "no image tokenizer: the folder needs vqgan.yaml with vqgan.ckpt or vqgan.safetensors (Meta's \
-                          Chameleon release has the first two in its tokenizer folder), and the model's safetensors hold \
-                          no model.vqmodel.* tensors"
-                    .into(),
-            })
-        }
-    };
-    let config = match find("vqgan.yaml") {
-        Some(name) => vqgan::Config::from_yaml(&files.text(&name)?, files.path(&name))?,
-        None => {
-            let file = files.path("config.json");
-            let json: serde_json::Value =
-                serde_json::from_str(config).map_err(|e| Error::bad_format(&file, format!("not JSON: {e}")))?;
-            match json.get("vq_config") {
-                Some(vq) => vqgan::Config::from_vq_config(vq, &file)?,
-                None => vqgan::Config::default(),
-            }
-        }
-    };
-    Ok(VqganParts { own, prefix, config })
 }

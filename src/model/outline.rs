@@ -1,26 +1,21 @@
 //! What is known about a model before its weights are read: enough to say how much memory it takes.
 
-use super::checkpoint::Checkpoint;
-use super::lumina::config::Config;
+use super::footprint::{Footprint, Place};
 use super::recommended::Recommended;
-use super::vqgan;
 use super::weight::Format;
-use super::{model_files, vqgan_parts, Model, OpenOptions};
+use super::{model_files, registry, Model, OpenOptions};
 use crate::device::{self, open_device, parse_dtype};
-use crate::Result;
+use crate::{Error, Result};
 use candle_core::Device;
 use std::path::Path;
+use std::sync::Arc;
 
 /// The shape of a model and where it would run.
+#[derive(Clone)]
 pub struct Outline {
-    pub config: Config,
-    pub vqgan: vqgan::Config,
-    /// Numbers in the image tokenizer.
-    pub vqgan_numbers: u64,
-    pub format: Format,
+    pub footprint: Arc<dyn Footprint>,
+    pub at: Place,
     pub device: Device,
-    /// Whether to count as on a GPU: activations in the dtype of the weights, optimizer states in the memory of the host.
-    pub on_gpu: bool,
     /// Memory that the device could still give, if that is known.
     pub free: Option<u64>,
     /// Whether its weights are in memory already.
@@ -31,20 +26,15 @@ pub struct Outline {
 impl Outline {
     /// Of a model whose weights are not in memory yet.
     pub(super) fn new(
-        config: &Config,
-        vqgan: &vqgan::Config,
-        vqgan_numbers: u64,
+        footprint: Arc<dyn Footprint>,
         format: Format,
         device: &Device,
         recommended: &Recommended,
     ) -> Self {
         Outline {
-            config: config.clone(),
-            vqgan: vqgan.clone(),
-            vqgan_numbers,
-            format,
+            footprint,
+            at: Place::new(format, device),
             device: device.clone(),
-            on_gpu: !device.is_cpu(),
             free: device::free_memory(device),
             opened: false,
             recommended: recommended.clone(),
@@ -56,19 +46,36 @@ impl Outline {
         let files = model_files(path.as_ref())?;
         let device = open_device(&options.device)?;
         let format = parse_dtype(&options.dtype, &device)?;
-        let config_text = files.text("config.json")?;
-        let config = Config::from_json(&config_text, &files.path("config.json"))?;
-        let checkpoint = Checkpoint::open(&files, "model")?;
-        let parts = vqgan_parts(&files, &checkpoint, &config_text)?;
+        let draft = (registry::family_of(&files)?.draft)(&files)?;
         let recommended = Recommended::read(&files)?;
-        Ok(Outline::new(&config, &parts.config, parts.numbers(&checkpoint), format, &device, &recommended))
+        Ok(Outline::new(draft.footprint(), format, &device, &recommended))
     }
 
     /// Of an opened model.
     pub fn of(model: &Model) -> Self {
-        let (config, vqgan) = (&model.transformer.config, model.vqgan.config());
-        let outline =
-            Outline::new(config, vqgan, model.vqgan_numbers, model.format, model.device(), &model.recommended);
+        let outline = Outline::new(model.family.footprint(), model.format, model.device(), &model.recommended);
         Outline { opened: true, ..outline }
     }
+
+    /// Bytes of all weights in a format.
+    pub fn weights(&self, format: Format) -> u64 {
+        bytes(self.footprint.weights(&Place { format, ..self.at }))
+    }
+
+    /// Errors if the model would not fit what is free, with a format of the weights that would.
+    pub fn check_opening(&self) -> Result<()> {
+        let Some(free) = self.free else { return Ok(()) };
+        let now = self.weights(self.at.format);
+        if now <= free {
+            return Ok(());
+        }
+        let smaller = Format::ALL.into_iter().find(|&f| self.weights(f) <= free);
+        let advice = smaller.map(|f| format!("open it with dtype {}", f.name()));
+        Err(Error::OutOfMemory { what: "the model".into(), needed: now, free, advice })
+    }
+}
+
+/// Absurd sizes count as more than there can be.
+pub(crate) fn bytes(bytes: u128) -> u64 {
+    bytes.try_into().unwrap_or(u64::MAX)
 }

@@ -6,10 +6,9 @@
 
 use super::checkpoint::Checkpoint;
 use super::files::Files;
-use super::lumina::layer::NAMES;
-use super::lumina::transformer::Transformer;
 use super::tensor_file::{self, Kind};
 use super::weight::{Blocks, Format, Weight};
+use super::weights::Weights;
 use crate::run::Control;
 use crate::{Error, Result};
 use candle_core::Device;
@@ -80,21 +79,15 @@ impl Quantised {
 
     /// Writes the file if a matrix was missing. What stands in the way is logged: the model is there without it. Errors if
     /// `stop` is cancelled.
-    pub fn keep(self, transformer: &Transformer, stop: &Control) -> Result<()> {
+    pub fn keep(self, weights: &Weights, stop: &Control) -> Result<()> {
         if !self.incomplete.get() {
             return Ok(());
         }
-        let mut matrices = BTreeMap::new();
-        for (index, layer) in transformer.layers.iter().enumerate() {
-            for (name, weight) in NAMES.iter().zip(layer.weights()) {
-                if let Weight::Quantised(blocks) = weight {
-                    matrices.insert(format!("model.layers.{index}.{name}"), Matrix::new(blocks));
-                }
-            }
-        }
-        if let Weight::Quantised(blocks) = &transformer.lm_head {
-            matrices.insert("lm_head.weight".into(), Matrix::new(blocks));
-        }
+        let quantised = weights.iter().filter_map(|entry| match &entry.weight {
+            Weight::Quantised(blocks) => Some((entry.spec.name.clone(), Matrix::new(blocks))),
+            Weight::Dense(_) => None,
+        });
+        let matrices: BTreeMap<String, Matrix> = quantised.collect();
         // The file is replaced by another of the same name: what is mapped stays what it was.
         match tensor_file::save(&self.path, &FILE, &self.origin, &matrices, stop) {
             Ok(()) => log::info!("wrote {}: it is mapped the next time", self.path.display()),

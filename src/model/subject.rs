@@ -1,7 +1,5 @@
 //! What training learned about one subject, and the small file it is kept in.
 
-use super::lumina::layer::{self, LowRank, NAMES};
-use super::lumina::transformer::Transformer;
 use super::tensor_file::{self, Kind};
 use super::Model;
 use crate::run::Control;
@@ -83,7 +81,7 @@ pub struct Info {
 
 impl Change {
     /// Shape of the weight that it changes.
-    fn shape(&self) -> Result<Vec<usize>> {
+    pub fn shape(&self) -> Result<Vec<usize>> {
         Ok(match self {
             Change::Delta(delta) => delta.dims().to_vec(),
             Change::LowRank { down, up } => vec![up.dim(0)?, down.dim(1)?],
@@ -207,45 +205,5 @@ impl Subject {
     /// The same subject with the layers put back to the model's own: only its vectors remain.
     pub fn without_layers(&self) -> Subject {
         Subject { changes: BTreeMap::new(), ..self.clone() }
-    }
-
-    /// Adds the changes to a transformer's weights; the sum is made in f32. Low-rank changes of the projections to queries, keys
-    /// and values are put beside the weights.
-    pub fn apply(&self, transformer: &mut Transformer) -> Result<()> {
-        let mut left = self.changes.len();
-        for (index, layer) in transformer.layers.iter_mut().enumerate() {
-            for (number, name) in NAMES.into_iter().enumerate() {
-                let Some(change) = self.changes.get(&format!("model.layers.{index}.{name}")) else { continue };
-                let weight = layer.weights()[number].clone();
-                let (dtype, device) = (weight.dense_dtype(), weight.device());
-                if change.shape()? != weight.dims() {
-                    let (found, expected) = (change.shape()?, weight.dims());
-                    let message =
-                        format!("changes model.layers.{index}.{name} by shape {found:?}; the model has {expected:?}");
-                    return Err(Error::invalid("subject", message));
-                }
-                left -= 1;
-                let delta = match change {
-                    Change::Delta(delta) => delta.to_device(&device)?.to_dtype(DType::F32)?,
-                    Change::LowRank { down, up } => {
-                        let (down, up) = (down.to_device(&device)?, up.to_device(&device)?);
-                        match layer.low_rank.get_mut(number.wrapping_sub(layer::Q)) {
-                            // As it is: a changed copy of the matrix would cost far more memory.
-                            Some(place) => {
-                                *place =
-                                    Some(LowRank::joined(place.take(), down.to_dtype(dtype)?, up.to_dtype(dtype)?)?);
-                                continue;
-                            }
-                            None => up.to_dtype(DType::F32)?.matmul(&down.to_dtype(DType::F32)?)?,
-                        }
-                    }
-                };
-                *layer.weights_mut()[number] = (weight.to_f32()? + delta)?.to_dtype(dtype)?.into();
-            }
-        }
-        match left {
-            0 => Ok(()),
-            _ => Err(Error::invalid("subject", "changes weights that the model does not have")),
-        }
     }
 }

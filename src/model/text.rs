@@ -27,16 +27,6 @@ impl Text {
         self.tokenizer.token_to_id(name)
     }
 
-    /// The id of a token that the layout cannot do without.
-    pub fn need(&self, name: &str, role: &str) -> Result<u32> {
-        self.id(name).ok_or_else(|| {
-            Error::bad_format(
-                &self.file,
-                format!("the vocabulary has no token {name} ({role}); is this a Lumina-mGPT tokenizer?"),
-            )
-        })
-    }
-
     /// All names with their ids.
     pub fn vocabulary(&self) -> impl Iterator<Item = (String, u32)> {
         self.tokenizer.get_vocab(true).into_iter()

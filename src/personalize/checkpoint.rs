@@ -63,11 +63,16 @@ impl Identity {
         if self.dtype != old.dtype {
             found.push(format!("the model's dtype ({}, now {})", old.dtype, self.dtype));
         }
+        let defaults = serde_json::to_value(Options::default()).unwrap_or_default();
         for (name, now) in &self.options {
             match old.options.get(name) {
                 Some(before) if before == now => {}
                 Some(before) => found.push(format!("{name} ({before}, now {now})")),
-                None => found.push(name.clone()),
+                // Options that an older version did not have were at their defaults.
+                None if defaults.get(name).is_none_or(|default| default.to_string() != *now) => {
+                    found.push(name.clone())
+                }
+                None => {}
             }
         }
         if self.references != old.references {

@@ -69,7 +69,7 @@ impl Dataset {
     pub(super) fn encode(&self, model: &Model, options: &Options, run: &mut Run) -> Result<Vec<Vec<Tokens>>> {
         let (mut all, mut done) = (Vec::new(), 0);
         for (index, picture) in self.pictures.iter().enumerate() {
-            let copies = varied(picture, index, model.layout().unit(), options, run)?;
+            let copies = varied(picture, index, model, options, run)?;
             // Each picture has as many.
             let total = (copies.len() * self.pictures.len()) as u64;
             let mut tokens = Vec::new();
@@ -87,13 +87,31 @@ impl Dataset {
     }
 }
 
+/// What is asked of a model: the sizes that it knows.
+trait Size {
+    fn fit(&self, picture: &Picture, target: u32, crop: Crop) -> Result<Picture>;
+
+    /// Pixels along each side that one code stands for.
+    fn patch(&self) -> u32;
+}
+
+impl Size for Model {
+    fn fit(&self, picture: &Picture, target: u32, crop: Crop) -> Result<Picture> {
+        Model::fit(self, picture, target, crop)
+    }
+
+    fn patch(&self) -> u32 {
+        self.facts().patch
+    }
+}
+
 /// A picture brought to the model's size, and its varied copies.
-fn varied(picture: &Picture, index: usize, unit: u32, options: &Options, run: &Run) -> Result<Vec<Picture>> {
+fn varied(picture: &Picture, index: usize, to: &impl Size, options: &Options, run: &Run) -> Result<Vec<Picture>> {
     let crops = match (options.random_crop, options.augment) {
         (true, 0) => RANDOM_CROPS,
         (_, n) => n,
     };
-    let plain = picture.fit(options.image_size, unit, Crop::Centre)?;
+    let plain = to.fit(picture, options.image_size, Crop::Centre)?;
     let mut copies = Vec::new();
     for copy in 0..crops {
         run.check()?;
@@ -104,16 +122,15 @@ fn varied(picture: &Picture, index: usize, unit: u32, options: &Options, run: &R
         let mut shift = || SHIFT * (2.0 * random.uniform() - 1.0);
         let (mut dx, mut dy) = (shift(), shift());
         if options.augment_aligned {
-            // A unit is two patches.
             let whole = |share: f32, side: u32| {
-                let patches = (2 * side / unit) as f32;
+                let patches = (side / to.patch()) as f32;
                 (share * patches).round() / patches
             };
             (zoom, dx, dy) = (1.0, whole(dx, plain.width()), whole(dy, plain.height()));
         }
         let mirrored = random.chance(0.5);
         let mut copy = match options.random_crop {
-            true => picture.fit(options.image_size, unit, at)?,
+            true => to.fit(picture, options.image_size, at)?,
             false => plain.clone(),
         };
         if options.augment > 0 {
@@ -135,12 +152,25 @@ fn varied(picture: &Picture, index: usize, unit: u32, options: &Options, run: &R
 mod tests {
     use super::*;
 
+    /// Sizes in units of two patches of 4 pixels.
+    struct Units;
+
+    impl Size for Units {
+        fn fit(&self, picture: &Picture, target: u32, crop: Crop) -> Result<Picture> {
+            picture.fit(target, 8, crop)
+        }
+
+        fn patch(&self) -> u32 {
+            4
+        }
+    }
+
     fn picture() -> Picture {
         Picture::new(24, 16, (0..24 * 16 * 3).map(|i| (i * 37 % 251) as u8).collect()).unwrap()
     }
 
     fn count(options: Options) -> usize {
-        varied(&picture(), 0, 8, &Options { image_size: 16, ..options }, &Run::new()).unwrap().len()
+        varied(&picture(), 0, &Units, &Options { image_size: 16, ..options }, &Run::new()).unwrap().len()
     }
 
     #[test]
@@ -155,20 +185,20 @@ mod tests {
     #[test]
     fn copies_are_varied_have_one_size_and_come_again_with_the_seed() {
         let options = Options { augment: 6, flip: true, image_size: 16, seed: 3, ..Options::default() };
-        let copies = varied(&picture(), 1, 8, &options, &Run::new()).unwrap();
+        let copies = varied(&picture(), 1, &Units, &options, &Run::new()).unwrap();
         for (i, a) in copies.iter().enumerate() {
             assert_eq!((a.width(), a.height()), (copies[0].width(), copies[0].height()));
             assert!(copies[..i].iter().all(|b| a != b), "copy {i}");
         }
-        assert!(copies == varied(&picture(), 1, 8, &options, &Run::new()).unwrap());
-        assert!(copies[1] != varied(&picture(), 1, 8, &Options { seed: 4, ..options }, &Run::new()).unwrap()[1]);
+        assert!(copies == varied(&picture(), 1, &Units, &options, &Run::new()).unwrap());
+        assert!(copies[1] != varied(&picture(), 1, &Units, &Options { seed: 4, ..options }, &Run::new()).unwrap()[1]);
     }
 
     #[test]
     fn aligned_copies_hold_the_picture_moved_by_whole_patches() {
         let picture = Picture::new(64, 64, (0..64 * 64 * 3).map(|i| (i * 37 % 251) as u8).collect()).unwrap();
         let options = Options { augment: 8, augment_aligned: true, image_size: 64, seed: 2, ..Options::default() };
-        let copies = varied(&picture, 0, 8, &options, &Run::new()).unwrap();
+        let copies = varied(&picture, 0, &Units, &options, &Run::new()).unwrap();
         let pixel = |p: &Picture, x: i32, y: i32| p.rgb()[((y * 64 + x) * 3) as usize];
         for copy in &copies[1..] {
             // The middle, which no shift pushes out, is there again some patches of 4 pixels away.

@@ -64,7 +64,7 @@ impl Training<'_, '_> {
         if every == 0 || self.finished || !steps.is_multiple_of(every) {
             return Ok(());
         }
-        let (width, height) = learner.view().model.layout().pixels(&self.lesson.references[0][0]);
+        let (width, height) = learner.view().model.pixels(&self.lesson.references[0][0]);
         let request = Request { prompt: prompts::sample(options), width, height, count: 1, seed: options.seed };
         run.at_item(steps / every - 1, (options.embedding_steps + options.layer_steps) / every);
         let drawn = run.unless_finished(|run| (self.draw)(learner.view(), &request, run))?;

@@ -8,8 +8,8 @@ use crate::model::subject::LossRecord;
 use crate::model::Model;
 use crate::random::{Purpose, Stream};
 use crate::run::{Run, Stage};
-use crate::{Error, Result};
-use candle_core::{DType, Tensor, D};
+use crate::Result;
+use candle_core::Tensor;
 
 /// How much the mean loss must fall from one window to the next for training to go on.
 const PLATEAU: f64 = 0.002;
@@ -32,10 +32,11 @@ pub(super) fn train(model: &Model, training: &mut Training, vectors: Tensor, run
 /// The vectors that training begins with, [N, hidden] f32: the identifier's, and one for each of `pictures` if they have
 /// their own.
 pub(super) fn first_vectors(model: &Model, options: &Options, pictures: usize) -> Result<Tensor> {
-    let hidden = model.transformer().config.hidden_size;
+    let hidden = model.facts().width;
     let (own, device) = (options.embedding_vectors as usize, model.device());
     let pictures = if options.per_image_tokens { pictures } else { 0 };
-    let size = usual_size(model, options)?;
+    let texts: Vec<String> = (0..prompts::TEMPLATES.len()).map(|index| prompts::prior(options, index)).collect();
+    let size = model.family().usual_size(&texts)?;
     let noise = |rows: usize, step: u64| -> Result<Tensor> {
         let mut random = Stream::new(options.seed, Purpose::Initial, step << 32);
         let values: Vec<f32> = (0..rows * hidden).map(|_| size * random.normal()).collect();
@@ -50,7 +51,7 @@ pub(super) fn first_vectors(model: &Model, options: &Options, pictures: usize) -
             }
         }
         (None, Some(word)) => {
-            let rows = word_rows(model, word)?;
+            let rows = model.family().word_rows(word)?;
             match own {
                 1 => rows.mean_keepdim(0)?,
                 _ => {
@@ -65,36 +66,6 @@ pub(super) fn first_vectors(model: &Model, options: &Options, pictures: usize) -
         0 => Ok(first),
         n => Ok(Tensor::cat(&[first, noise(n, 2)?], 0)?),
     }
-}
-
-/// The rows of the vocabulary that stand for a word.
-fn word_rows(model: &Model, word: &str) -> Result<Tensor> {
-    let ids = model.text().encode(word.trim())?;
-    if ids.is_empty() || ids.iter().any(|&id| Some(id) == model.text().id("<unk>")) {
-        return Err(Error::invalid("initial_word", format!("the model's vocabulary does not know \"{word}\"")));
-    }
-    embeddings(model, ids)
-}
-
-fn embeddings(model: &Model, ids: Vec<u32>) -> Result<Tensor> {
-    let n = ids.len();
-    let ids = Tensor::from_vec(ids, (1, n), model.device())?;
-    Ok(model.transformer().embed(&ids)?.squeeze(0)?.to_dtype(DType::F32)?)
-}
-
-/// Root mean square of the numbers in the rows of ordinary words, those of the prompts.
-fn usual_size(model: &Model, options: &Options) -> Result<f32> {
-    let mut ids = Vec::new();
-    for index in 0..prompts::TEMPLATES.len() {
-        ids.extend(model.text().encode(&prompts::prior(options, index))?);
-    }
-    ids.sort();
-    ids.dedup();
-    if ids.is_empty() {
-        return Err(Error::Internal { message: "the tokenizer makes nothing of the prompts".into() });
-    }
-    let rows = embeddings(model, ids)?;
-    Ok(rows.sqr()?.mean(D::Minus1)?.mean_all()?.sqrt()?.to_scalar::<f32>()?)
 }
 
 /// Whether the mean loss of the last `window` steps is hardly below that of the `window` steps before.

@@ -1,13 +1,16 @@
 //! What learns in a stage, and one step of it: forward, backward, clip, update.
 
-use super::backward::{backward, Group, Plan};
 use super::optimizer::{self, AdamW, Update};
-use super::options::{Options, Trainable};
+use super::options::Options;
+use super::passes::{self, Plan};
 use super::prompts;
-use crate::model::lumina::layer::{self, LowRank, Part, Wanted, NAMES};
-use crate::model::personalized::{Personalized, Piece, Sequence, Word};
+use crate::model::family::{Example, Mode, Objective};
+use crate::model::ops::own_kernels_on;
+use crate::model::personalized::Personalized;
 use crate::model::subject::Change;
 use crate::model::weight::Weight;
+use crate::model::weights::{LowRank, Part, Target, Wanted};
+use crate::model::words::Word;
 use crate::model::Model;
 use crate::random::{Dropout, Purpose, Stream};
 use crate::run::{Control, Run, Stage};
@@ -15,12 +18,12 @@ use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;
 
-/// The sequences of one step.
+/// The pictures of one step.
 pub struct Batch {
-    /// Pictures of the subject.
-    pub subject: Vec<Sequence>,
-    /// Pictures of the plain class; may be empty.
-    pub prior: Vec<Sequence>,
+    /// Of the subject.
+    pub subject: Vec<Example>,
+    /// Of the plain class; may be empty.
+    pub prior: Vec<Example>,
 }
 
 /// What a step found before its update.
@@ -38,9 +41,10 @@ struct Parameter {
     /// `vectors`, or the weight's name in the checkpoint, for low-rank changes with `.down` or `.up` behind it.
     name: String,
     place: Place,
-    /// On the CPU, in storage of its own, where updates change it: f32, or the model's dtype without master weights. A model
-    /// on the CPU reads it there.
+    /// On the CPU, in storage of its own, where updates change it: f32, or the model's dtype without master weights.
     value: Tensor,
+    /// What the model's passes read: the value itself on the CPU, elsewhere a copy in the model's dtype.
+    seen: Tensor,
     learning_rate: f64,
     weight_decay: f64,
 }
@@ -48,8 +52,7 @@ struct Parameter {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Vectors,
-    /// A weight of a layer, or a factor of a low-rank change to one.
-    Layer(usize, Part),
+    Weight(Target),
 }
 
 /// A model with one subject in the middle of a stage.
@@ -68,44 +71,49 @@ pub(super) fn step_key(stage: Stage, step: u64) -> u64 {
 }
 
 impl<'m> Learner<'m> {
-    /// The embedding stage. `vectors` [N, hidden] f32 holds the identifier's vectors and behind them those of the
+    /// The embedding stage. `vectors` [N, width] f32 holds the identifier's vectors and behind them those of the
     /// reference pictures, if they have any.
     pub fn embedding(model: &'m Model, options: &Options, vectors: &Tensor) -> Result<Self> {
-        Self::new(model, options, Stage::Embedding, vectors, vec![vectors_parameter(options, vectors)?])
+        Self::new(model, options, Stage::Embedding, vectors, vec![Parameter::vectors(model, options, vectors)?])
     }
 
     /// The layers stage, with the vectors as the embedding stage left them.
     pub fn layers(model: &'m Model, options: &Options, vectors: &Tensor) -> Result<Self> {
         let mut parameters = Vec::new();
         if options.train_embedding_in_layer_stage {
-            parameters.push(vectors_parameter(options, vectors)?);
+            parameters.push(Parameter::vectors(model, options, vectors)?);
         }
-        for index in options.trained_layers(model.transformer().layers.len()) {
-            let weights = model.transformer().layers[index].weights();
-            let mut push = |name: String, part: Part, value: Tensor| {
-                let place = Place::Layer(index, part);
-                let (learning_rate, weight_decay) = (options.layer_learning_rate, options.weight_decay);
-                parameters.push(Parameter { name, place, value, learning_rate, weight_decay });
-            };
-            let chosen = NAMES.into_iter().zip(weights).enumerate();
-            for (number, (name, weight)) in chosen.filter(|(_, (name, _))| options.trainable.includes(name)) {
-                let name = format!("model.layers.{index}.{name}");
-                if options.trainable != Trainable::Lora {
-                    let value = match options.master_weights {
-                        true => weight.to_f32()?,
-                        false => weight.to_f32()?.to_dtype(weight.dense_dtype())?,
-                    };
-                    // A copy, so that updates do not change the model.
-                    push(name, Part::Weight(number), value.to_device(&Device::Cpu)?.copy()?);
-                    continue;
-                }
-                let (out, inner) = (weight.dims()[0], weight.dims()[1]);
-                let rank = (options.lora_rank as usize).min(out).min(inner);
-                let projection = number - layer::Q;
-                let down = first_down(rank, inner, options.seed, 3 * index + projection)?;
-                push(format!("{name}.down"), Part::Down(projection), down);
-                push(format!("{name}.up"), Part::Up(projection), Tensor::zeros((out, rank), DType::F32, &Device::Cpu)?);
+        let weights = model.family().weights();
+        let layers = options.trained_layers(model.facts().layers);
+        let chosen = weights.iter().enumerate().filter(|(_, entry)| options.learns(&entry.spec));
+        for (number, (id, entry)) in chosen.enumerate() {
+            if !entry.spec.layer.is_some_and(|layer| layers.contains(&layer)) {
+                continue;
             }
+            let name = &entry.spec.name;
+            let mut push = |name: String, part: Part, value: Tensor, dtype: DType| -> Result<()> {
+                let place = Place::Weight(Target { part, weight: id });
+                let (learning_rate, weight_decay) = (options.layer_learning_rate, options.weight_decay);
+                let seen = seen(model, &value, dtype)?;
+                parameters.push(Parameter { name, place, value, seen, learning_rate, weight_decay });
+                Ok(())
+            };
+            let own = entry.weight.dense_dtype();
+            if options.is_low_rank() {
+                let (out, inner) = (entry.spec.dims[0], entry.spec.dims[1]);
+                let rank = (options.lora_rank as usize).min(out).min(inner);
+                let up = Tensor::zeros((out, rank), DType::F32, &Device::Cpu)?;
+                let dtype = model.family().dtype();
+                push(format!("{name}.down"), Part::Down, first_down(rank, inner, options.seed, number)?, dtype)?;
+                push(format!("{name}.up"), Part::Up, up, dtype)?;
+                continue;
+            }
+            let value = match options.master_weights {
+                true => entry.weight.to_f32()?,
+                false => entry.weight.to_f32()?.to_dtype(own)?,
+            };
+            // A copy, so that updates do not change the model.
+            push(name.clone(), Part::Whole, value.to_device(&Device::Cpu)?.copy()?, own)?;
         }
         Self::new(model, options, Stage::Layers, vectors, parameters)
     }
@@ -123,15 +131,41 @@ impl<'m> Learner<'m> {
             words.push(Word { identifier: prompts::picture_word(index), vectors: row..row + 1 });
         }
         let vectors = Some(vectors.to_device(model.device())?.to_dtype(DType::F32)?);
-        let view = Personalized { model, transformer: model.transformer().clone(), words, vectors };
+        let view = Personalized { model, family: model.family().clone(), words, vectors };
         let sizes = parameters.iter().map(|p| p.value.elem_count());
         let betas = (options.beta1, options.beta2);
         let optimizer = AdamW::new(sizes, betas, options.optimizer_state, options.seed);
         let mut learner = Learner { view, options: options.clone(), stage, parameters, optimizer };
-        for parameter in &learner.parameters {
-            parameter.install(&mut learner.view)?;
-        }
+        learner.install()?;
         Ok(learner)
+    }
+
+    /// Puts everything that learns where the model's passes see it.
+    fn install(&mut self) -> Result<()> {
+        let mut weights = self.view.family.weights().clone();
+        for Parameter { place, seen, .. } in &self.parameters {
+            let Place::Weight(Target { part, weight }) = *place else {
+                self.view.vectors = Some(seen.clone());
+                continue;
+            };
+            let entry = weights.entry_mut(weight);
+            let seen: Weight = seen.clone().into();
+            match part {
+                Part::Whole => entry.weight = seen,
+                // `Up` comes behind.
+                Part::Down => {
+                    let scale = self.options.low_rank_scale(seen.dims()[0]);
+                    entry.low_rank = Some(LowRank { up: seen.clone(), down: seen, scale });
+                }
+                Part::Up => {
+                    if let Some(pair) = &mut entry.low_rank {
+                        pair.up = seen;
+                    }
+                }
+            }
+        }
+        self.view.family = self.view.family.with(weights);
+        Ok(())
     }
 
     /// The model with what was learned so far.
@@ -150,17 +184,17 @@ impl<'m> Learner<'m> {
 
     /// Learns from a batch.
     pub fn step(&mut self, batch: &Batch, run: &Run) -> Result<Outcome> {
-        let labelled = |s: &[Sequence]| s.iter().map(|s| s.labelled.len()).sum::<usize>().max(1) as f64;
-        let weight = (1.0 / labelled(&batch.subject)) as f32;
-        let prior_weight = (self.options.prior_weight / labelled(&batch.prior)) as f32;
-        let sequences: Vec<(&Sequence, f32)> =
-            batch.subject.iter().map(|s| (s, weight)).chain(batch.prior.iter().map(|s| (s, prior_weight))).collect();
-        // A GPU is filled by one wide group; on a CPU sequences go side by side or one by one, and need no padding.
-        let per_group = match self.view.model.device().is_cpu() {
+        let labels = |s: &[Example]| s.iter().map(|s| s.labelled.len()).sum::<usize>().max(1) as f64;
+        let weight = (1.0 / labels(&batch.subject)) as f32;
+        let prior_weight = (self.options.prior_weight / labels(&batch.prior)) as f32;
+        let subject = batch.subject.iter().map(|e| (e, weight));
+        let examples: Vec<(&Example, f32)> = subject.chain(batch.prior.iter().map(|e| (e, prior_weight))).collect();
+        // A GPU is filled by one wide group; on a CPU examples go side by side or one by one, and need no padding.
+        let per_group = match own_kernels_on(self.view.model.device()) {
             true => 1,
-            false => sequences.len().div_ceil(self.options.accumulation as usize).max(1),
+            false => examples.len().div_ceil(self.options.accumulation as usize).max(1),
         };
-        let groups: Vec<&[(&Sequence, f32)]> = sequences.chunks(per_group).collect();
+        let groups: Vec<&[(&Example, f32)]> = examples.chunks(per_group).collect();
 
         let stop = run.control();
         let limit = self.options.clip_norm;
@@ -174,7 +208,6 @@ impl<'m> Learner<'m> {
             for (index, gradient) in kept {
                 let parameter = &self.parameters[index];
                 parameter.update(index, &gradient, &mut self.optimizer, rate, clip(outcome.gradient_norm, limit))?;
-                parameter.install(&mut self.view)?;
             }
             outcome
         } else {
@@ -193,60 +226,32 @@ impl<'m> Learner<'m> {
         }
     }
 
-    /// Forward and backward over the groups of a step: sequences with their weights per labelled token.
-    fn pass(&mut self, groups: &[&[(&Sequence, f32)]], mut purpose: Use, stop: &Control) -> Result<Outcome> {
-        let dropouts: Vec<Dropout> = (0..groups.len() as u64)
-            .map(|group| Dropout {
-                probability: self.options.dropout,
-                seed: self.options.seed,
-                step: step_key(self.stage, self.steps()) | group << 32,
-            })
-            .collect();
-        let rows: Vec<Vec<&[Piece]>> =
-            groups.iter().map(|g| g.iter().map(|(s, _)| s.pieces.as_slice()).collect()).collect();
-        let mut prepared = Vec::new();
-        for ((sequences, rows), dropout) in groups.iter().zip(&rows).zip(&dropouts) {
-            let x = self.view.embed(rows)?;
-            let context = self.view.transformer.causal_context(x.dims()[1], Some(dropout))?.stopped_by(stop.clone());
-            let of: Vec<&Sequence> = sequences.iter().map(|(s, _)| *s).collect();
-            prepared.push(Group { x, context, labels: self.view.labels(&of, |i| sequences[i].1)? });
-        }
-        let mut wanted = vec![Wanted::default(); self.view.transformer.layers.len()];
-        for parameter in &self.parameters {
-            match parameter.place {
-                Place::Layer(layer, Part::Weight(number)) => wanted[layer].weights[number] = true,
-                Place::Layer(layer, _) => wanted[layer].low_rank = true,
-                Place::Vectors => {}
-            }
-        }
-        let vectors = self.parameters.iter().position(|p| p.place == Place::Vectors);
+    /// Forward and backward over the groups of a step: examples with their weights per label.
+    fn pass(&mut self, groups: &[&[(&Example, f32)]], mut purpose: Use, stop: &Control) -> Result<Outcome> {
+        let check = self.finite();
+        let wanted = self.wanted();
         let plan = Plan {
-            z_loss: self.options.z_loss,
+            objective: Objective { z_loss: self.options.z_loss, with_gradient: true },
             wanted: &wanted,
-            inputs: vectors.is_some(),
+            vectors: self.parameters.iter().any(|p| p.place == Place::Vectors),
             recompute: self.options.recompute,
-            stop: stop.clone(),
         };
+        let rate = self.rate();
+        let Learner { view, parameters, optimizer, options, stage } = self;
+        let mut passes = Vec::new();
+        let mut number = step_key(*stage, optimizer.steps());
+        for group in groups {
+            // Each example has masks of its own, however the examples of a step are grouped.
+            let keys = (0..group.len() as u64).map(|i| number + (i << 32)).collect();
+            number += (group.len() as u64) << 32;
+            let dropout = Dropout { probability: options.dropout, seed: options.seed, keys };
+            let how = Mode { dropout: Some(dropout), stop: stop.clone() };
+            passes.push(view.family.pass(group, view.vectors.as_ref(), &how)?);
+        }
 
-        let (rate, steps, stage) = (self.rate(), self.steps(), self.stage);
-        let check = |what: &str, value: f64| {
-            if value.is_finite() {
-                return Ok(());
-            }
-            let field = match stage {
-                Stage::Embedding => "embedding_learning_rate",
-                _ => "layer_learning_rate",
-            };
-            let (stage, hint) = (stage.name(), "lower the learning rate");
-            let message =
-                format!("training went out of bounds at step {steps} of stage {stage} ({what} {value}); {hint}");
-            Err(Error::invalid(field, message))
-        };
-        let (mut loss, mut squared) = (0.0, 0.0);
-        let places: Vec<Place> = self.parameters.iter().map(|p| p.place).collect();
-        let Learner { view, parameters, optimizer, .. } = self;
-        let mut begun = false;
-        let mut use_gradient = |index: usize, gradient: Tensor| -> Result<()> {
+        let (mut loss, mut squared, mut begun) = (0.0, 0.0, false);
+        let mut use_gradient = |place: Place, gradient: Tensor| -> Result<()> {
+            let Some(index) = parameters.iter().position(|p| p.place == place) else { return Ok(()) };
             let gradient = gradient.to_device(&Device::Cpu)?;
             squared += optimizer::squared_norm(&gradient)?;
             match &mut purpose {
@@ -262,44 +267,49 @@ impl<'m> Learner<'m> {
             }
             Ok(())
         };
-        let found = backward(
-            &view.transformer,
-            &prepared,
+        let vectors = passes::run(
+            view.family.as_ref(),
+            &mut passes,
             &plan,
             &mut |total| {
                 loss = total;
                 check("loss", total)
             },
-            &mut |layer, gradients| {
-                for (part, gradient) in gradients {
-                    if let Some(index) = places.iter().position(|&p| p == Place::Layer(layer, part)) {
-                        use_gradient(index, gradient)?;
-                    }
-                }
-                Ok(())
-            },
+            &mut |gradients| gradients.into_iter().try_for_each(|(target, g)| use_gradient(Place::Weight(target), g)),
         )?;
-        if let Some(index) = vectors {
-            let mut sum: Option<Tensor> = None;
-            for (g, rows) in found.iter().zip(&rows) {
-                let one = view.vectors_gradient(rows, g)?;
-                sum = Some(match sum {
-                    Some(sum) => (sum + one)?,
-                    None => one,
-                });
-            }
-            if let Some(sum) = sum {
-                use_gradient(index, sum)?;
-            }
+        if let Some(gradient) = vectors {
+            use_gradient(Place::Vectors, gradient)?;
         }
         stop.check()?;
         check("gradient norm", squared)?;
-        if begun {
-            for parameter in parameters {
-                parameter.install(view)?;
-            }
-        }
         Ok(Outcome { loss: loss as f32, gradient_norm: squared.sqrt() as f32 })
+    }
+
+    /// Which gradients a step asks for.
+    fn wanted(&self) -> Wanted {
+        let targets = self.parameters.iter().filter_map(|p| match p.place {
+            Place::Weight(target) => Some(target),
+            Place::Vectors => None,
+        });
+        Wanted::new(self.view.family.weights().len(), targets)
+    }
+
+    /// Errors if a number of this step is not finite, with what to do about it.
+    fn finite(&self) -> impl Fn(&str, f64) -> Result<()> {
+        let (steps, stage) = (self.steps(), self.stage);
+        move |what: &str, value: f64| {
+            if value.is_finite() {
+                return Ok(());
+            }
+            let field = match stage {
+                Stage::Embedding => "embedding_learning_rate",
+                _ => "layer_learning_rate",
+            };
+            let (stage, hint) = (stage.name(), "lower the learning rate");
+            let message =
+                format!("training went out of bounds at step {steps} of stage {stage} ({what} {value}); {hint}");
+            Err(Error::invalid(field, message))
+        }
     }
 
     /// All vectors as they are now, [N, hidden] f32.
@@ -312,36 +322,35 @@ impl<'m> Learner<'m> {
         }
     }
 
-    /// What the transformer's weights have learned, in the model's dtype, on the CPU. Takes the learner, whose memory is let
+    /// What the model's weights have learned, in the model's dtype, on the CPU. Takes the learner, whose memory is let
     /// go of as the changes are made.
     pub fn changes(self) -> Result<BTreeMap<String, Change>> {
-        let Learner { view, parameters, optimizer, .. } = self;
-        let original = view.model.transformer();
+        let Learner { view, parameters, optimizer, options, .. } = self;
+        let original = view.model.family().weights();
         drop((optimizer, view));
         let mut downs = BTreeMap::new();
         let mut changes = BTreeMap::new();
-        for parameter in parameters {
-            let Place::Layer(layer, part) = parameter.place else { continue };
-            let out = |t: &Tensor, number: usize| -> Result<Tensor> {
-                let dtype = original.layers[layer].weights()[number].dense_dtype();
-                Ok(t.to_dtype(dtype)?.copy()?)
-            };
+        for Parameter { place, value, seen, .. } in parameters {
+            let Place::Weight(Target { part, weight }) = place else { continue };
+            drop(seen);
+            let entry = &original[weight];
+            let name = entry.spec.name.clone();
+            let out = |t: &Tensor| -> Result<Tensor> { Ok(t.to_dtype(entry.weight.dense_dtype())?.copy()?) };
             match part {
-                Part::Weight(number) => {
-                    let weight = original.layers[layer].weights()[number].to_f32()?.to_device(&Device::Cpu)?;
-                    let delta = (parameter.value.to_dtype(DType::F32)? - weight)?;
-                    changes.insert(parameter.name.clone(), Change::Delta(out(&delta, number)?));
+                Part::Whole => {
+                    let before = entry.weight.to_f32()?.to_device(&Device::Cpu)?;
+                    let delta = (value.to_dtype(DType::F32)? - before)?;
+                    changes.insert(name, Change::Delta(out(&delta)?));
                 }
-                Part::Down(projection) => {
-                    downs.insert((layer, projection), out(&parameter.value, layer::Q + projection)?);
+                Part::Down => {
+                    downs.insert(weight, out(&value)?);
                 }
                 // Always comes behind its `Down`.
-                Part::Up(projection) => {
-                    let down = downs.remove(&(layer, projection));
-                    if let (Some(name), Some(down)) = (parameter.name.strip_suffix(".up"), down) {
-                        let up = out(&parameter.value, layer::Q + projection)?;
-                        changes.insert(name.to_string(), Change::LowRank { down, up });
-                    }
+                Part::Up => {
+                    let Some(down) = downs.remove(&weight) else { continue };
+                    let scale = options.low_rank_scale(down.dim(0)?);
+                    let up = if scale == 1.0 { out(&value)? } else { out(&(value * scale)?)? };
+                    changes.insert(name, Change::LowRank { down, up });
                 }
             }
         }
@@ -370,58 +379,45 @@ impl<'m> Learner<'m> {
             let value = get("value")?.to_dtype(p.value.dtype())?.copy()?;
             let flat = |t: Tensor| Ok::<_, Error>(t.flatten_all()?.to_vec1::<f32>()?);
             states.push((flat(get("mean")?)?, flat(get("square")?)?));
+            p.seen = seen(self.view.model, &value, p.seen.dtype())?;
             p.value = value;
-            p.install(&mut self.view)?;
         }
         self.optimizer.restore(steps, states);
-        Ok(())
+        self.install()
     }
 }
 
 impl Parameter {
-    /// Puts the value where the model's passes see it.
-    fn install(&self, view: &mut Personalized) -> Result<()> {
-        let device = view.model.device();
-        // On the CPU this is the value itself, elsewhere a copy in the model's dtype.
-        let seen = |dtype: DType| -> Result<Tensor> {
-            match device.is_cpu() {
-                true => Ok(self.value.clone()),
-                false => Ok(self.value.to_dtype(dtype)?.to_device(device)?),
-            }
-        };
-        match self.place {
-            Place::Vectors => view.vectors = Some(seen(DType::F32)?),
-            Place::Layer(layer, Part::Weight(number)) => {
-                let weight = &mut *view.transformer.layers[layer].weights_mut()[number];
-                *weight = seen(weight.dense_dtype())?.into();
-            }
-            Place::Layer(layer, part) => {
-                let dtype = view.transformer.dtype();
-                let layer = &mut view.transformer.layers[layer];
-                match part {
-                    Part::Down(projection) => {
-                        let down: Weight = seen(dtype)?.into();
-                        let place = &mut layer.low_rank[projection];
-                        let up = place.as_ref().map_or(down.clone(), |l| l.up.clone());
-                        *place = Some(LowRank { down, up });
-                    }
-                    // Always comes behind its `Down`.
-                    Part::Up(projection) => {
-                        if let Some(pair) = &mut layer.low_rank[projection] {
-                            pair.up = seen(dtype)?.into();
-                        }
-                    }
-                    Part::Weight(_) => {}
-                }
-            }
-        }
-        Ok(())
+    fn vectors(model: &Model, options: &Options, vectors: &Tensor) -> Result<Self> {
+        let value = vectors.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.copy()?;
+        Ok(Parameter {
+            name: "vectors".into(),
+            place: Place::Vectors,
+            seen: seen(model, &value, DType::F32)?,
+            value,
+            learning_rate: options.embedding_learning_rate,
+            weight_decay: 0.0,
+        })
     }
 
     fn update(&self, index: usize, gradient: &Tensor, optimizer: &mut AdamW, rate: f64, scale: f64) -> Result<()> {
         let learning_rate = self.learning_rate * rate;
         let weight_decay = self.weight_decay;
-        optimizer.update(index, &Update { value: &self.value, gradient, scale, learning_rate, weight_decay })
+        optimizer.update(index, &Update { value: &self.value, gradient, scale, learning_rate, weight_decay })?;
+        if !self.seen.device().is_cpu() {
+            // Into the memory that is there: a second copy of everything that learns would not fit.
+            let value = self.value.to_dtype(self.seen.dtype())?.to_device(self.seen.device())?;
+            self.seen.slice_set(&value, 0, 0)?;
+        }
+        Ok(())
+    }
+}
+
+/// What a model's passes read of a value on the CPU.
+fn seen(model: &Model, value: &Tensor, dtype: DType) -> Result<Tensor> {
+    match model.device().is_cpu() {
+        true => Ok(value.clone()),
+        false => Ok(value.to_dtype(dtype)?.to_device(model.device())?.copy()?),
     }
 }
 
@@ -438,16 +434,6 @@ enum Use<'a> {
 /// What gradients of this norm are multiplied with to be no longer than `limit`, as `torch.nn.utils.clip_grad_norm_` does.
 fn clip(norm: f32, limit: f64) -> f64 {
     (limit / (f64::from(norm) + 1e-6)).min(1.0)
-}
-
-fn vectors_parameter(options: &Options, vectors: &Tensor) -> Result<Parameter> {
-    Ok(Parameter {
-        name: "vectors".into(),
-        place: Place::Vectors,
-        value: vectors.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.copy()?,
-        learning_rate: options.embedding_learning_rate,
-        weight_decay: 0.0,
-    })
 }
 
 /// The first factor of a low-rank change, uniform within 1 / sqrt(inputs) as peft draws it; the other one starts at zero,

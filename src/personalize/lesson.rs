@@ -5,7 +5,8 @@
 use super::learner::{step_key, Batch};
 use super::options::Options;
 use super::prompts;
-use crate::model::personalized::{Personalized, Piece, Sequence};
+use crate::model::family::{Example, Piece};
+use crate::model::personalized::Personalized;
 use crate::model::tokens::Tokens;
 use crate::random::{Purpose, Stream};
 use crate::run::Stage;
@@ -37,35 +38,31 @@ impl Lesson<'_> {
             let caption = self.captions.map(|c| c[picture].as_str());
             let prompt = prompts::draw(options, caption, picture, &mut words);
             let unprompted = guidance.chance(options.guidance_dropout) && stage == Stage::Layers;
-            subject.push(self.sequence(view, (!unprompted).then_some(&prompt), tokens)?);
+            subject.push(example(view, &prompt, unprompted, tokens)?);
         }
         let mut prior = Vec::new();
         if options.prior_weight > 0.0 && stage == Stage::Layers {
             for _ in 0..options.batch_size {
                 let (prompt, tokens) = &self.prior[copies.below(self.prior.len())];
                 let unprompted = guidance.chance(options.guidance_dropout);
-                prior.push(self.sequence(view, (!unprompted).then_some(prompt), tokens)?);
+                prior.push(example(view, prompt, unprompted, tokens)?);
             }
         }
         Ok(Batch { subject, prior })
     }
 
-    fn sequence(&self, view: &Personalized, prompt: Option<&String>, tokens: &Tokens) -> Result<Sequence> {
-        let (width, height) = view.model.layout().pixels(tokens);
-        let prompt = prompt.map(|p| view.prompt(p, width, height)).transpose()?;
-        view.sequence(prompt.as_deref(), tokens)
-    }
-
     /// Errors if a prompt cannot be used, before any time is spent on it.
     pub fn check_prompts(&self, view: &Personalized) -> Result<()> {
-        let options = self.options;
+        let (options, unit) = (self.options, view.model.facts().unit);
         if options.sample_every > 0 {
-            let prompt = view.prompt(&prompts::sample(options), view.model.layout().unit(), view.model.layout().unit());
-            prompt.map_err(|e| Error::invalid("sample_prompt", e.to_string()))?;
+            view.condition(&prompts::sample(options), unit, unit)
+                .map_err(|e| Error::invalid("sample_prompt", e.to_string()))?;
         }
         for (picture, caption) in self.captions.unwrap_or_default().iter().enumerate() {
-            let pieces = view.prompt(caption, view.model.layout().unit(), view.model.layout().unit());
-            let pieces = pieces.map_err(|e| Error::invalid("captions", format!("caption {picture}: {e}")))?;
+            let condition = view.condition(caption, unit, unit);
+            let pieces = condition
+                .map(|c| c.pieces)
+                .map_err(|e| Error::invalid("captions", format!("caption {picture}: {e}")))?;
             if !pieces.iter().any(|p| matches!(p, Piece::Vector(row) if *row < options.embedding_vectors)) {
                 let message = format!(
                     "caption {picture}, {caption:?}, does not contain the identifier {} as a word",
@@ -76,6 +73,16 @@ impl Lesson<'_> {
         }
         Ok(())
     }
+}
+
+/// A picture under a prompt, or as the other branch of guidance sees it.
+fn example(view: &Personalized, prompt: &str, unguided: bool, tokens: &Tokens) -> Result<Example> {
+    if !unguided {
+        return view.example(prompt, tokens);
+    }
+    let (width, height) = view.family.pixels(tokens);
+    let condition = view.condition(prompt, width, height)?;
+    view.family.example(&view.family.unguided(&condition)?, tokens)
 }
 
 /// Which of `n` pictures is number `position` in an endless row of shuffled packs, so that all are seen equally often.

@@ -8,12 +8,12 @@
 //! | `lesson` | batches of both, dealt out by seed and step |
 //! | `drawing` | pictures that a training has drawn: of the class to learn from, of the subject to look at |
 //! | `learner` | what learns, and one step of it |
-//! | `backward` | gradients, layer by layer |
+//! | `trainable` | what learns, and how |
+//! | `passes` | a step's way through the layers and back |
 //! | `optimizer`, `eight_bit` | AdamW and its lean states |
 //! | `embedding_stage`, `layer_stage` | the two stages |
 //! | `checkpoint` | interrupted and taken up again |
 
-mod backward;
 mod checkpoint;
 mod dataset;
 mod drawing;
@@ -22,18 +22,19 @@ mod embedding_stage;
 mod layer_stage;
 mod learner;
 mod lesson;
-mod memory;
 pub mod optimizer;
 mod options;
+mod passes;
 mod prompts;
+mod trainable;
 
 pub use dataset::{Dataset, MAX_PICTURES, SHIFT, ZOOM};
 pub use drawing::{Draw, Request};
 pub use learner::{Batch, Learner, Outcome};
-pub use memory::kept_bytes;
 pub use optimizer::StateFormat;
-pub use options::{Method, Options, Recompute, Trainable};
+pub use options::{Method, Options, Recompute};
 pub use prompts::TEMPLATES;
+pub use trainable::{Adaptation, Trainable};
 
 use crate::model::subject::{LossRecord, Subject};
 use crate::model::Model;
@@ -62,7 +63,7 @@ pub fn train(model: &Model, dataset: &Dataset, options: &Options, draw: &mut Dra
         lesson.prior = match checkpoints.prior()? {
             Some(prior) => prior,
             None => {
-                let size = model.layout().pixels(&lesson.references[0][0]);
+                let size = model.pixels(&lesson.references[0][0]);
                 drawing::draw_prior(model, options, size, draw, run)?
             }
         };

@@ -1,14 +1,15 @@
-//! Everything that can be set about a training, with defaults for the 7B model.
+//! Everything that can be set about a training. Defaults are the paper's; a model family and a model may recommend their own.
 //!
 //! "Paper" is arXiv 2504.13162, "Lumina" the fine-tuning recipe of Lumina-mGPT; what neither says is our choice and
 //! marked so.
 
 use super::optimizer::StateFormat;
 use super::prompts;
+use super::trainable::{Adaptation, Trainable};
 use crate::error::by_name;
 use crate::model::recommended::Recommended;
+use crate::model::weights::Spec;
 use crate::model::Model;
-use crate::picture::crop_sizes;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -47,55 +48,6 @@ impl Method {
     }
 }
 
-/// Which weights of a transformer layer learn in the layers stage.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Trainable {
-    /// The projections to queries, keys and values: the paper's 1610.6 M weights of the 7B model.
-    #[default]
-    Qkv,
-    /// As `Qkv`, and the attention's output projection.
-    Attention,
-    /// The three matrices of the MLP.
-    Mlp,
-    /// Every weight of the layer, norms included.
-    All,
-    /// Low-rank changes to the projections to queries, keys and values.
-    Lora,
-}
-
-impl Trainable {
-    pub const ALL: [Trainable; 5] =
-        [Trainable::Qkv, Trainable::Attention, Trainable::Mlp, Trainable::All, Trainable::Lora];
-
-    /// As it is written in options and files.
-    pub fn name(self) -> &'static str {
-        match self {
-            Trainable::Qkv => "qkv",
-            Trainable::Attention => "attention",
-            Trainable::Mlp => "mlp",
-            Trainable::All => "all",
-            Trainable::Lora => "lora",
-        }
-    }
-
-    /// By the name that [`Trainable::name`] gives.
-    pub fn parse(name: &str) -> Result<Self> {
-        by_name("trainable", name, Self::ALL, Self::name)
-    }
-
-    /// Whether the weight `name` (without its layer's prefix) learns.
-    pub fn includes(self, name: &str) -> bool {
-        let qkv = ["self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"].contains(&name);
-        match self {
-            Trainable::Qkv | Trainable::Lora => qkv,
-            Trainable::Attention => qkv || name == "self_attn.o_proj.weight",
-            Trainable::Mlp => name.starts_with("mlp."),
-            Trainable::All => true,
-        }
-    }
-}
-
 /// Whether the backward pass computes each layer anew.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -110,6 +62,15 @@ pub enum Recompute {
 }
 
 impl Recompute {
+    /// Whether layers are computed anew where `layers` of them go backward, each needs `kept` bytes, and so much is free.
+    pub fn decide(self, layers: u128, kept: u128, free: Option<u128>) -> bool {
+        match self {
+            Recompute::Always => true,
+            Recompute::Never => false,
+            Recompute::Auto => free.is_none_or(|free| layers * kept > free / 2),
+        }
+    }
+
     pub const ALL: [Recompute; 3] = [Recompute::Auto, Recompute::Always, Recompute::Never];
 
     /// As it is written in options and files.
@@ -157,10 +118,18 @@ pub struct Options {
     pub layer_steps: u32,
     /// Learning rate of the transformer's weights. 0 to 10, default 5e-6 (paper), `lora` 1e-4 (ours).
     pub layer_learning_rate: f64,
-    /// Which weights learn in the layers stage. Default `qkv` (the paper's count of weights fits no other set).
+    /// Which weights learn in the layers stage: `qkv`, `attention`, `mlp`, `all` (norms included) or another role that the model
+    /// has, or names of weights separated by commas, in which `*` stands for anything. `lora` is an older name for `qkv` with
+    /// the adaptation `low_rank`. Default `qkv` (the paper's count of weights fits no other set).
     pub trainable: Trainable,
-    /// Rank of `lora`, at most the sides of the matrix it changes. 1 to 1024, default 64 (paper: 16 to 256).
+    /// How they learn: `full`, every number of them, or `low_rank`, two factors for each matrix whose product is added to it.
+    /// Default `full`, method `lora` `low_rank`.
+    pub adaptation: Adaptation,
+    /// Rank of low-rank changes, at most the sides of the matrix. 1 to 1024, default 64 (paper: 16 to 256).
     pub lora_rank: u32,
+    /// Low-rank changes count this much divided by their rank. 0 for as much as the rank, so that they count once; at most 10 000,
+    /// default 0.
+    pub lora_alpha: f64,
     /// Of the layers that may learn only every n-th does, the first among them. 1 to 1000, default 1 (paper: 1, 2, 4).
     pub layer_stride: u32,
     /// The layers that may learn, by their number from 0. Default empty: all.
@@ -267,8 +236,10 @@ impl Default for Options {
             initial_word: None,
             layer_steps: 70,
             layer_learning_rate: 5e-6,
-            trainable: Trainable::Qkv,
+            trainable: Trainable::QKV,
+            adaptation: Adaptation::Full,
             lora_rank: 64,
+            lora_alpha: 0.0,
             layer_stride: 1,
             layers: vec![],
             train_embedding_in_layer_stage: false,
@@ -306,7 +277,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The preset of a method, for the 7B model.
+    /// The preset of a method, as its paper has it.
     pub fn new(method: Method) -> Self {
         let base = Options { method, ..Options::default() };
         match method {
@@ -315,7 +286,9 @@ impl Options {
             Method::Dreambooth => {
                 Options { embedding_steps: 0, train_embedding_in_layer_stage: true, per_image_tokens: false, ..base }
             }
-            Method::Lora => Options { trainable: Trainable::Lora, layer_steps: 150, layer_learning_rate: 1e-4, ..base },
+            Method::Lora => {
+                Options { adaptation: Adaptation::LowRank, layer_steps: 150, layer_learning_rate: 1e-4, ..base }
+            }
         }
     }
 
@@ -353,6 +326,7 @@ impl Options {
         whole("layer_steps", self.layer_steps, 0, 1_000_000)?;
         real("layer_learning_rate", self.layer_learning_rate, 0.0, 10.0)?;
         whole("lora_rank", self.lora_rank, 1, 1024)?;
+        real("lora_alpha", self.lora_alpha, 0.0, 10_000.0)?;
         whole("layer_stride", self.layer_stride, 1, 1000)?;
         whole("batch_size", self.batch_size, 1, 256)?;
         whole("accumulation", self.accumulation, 1, 256)?;
@@ -418,7 +392,7 @@ impl Options {
                 format!("{bad:?} already contains the identifier {id}; write {{}} there"),
             ));
         }
-        let hidden = model.transformer().config.hidden_size;
+        let hidden = model.facts().width;
         match (&self.initial_embedding, &self.initial_word) {
             (Some(_), Some(_)) => {
                 return Err(Error::invalid("initial_word", "and initial_embedding cannot both be given"));
@@ -432,24 +406,56 @@ impl Options {
             }
             _ => {}
         }
-        let count = model.transformer().layers.len();
+        let count = model.facts().layers;
         if self.trained_layers(count).is_empty() || self.layers.iter().any(|&l| l as usize >= count) {
             return Err(Error::invalid(
                 "layers",
                 format!("is {:?}; the model has layers 0 to {}", self.layers, count - 1),
             ));
         }
-        let unit = model.layout().unit();
-        crop_sizes(self.image_size, unit).map_err(|_| {
-            Error::invalid(
-                "image_size",
-                format!("is {}; expected a multiple of {unit}, the model's grid unit", self.image_size),
-            )
-        })?;
+        self.check_trainable(model)?;
+        model.family().check_target(self.image_size)?;
         if self.checkpoint_every > 0 && self.checkpoint_path.is_none() {
             return Err(Error::invalid("checkpoint_path", "is needed if checkpoint_every is not 0"));
         }
         Ok(())
+    }
+
+    /// Errors if the model has no weights that `trainable` names.
+    fn check_trainable(&self, model: &Model) -> Result<()> {
+        let weights = model.family().weights();
+        if weights.iter().any(|entry| self.learns(&entry.spec)) {
+            return Ok(());
+        }
+        let mut roles: Vec<&str> = weights.iter().flat_map(|entry| entry.spec.roles).copied().collect();
+        roles.sort_unstable();
+        roles.dedup();
+        let example = weights.iter().find(|entry| entry.spec.linear && entry.spec.layer.is_some());
+        let message = format!(
+            "\"{}\" chooses none of the model's weights; its roles are {}, all, and a name is {}",
+            self.trainable.name(),
+            roles.join(", "),
+            example.map_or("", |entry| &entry.spec.name)
+        );
+        Err(Error::invalid("trainable", message))
+    }
+
+    /// Whether a weight learns in the layers stage, if its layer does.
+    pub fn learns(&self, weight: &Spec) -> bool {
+        self.trainable.includes(weight) && (weight.linear || !self.is_low_rank())
+    }
+
+    /// Whether low-rank changes are learned instead of the weights themselves.
+    pub fn is_low_rank(&self) -> bool {
+        self.adaptation == Adaptation::LowRank || self.trainable == Trainable::LORA
+    }
+
+    /// What a low-rank change of this rank counts.
+    pub fn low_rank_scale(&self, rank: usize) -> f64 {
+        match self.lora_alpha {
+            0.0 => 1.0,
+            alpha => alpha / rank as f64,
+        }
     }
 
     /// The numbers of the layers that learn in the layers stage, of a model with so many.

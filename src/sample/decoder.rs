@@ -4,14 +4,12 @@ use super::link::Link;
 use super::logits::{Scorer, UNSOUND};
 use super::Options;
 use crate::kernels::together;
-use crate::model::lumina::places::Places;
-use crate::model::lumina::transformer::{Cache, Context, Span};
-use crate::model::ops;
-use crate::model::personalized::{Personalized, Piece};
-use crate::model::weight::Weight;
+use crate::model::cache::Cache;
+use crate::model::family::{Condition, NextToken, Piece};
+use crate::model::places::{Context, Places, Span};
 use crate::run::Control;
 use crate::{Error, Result};
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
 /// What the pictures of one call share: one batch, in which the rows of all pictures under their prompts come first, then,
 /// under guidance, their rows without a prompt.
@@ -19,10 +17,9 @@ use candle_core::{DType, Tensor};
 /// All pictures begin in the same slot of the cache. A row whose prompt is shorter than the longest, or that has none, begins
 /// later: the slots before its first token are hidden from it, and its positions count from there.
 ///
-/// A *symbol* is a code or, behind the last code, the newline; a *place* is where a symbol stands in a picture, rows closed by
-/// their newlines.
+/// A *place* is where a symbol stands in a picture; in families that close the rows of a picture, the newlines have places.
 pub struct Decoder<'v> {
-    view: &'v Personalized<'v>,
+    model: &'v dyn NextToken,
     pub link: Link,
     pub scorer: Scorer,
     pub pictures: usize,
@@ -30,68 +27,104 @@ pub struct Decoder<'v> {
     start: usize,
     cache: Cache,
     places: Places,
-    /// The head's rows for codes.
-    head: Weight,
-    /// The token of each symbol, u32 [symbols].
-    tokens: Tensor,
+}
+
+/// The places of a picture: rows of codes, each closed by a newline in families that do so.
+#[derive(Clone, Copy, Debug)]
+pub struct Raster {
+    pub height: usize,
+    pub width: usize,
+    /// Symbols of a row.
+    columns: usize,
+}
+
+impl Raster {
+    pub fn new(model: &dyn NextToken, (height, width): (u32, u32)) -> Self {
+        let (height, width) = (height as usize, width as usize);
+        Raster { height, width, columns: width + usize::from(model.closes_rows()) }
+    }
+
+    pub fn closes_rows(&self) -> bool {
+        self.columns > self.width
+    }
+
+    pub fn codes(&self) -> usize {
+        self.height * self.width
+    }
+
+    /// All places, that of the last newline included.
+    pub fn places(&self) -> usize {
+        self.height * self.columns
+    }
+
+    /// The number of the code at a place: how many codes stand before it. None where a row ends, and behind the picture.
+    pub fn position(&self, place: usize) -> Option<u32> {
+        let (row, column) = (place / self.columns, place % self.columns);
+        (column < self.width && row < self.height).then(|| (row * self.width + column) as u32)
+    }
+
+    /// Codes that stand before a place.
+    pub fn codes_before(&self, place: usize) -> usize {
+        let (row, column) = (place / self.columns, place % self.columns);
+        (row * self.width + column.min(self.width)).min(self.codes())
+    }
+}
+
+/// What is read before the pictures: for each prompt its condition, and what stands there in the other branch of guidance.
+pub struct Prompts<'v> {
+    pub conditions: Vec<(Condition, Condition)>,
+    /// The learned vectors in them.
+    pub vectors: Option<&'v Tensor>,
 }
 
 impl<'v> Decoder<'v> {
     /// Reads the prompts, `options.count` pictures of each; `room` is for how many symbols the cache has slots. Also returns the
     /// scores of the pictures' first place, [pictures, 1, codes].
     pub fn new(
-        view: &'v Personalized,
-        prompts: &[Vec<Piece>],
-        (height, width): (u32, u32),
+        model: &'v dyn NextToken,
+        prompts: &Prompts,
+        grid: (u32, u32),
         room: usize,
         options: &Options,
         stop: Control,
     ) -> Result<(Self, Tensor)> {
-        let (transformer, layout) = (&view.transformer, view.model.layout());
-        let link = Link::new(transformer.device());
+        let link = Link::new(&model.rotary().device);
         let scorer = Scorer::new(&link, options)?;
-        let opening = layout.image_head(height, width)?.map(Piece::Token);
-        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
-        let start = longest + opening.len();
 
-        // One row per prompt, and one without: they are multiplied when the prompts are read.
-        let unconditional: &[Piece] = &[];
-        let read = prompts.iter().map(Vec::as_slice).chain(scorer.guided().then_some(unconditional));
-        let padded =
-            |prompt: &[Piece]| [&vec![Piece::Token(layout.bos); longest - prompt.len()], prompt, &opening].concat();
-        let (rows, begin): (Vec<_>, Vec<_>) = read.map(|p| (padded(p), (longest - p.len()) as u32)).unzip();
-        // Slots before the first token see themselves, so that no softmax is empty; nothing else sees them.
-        let span = |slot: u32, first: u32| if slot < first { (slot, slot + 1) } else { (first, slot + 1) };
-        let slots = 0..start as u32;
-        let spans: Vec<Vec<Span>> = begin.iter().map(|&b| slots.clone().map(|slot| span(slot, b)).collect()).collect();
-        let positions: Vec<Vec<u32>> =
-            begin.iter().map(|&b| slots.clone().map(|slot| slot.saturating_sub(b)).collect()).collect();
-        let mut prefix = link.buffer(|_| transformer.new_cache(rows.len(), start))?;
-        let context = transformer.context(&positions, &spans, start, None)?.stopped_by(stop.clone());
-        let rows: Vec<&[Piece]> = rows.iter().map(Vec::as_slice).collect();
-        link.pass();
-        let hidden = transformer.forward(&view.embed(&rows)?, &context, Some(&mut prefix))?;
-
-        let pictures = prompts.len() * options.count as usize;
-        let mut source: Vec<u32> = (0..pictures as u32).map(|picture| picture / options.count).collect();
-        if scorer.guided() {
-            source.extend(vec![prompts.len() as u32; pictures]);
-        }
-        let first: Vec<u32> = source.iter().map(|&row| begin[row as usize]).collect();
-        let tokens = [layout.code_tokens(), &[layout.newline]].concat();
-        let mut cache = link.buffer(|_| transformer.new_cache(source.len(), start + room))?;
-        cache.begin_with(&prefix, &source)?;
-        let decoder = Decoder {
-            view,
-            pictures,
-            start,
-            cache,
-            places: link.buffer(|_| Places::new(transformer, &first, start + room, stop))?,
-            head: transformer.head_rows(layout.code_tokens())?,
-            tokens: link.upload(tokens, layout.code_tokens().len() + 1)?,
-            link,
-            scorer,
+        // One row for each prompt, and one for each thing that stands in place of some: they are multiplied when they are read.
+        let mut read: Vec<Vec<Piece>> = Vec::new();
+        let mut row_of = |condition: &Condition, shared: bool| -> Result<u32> {
+            let opening = model.opening(condition, grid)?;
+            let known = if shared { read.iter().position(|row| *row == opening) } else { None };
+            Ok(known.unwrap_or_else(|| {
+                read.push(opening);
+                read.len() - 1
+            }) as u32)
         };
+        let conditions = &prompts.conditions;
+        let mut rows = conditions.iter().map(|(asked, _)| row_of(asked, false)).collect::<Result<Vec<u32>>>()?;
+        if scorer.guided() {
+            for (_, unguided) in conditions {
+                rows.push(row_of(unguided, true)?);
+            }
+        }
+        let start = read.iter().map(Vec::len).max().unwrap_or(0);
+        let begin: Vec<u32> = read.iter().map(|row| (start - row.len()) as u32).collect();
+        let filled = |row: Vec<Piece>| [&vec![model.filler(); start - row.len()], row.as_slice()].concat();
+        let read: Vec<Vec<Piece>> = read.into_iter().map(filled).collect();
+        let mut prefix = link.buffer(|_| model.new_cache(read.len(), start))?;
+        let context = opening_context(model, &begin, start)?.stopped_by(stop.clone());
+        let read: Vec<&[Piece]> = read.iter().map(Vec::as_slice).collect();
+        link.pass();
+        let hidden = model.forward(&model.embed(&read, prompts.vectors)?, &context, Some(&mut prefix))?;
+
+        let pictures = conditions.len() * options.count as usize;
+        let source: Vec<u32> = rows.iter().flat_map(|&row| vec![row; options.count as usize]).collect();
+        let first: Vec<u32> = source.iter().map(|&row| begin[row as usize]).collect();
+        let mut cache = link.buffer(|_| model.new_cache(source.len(), start + room))?;
+        cache.begin_with(&prefix, &source)?;
+        let places = link.buffer(|_| Places::new(model.rotary(), &first, start + room, stop))?;
+        let decoder = Decoder { model, pictures, start, cache, places, link, scorer };
         let source = decoder.link.upload(source, first.len())?;
         let scores = decoder.scores(&hidden.narrow(1, start - 1, 1)?.contiguous()?.index_select(&source, 0)?)?;
         Ok((decoder, scores))
@@ -99,12 +132,16 @@ impl<'v> Decoder<'v> {
 
     /// How many codes there are.
     pub fn codes(&self) -> usize {
-        self.tokens.dims()[0] - 1
+        self.model.codes()
     }
 
-    /// The symbol that closes a row.
+    /// The symbol that closes a row; where nothing does, one that may stand where nobody looks.
     pub fn newline(&self) -> u32 {
-        self.codes() as u32
+        if self.model.closes_rows() {
+            self.codes() as u32
+        } else {
+            0
+        }
     }
 
     /// Reads drawn symbols, [pictures, n]. Errors if the model gave no numbers to draw them from.
@@ -120,7 +157,7 @@ impl<'v> Decoder<'v> {
 
     /// Feeds symbols, u32 [pictures, n], behind all that were fed before.
     pub fn feed(&mut self, symbols: &Tensor) -> Result<Tensor> {
-        let places = self.places.at(self.cache.filled(), None, symbols.dim(1)?)?;
+        let places = self.places.behind(&self.cache, None, symbols.dim(1)?)?;
         together(|| {
             let hidden = self.pass(symbols, &places)?;
             self.scores(&hidden.narrow(1, hidden.dim(1)? - 1, 1)?)
@@ -138,7 +175,7 @@ impl<'v> Decoder<'v> {
         let branches = if self.scorer.guided() { 2 } else { 1 };
         self.cache.truncate(&slots.repeat(branches));
         let on_device = Tensor::cat(&vec![on_device; branches], 0)?;
-        let places = self.places.at(self.cache.filled(), Some(&on_device), symbols.dim(1)?)?;
+        let places = self.places.behind(&self.cache, Some(&on_device), symbols.dim(1)?)?;
         together(|| {
             let hidden = self.pass(symbols, &places)?;
             self.scores(&hidden)
@@ -147,15 +184,24 @@ impl<'v> Decoder<'v> {
 
     /// Hidden states [rows, n, hidden] of symbols [pictures, n].
     fn pass(&mut self, symbols: &Tensor, context: &Context) -> Result<Tensor> {
-        let tokens = self.tokens.index_select(&symbols.flatten_all()?, 0)?.reshape(symbols.shape())?;
-        let tokens = if self.scorer.guided() { Tensor::cat(&[&tokens, &tokens], 0)? } else { tokens };
+        let symbols = if self.scorer.guided() { Tensor::cat(&[symbols, symbols], 0)? } else { symbols.clone() };
         self.link.pass();
-        let transformer = &self.view.transformer;
-        transformer.forward(&transformer.embed(&tokens)?, context, Some(&mut self.cache))
+        self.model.forward(&self.model.embed_symbols(&symbols)?, context, Some(&mut self.cache))
     }
 
     /// What codes are drawn from behind hidden states [rows, n, hidden]: f32 whatever the model runs in.
     fn scores(&self, hidden: &Tensor) -> Result<Tensor> {
-        self.scorer.scores(&ops::linear(&hidden.contiguous()?, &self.head)?.to_dtype(DType::F32)?)
+        self.scorer.scores(&self.model.logits(hidden)?)
     }
+}
+
+/// What openings of `tokens` pieces see that begin in these slots: slots before the first piece see themselves, so that no
+/// softmax is empty; nothing else sees them.
+fn opening_context(model: &dyn NextToken, begin: &[u32], tokens: usize) -> Result<Context> {
+    let span = |slot: u32, first: u32| if slot < first { (slot, slot + 1) } else { (first, slot + 1) };
+    let slots = 0..tokens as u32;
+    let spans: Vec<Vec<Span>> = begin.iter().map(|&b| slots.clone().map(|slot| span(slot, b)).collect()).collect();
+    let positions: Vec<Vec<u32>> =
+        begin.iter().map(|&b| slots.clone().map(|slot| slot.saturating_sub(b)).collect()).collect();
+    model.rotary().context(&positions, &spans, tokens)
 }

@@ -1,11 +1,12 @@
 //! Pictures in the middle of being drawn.
 
-use super::decoder::Decoder;
+use super::decoder::{Decoder, Prompts, Raster};
 use super::jacobi::Jacobi;
 use super::link::Traffic;
+use super::memory::check_memory;
 use super::sequential::Sequential;
 use super::{Decoding, Options, MAX_PICTURES};
-use crate::estimate;
+use crate::model::family::Prediction;
 use crate::model::outline::Outline;
 use crate::model::personalized::Personalized;
 use crate::random::picture_seed;
@@ -48,22 +49,30 @@ impl<'v> Drawing<'v> {
             return Err(Error::invalid("prompts", message));
         }
         stop.check()?;
-        let grid = view.model.layout().grid(options.width, options.height)?;
-        estimate::check_sampling(&Outline::of(view.model), options, prompts.len() as u64)?;
-        let sides = (grid.0 as usize, grid.1 as usize);
-        let window = (options.window as usize).min(Sequential::room(sides));
+        let grid = view.family.grid(options.width, options.height)?;
+        check_memory(&Outline::of(view.model), options, prompts.len() as u64)?;
+        let Prediction::NextToken(model) = view.family.prediction();
+        let raster = Raster::new(model, grid);
+        let window = (options.window as usize).min(raster.places());
         let room = match options.decoding {
-            Decoding::Sequential => Sequential::room(sides),
-            Decoding::Speculative | Decoding::SpeculativeDistribution => Jacobi::room(sides, window),
+            Decoding::Sequential => raster.places(),
+            Decoding::Speculative | Decoding::SpeculativeDistribution => Jacobi::room(&raster, window),
         };
-        let pieces = prompts.iter().map(|p| view.prompt(p.as_ref(), options.width, options.height));
-        let (decoder, first) = Decoder::new(view, &pieces.collect::<Result<Vec<_>>>()?, grid, room, options, stop)?;
+        let conditions = prompts.iter().map(|prompt| {
+            let asked = view.condition(prompt.as_ref(), options.width, options.height)?;
+            let unguided = view.family.unguided(&asked)?;
+            Ok((asked, unguided))
+        });
+        let read = Prompts { conditions: conditions.collect::<Result<_>>()?, vectors: view.vectors.as_ref() };
+        let (decoder, first) = Decoder::new(model, &read, grid, room, options, stop)?;
         let seeds = prompts.iter().flat_map(|_| (0..options.count).map(|i| picture_seed(options.seed, i)));
         let seeds: Vec<u64> = seeds.collect();
         let way = match options.decoding {
-            Decoding::Sequential => Way::Sequential(Sequential::new(&decoder, &seeds, sides)?),
-            Decoding::Speculative => Way::Speculative(Jacobi::new(&decoder, &seeds, sides, window, true)?),
-            Decoding::SpeculativeDistribution => Way::Speculative(Jacobi::new(&decoder, &seeds, sides, window, false)?),
+            Decoding::Sequential => Way::Sequential(Sequential::new(&decoder, &seeds, raster)?),
+            Decoding::Speculative => Way::Speculative(Jacobi::new(&decoder, &seeds, raster, window, true)?),
+            Decoding::SpeculativeDistribution => {
+                Way::Speculative(Jacobi::new(&decoder, &seeds, raster, window, false)?)
+            }
         };
         let codes = vec![Vec::with_capacity((grid.0 * grid.1) as usize); seeds.len()];
         Ok(Drawing { decoder, way, first: Some(first), seeds, grid, codes })

@@ -12,7 +12,7 @@
 //! model's own distribution given those before it (An et al., arXiv 2510.24211).
 
 use super::coupling::Coupling;
-use super::decoder::Decoder;
+use super::decoder::{Decoder, Raster};
 use super::noise::Noise;
 use crate::random::coupling;
 use crate::Result;
@@ -44,20 +44,19 @@ pub struct Jacobi {
     lines: Vec<Line>,
     rule: Rule,
     window: usize,
-    /// Rows and columns of codes.
-    grid: (usize, usize),
+    raster: Raster,
     /// Passes so far.
     round: u32,
 }
 
 impl Jacobi {
     /// Slots that the cache needs: drafts may stand behind the last symbol.
-    pub fn room((height, width): (usize, usize), window: usize) -> usize {
-        height * (width + 1) + window
+    pub fn room(raster: &Raster, window: usize) -> usize {
+        raster.places() + window
     }
 
     /// For pictures with these seeds. With `shared` noise the result is that of sequential decoding; otherwise draws are coupled.
-    pub fn new(decoder: &Decoder, seeds: &[u64], grid: (usize, usize), window: usize, shared: bool) -> Result<Self> {
+    pub fn new(decoder: &Decoder, seeds: &[u64], raster: Raster, window: usize, shared: bool) -> Result<Self> {
         let line = |&seed: &u64| Line { seed, known: vec![], drafts: vec![], settled: 0 };
         let (link, codes) = (&decoder.link, decoder.codes());
         let rule = match shared {
@@ -65,18 +64,12 @@ impl Jacobi {
             true => Rule::Shared(Noise::new(link, seeds, 2 * window, codes)?),
             false => Rule::Coupled { coupling: Coupling::new(link, codes)?, last: None },
         };
-        Ok(Jacobi { lines: seeds.iter().map(line).collect(), rule, window, grid, round: 0 })
+        Ok(Jacobi { lines: seeds.iter().map(line).collect(), rule, window, raster, round: 0 })
     }
 
     /// Symbols of a picture that have to be known: all but the last newline.
     fn places(&self) -> usize {
-        self.grid.0 * (self.grid.1 + 1) - 1
-    }
-
-    /// The number of the code at a place: how many codes stand before it. None where a row ends, and behind the picture.
-    fn position(&self, place: usize) -> Option<u32> {
-        let (row, column) = (place / (self.grid.1 + 1), place % (self.grid.1 + 1));
-        (column < self.grid.1 && row < self.grid.0).then(|| (row * self.grid.1 + column) as u32)
+        self.raster.places() - usize::from(self.raster.closes_rows())
     }
 
     /// One pass: the codes that it settled of each picture. `first` are the scores of the first place, for the first pass.
@@ -85,10 +78,7 @@ impl Jacobi {
         let n = if first.is_some() { 1 } else { self.window.min(left) };
         let asked: Vec<Vec<u32>> = (0..self.lines.len()).map(|picture| self.ask(decoder, picture, n)).collect();
         if let Rule::Shared(noise) = &mut self.rule {
-            let until = |line: &Line| {
-                let end = line.known.len() + n + self.window;
-                (end - end / (self.grid.1 + 1)).min(self.grid.0 * self.grid.1) as u32
-            };
+            let until = |line: &Line| self.raster.codes_before(line.known.len() + n + self.window) as u32;
             let until: Vec<u32> = self.lines.iter().map(until).collect();
             noise.reach(&decoder.link, &until)?;
         }
@@ -152,12 +142,12 @@ impl Jacobi {
         match &self.rule {
             Rule::Shared(noise) => {
                 // Where nothing is drawn, any noise will do.
-                let row = |place: usize| noise.row(picture, self.position(place).unwrap_or(0));
+                let row = |place: usize| noise.row(picture, self.raster.position(place).unwrap_or(0));
                 asked.extend(places.map(row));
                 asked.extend(behind.map(row));
             }
             Rule::Coupled { last, .. } => {
-                let code = |symbol: u32| if symbol == decoder.newline() { 0 } else { symbol };
+                let code = |symbol: u32| if symbol < decoder.codes() as u32 { symbol } else { 0 };
                 asked.extend(guesses().take(n).map(code));
                 let before = last.as_ref().map_or(1, |last| last.dims()[1]);
                 let from = |i: usize| (picture * before + (i + line.settled).min(before - 1)) as u32;
@@ -175,7 +165,7 @@ impl Jacobi {
     /// Returns the codes that are known now and were not.
     fn settle(&mut self, decoder: &Decoder, picture: usize, drawn: &[u32], n: usize) -> Vec<u32> {
         let (known, places) = (self.lines[picture].known.len(), self.places());
-        let symbol = |i: usize| if self.position(known + i).is_some() { drawn[i] } else { decoder.newline() };
+        let symbol = |i: usize| if self.raster.position(known + i).is_some() { drawn[i] } else { decoder.newline() };
         let symbols: Vec<u32> = (0..drawn.len()).map(symbol).collect();
         let line = &mut self.lines[picture];
         let limit = n.min(places - known);
@@ -185,17 +175,19 @@ impl Jacobi {
         line.known.extend(&symbols[..line.settled]);
         line.drafts = symbols[line.settled..].iter().copied().take(self.window).collect();
         let settled = line.settled;
-        (0..settled).filter(|&i| self.position(known + i).is_some()).map(|i| drawn[i]).collect()
+        (0..settled).filter(|&i| self.raster.position(known + i).is_some()).map(|i| drawn[i]).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::personalized::{Personalized, Piece};
+    use crate::model::family::{Condition, NextToken, Piece, Prediction};
+    use crate::model::personalized::Personalized;
     use crate::model::{Model, OpenOptions};
     use crate::random::picture_seed;
     use crate::run::{Control, Run};
+    use crate::sample::decoder::Prompts;
     use crate::sample::Options;
     use std::collections::BTreeMap;
 
@@ -217,34 +209,50 @@ mod tests {
         Options { width: 4, height: 4, guidance: 4.0, top_k: 4, ..Options::default() }
     }
 
+    fn next_token<'a>(view: &'a Personalized) -> &'a dyn NextToken {
+        let Prediction::NextToken(model) = view.family.prediction();
+        model
+    }
+
+    /// The prompt's condition, and the other one of guidance.
+    fn conditions(view: &Personalized) -> (Condition, Condition) {
+        let asked = view.condition(PROMPT, options().width, options().height).unwrap();
+        let unguided = view.family.unguided(&asked).unwrap();
+        (asked, unguided)
+    }
+
     /// The probability of each picture, by plain passes over whole sequences.
     fn exact(view: &Personalized) -> BTreeMap<Vec<u32>, f64> {
-        let (layout, options) = (view.model.layout(), options());
-        let head = layout.image_head(GRID.0 as u32, GRID.1 as u32).unwrap().map(Piece::Token);
-        let prompt = view.prompt(PROMPT, options.width, options.height).unwrap();
-        let logits = |before: &[Piece], pictures: &[&Vec<u32>]| -> Vec<Vec<f32>> {
-            let sequence = |codes: &&Vec<u32>| {
-                let mut pieces = [before, &head].concat();
+        let (model, options) = (next_token(view), options());
+        let (asked, unguided) = conditions(view);
+        let logits = |before: &Condition, pictures: &[&Vec<u32>]| -> Vec<Vec<f32>> {
+            let opening = model.opening(before, (GRID.0 as u32, GRID.1 as u32)).unwrap();
+            let opening: Vec<&[Piece]> = vec![&opening; pictures.len()];
+            let mut x = model.embed(&opening, None).unwrap();
+            let symbols = |codes: &&Vec<u32>| {
+                let mut symbols = Vec::new();
                 for (i, &code) in codes.iter().enumerate() {
-                    pieces.push(Piece::Token(layout.code_tokens()[code as usize]));
+                    symbols.push(code);
                     if (i + 1).is_multiple_of(GRID.1) {
-                        pieces.push(Piece::Token(layout.newline));
+                        symbols.push(model.codes() as u32);
                     }
                 }
-                pieces
+                symbols
             };
-            let rows: Vec<Vec<Piece>> = pictures.iter().map(sequence).collect();
-            let rows: Vec<&[Piece]> = rows.iter().map(Vec::as_slice).collect();
-            let context = view.transformer.causal_context(rows[0].len(), None).unwrap();
-            let hidden = view.transformer.forward(&view.embed(&rows).unwrap(), &context, None).unwrap();
-            let last = hidden.narrow(1, rows[0].len() - 1, 1).unwrap().squeeze(1).unwrap();
-            let codes = view.transformer.head_rows(layout.code_tokens()).unwrap();
-            last.matmul(&codes.to_f32().unwrap().t().unwrap()).unwrap().to_vec2().unwrap()
+            let symbols: Vec<Vec<u32>> = pictures.iter().map(symbols).collect();
+            if !symbols[0].is_empty() {
+                let symbols = Tensor::new(symbols, &candle_core::Device::Cpu).unwrap();
+                x = Tensor::cat(&[x, model.embed_symbols(&symbols).unwrap()], 1).unwrap();
+            }
+            let tokens = x.dim(1).unwrap();
+            let hidden = model.forward(&x, &model.rotary().causal(tokens).unwrap(), None).unwrap();
+            let last = hidden.narrow(1, tokens - 1, 1).unwrap().contiguous().unwrap();
+            model.logits(&last).unwrap().squeeze(1).unwrap().to_vec2().unwrap()
         };
         let mut level = BTreeMap::from([(vec![], 1f64)]);
         for _ in 0..GRID.0 * GRID.1 {
             let pictures: Vec<&Vec<u32>> = level.keys().collect();
-            let (with, without) = (logits(&prompt, &pictures), logits(&[], &pictures));
+            let (with, without) = (logits(&asked, &pictures), logits(&unguided, &pictures));
             let mut next = BTreeMap::new();
             for ((picture, probability), (with, without)) in level.iter().zip(with.iter().zip(&without)) {
                 let guided = with.iter().zip(without).map(|(c, u)| (u + options.guidance * (c - u)) as f64);
@@ -269,15 +277,16 @@ mod tests {
         let model = model();
         let view = Personalized::new(&model, &[]).unwrap();
         let mut options = Options { count: 8192, ..options() };
-        let pieces = [view.prompt(PROMPT, options.width, options.height).unwrap()];
+        let prompts = Prompts { conditions: vec![conditions(&view)], vectors: None };
+        let grid = (GRID.0 as u32, GRID.1 as u32);
+        let raster = Raster::new(next_token(&view), grid);
         let mut counts: BTreeMap<Vec<u32>, f64> = BTreeMap::new();
         for batch in 0..batches {
             options.seed = batch;
-            let room = Jacobi::room(GRID, window);
-            let grid = (GRID.0 as u32, GRID.1 as u32);
-            let (mut decoder, first) = Decoder::new(&view, &pieces, grid, room, &options, Control::default()).unwrap();
+            let (room, stop) = (Jacobi::room(&raster, window), Control::default());
+            let (mut decoder, first) = Decoder::new(next_token(&view), &prompts, grid, room, &options, stop).unwrap();
             let seeds: Vec<u64> = (0..options.count).map(|i| picture_seed(options.seed, i)).collect();
-            let mut jacobi = Jacobi::new(&decoder, &seeds, GRID, window, false).unwrap();
+            let mut jacobi = Jacobi::new(&decoder, &seeds, raster, window, false).unwrap();
             if let Rule::Coupled { coupling, .. } = &mut jacobi.rule {
                 coupling.broken = broken;
             }

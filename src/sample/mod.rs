@@ -6,8 +6,9 @@ pub mod drawing;
 mod jacobi;
 pub mod link;
 mod logits;
+pub mod memory;
 mod noise;
-pub(crate) mod sequential;
+mod sequential;
 
 use crate::error::by_name;
 use crate::model::personalized::Personalized;
@@ -142,7 +143,7 @@ impl Sample {
     /// subjects, prompt, seed and settings.
     pub fn provenance(&self, view: &Personalized, options: &Options) -> (&'static str, String) {
         let subjects: Vec<_> = view.words.iter().map(|w| &w.identifier).collect();
-        let (width, height) = view.model.layout().pixels(&self.tokens);
+        let (width, height) = view.family.pixels(&self.tokens);
         // JSON numbers are f64: 0.7 stays 0.7 by way of its text only.
         let decimal = |v: f32| v.to_string().parse().unwrap_or(f64::from(v));
         let json = serde_json::json!({

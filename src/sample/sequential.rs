@@ -1,6 +1,6 @@
 //! Code by code.
 
-use super::decoder::Decoder;
+use super::decoder::{Decoder, Raster};
 use super::noise::Noise;
 use crate::Result;
 use candle_core::Tensor;
@@ -20,24 +20,18 @@ pub struct Sequential {
     last: Option<Tensor>,
     /// u32 [pictures, 1].
     newline: Tensor,
-    /// Rows and columns of codes.
-    grid: (usize, usize),
+    raster: Raster,
     /// Codes drawn of each picture.
     position: usize,
 }
 
 impl Sequential {
-    /// Slots that the cache needs.
-    pub fn room((height, width): (usize, usize)) -> usize {
-        height * (width + 1)
-    }
-
     /// For pictures with these seeds.
-    pub fn new(decoder: &Decoder, seeds: &[u64], grid: (usize, usize)) -> Result<Self> {
-        let rows = positions_at_once(seeds.len(), decoder.codes(), grid.1);
+    pub fn new(decoder: &Decoder, seeds: &[u64], raster: Raster) -> Result<Self> {
+        let rows = positions_at_once(seeds.len(), decoder.codes(), raster.width);
         let noise = Noise::new(&decoder.link, seeds, rows, decoder.codes())?;
         let newline = decoder.link.upload(vec![decoder.newline(); seeds.len()], (seeds.len(), 1))?;
-        Ok(Sequential { noise, last: None, newline, grid, position: 0 })
+        Ok(Sequential { noise, last: None, newline, raster, position: 0 })
     }
 
     /// One pass: the next code of each picture. `first` are the scores of the first place, for the first pass.
@@ -45,7 +39,7 @@ impl Sequential {
         let scores = match (first, &self.last) {
             (Some(scores), _) => scores.clone(),
             // What follows the last code of a row is fixed.
-            (None, Some(last)) if self.position.is_multiple_of(self.grid.1) => {
+            (None, Some(last)) if self.raster.closes_rows() && self.position.is_multiple_of(self.raster.width) => {
                 decoder.feed(&Tensor::cat(&[last, &self.newline], 1)?)?
             }
             (None, Some(last)) => decoder.feed(last)?,
@@ -53,7 +47,7 @@ impl Sequential {
         };
         let rows = self.noise.rows() as usize;
         if self.position.is_multiple_of(rows) {
-            let until = (self.position + rows).min(self.grid.0 * self.grid.1);
+            let until = (self.position + rows).min(self.raster.codes());
             self.noise.reach(&decoder.link, &vec![until as u32; decoder.pictures])?;
         }
         let drawn = decoder.scorer.draw(&scores, &self.noise.of_position(self.position as u32)?)?;

@@ -49,7 +49,7 @@ fn forms(field: &str, ty: &str) -> (String, String) {
         "String" => one("*const c_char", &format!("text::required({field}, \"{field}\")?")),
         "Option<String>" => one("*const c_char", &format!("text::optional({field}, \"{field}\")?")),
         "Option<PathBuf>" => one("*const c_char", &format!("text::optional({field}, \"{field}\")?.map(Into::into)")),
-        "Trainable" | "StateFormat" | "Recompute" | "Decoding" => {
+        "Trainable" | "Adaptation" | "StateFormat" | "Recompute" | "Decoding" => {
             one("*const c_char", &format!("{ty}::parse(&text::required({field}, \"{field}\")?)?"))
         }
         "Vec<u32>" => (
@@ -85,7 +85,7 @@ fn generate() -> String {
          //! `SITTER_UPDATE=1 cargo test --test abi`.\n\n\
          use super::boundary::guard;\nuse super::buffer::array;\nuse super::error::sitter_error;\n\
          use super::options::{change, flag, sitter_model_options, sitter_sample_options, sitter_train_options};\n\
-         use super::status::sitter_status;\nuse super::text;\nuse crate::personalize::{Recompute, StateFormat, Trainable};\nuse crate::sample::Decoding;\nuse std::ffi::c_char;\n",
+         use super::status::sitter_status;\nuse super::text;\nuse crate::personalize::{Adaptation, Recompute, StateFormat, Trainable};\nuse crate::sample::Decoding;\nuse std::ffi::c_char;\n",
     );
     let first = std::fs::read_to_string(at("abi/v1.0/sitter.h")).unwrap();
     for Field { noun, name: ident, ty, doc } in fields() {

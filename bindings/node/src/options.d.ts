@@ -101,13 +101,25 @@ export interface TrainFields {
    */
   layerLearningRate?: number;
   /**
-   * Which weights learn in the layers stage. Default `qkv` (the paper's count of weights fits no other set).
+   * Which weights learn in the layers stage: `qkv`, `attention`, `mlp`, `all` (norms included) or another role that
+   * the model has, or names of weights separated by commas, in which `*` stands for anything. `lora` is an older
+   * name for `qkv` with the adaptation `low_rank`. Default `qkv` (the paper's count of weights fits no other set).
    */
   trainable?: string;
   /**
-   * Rank of `lora`, at most the sides of the matrix it changes. 1 to 1024, default 64 (paper: 16 to 256).
+   * How they learn: `full`, every number of them, or `low_rank`, two factors for each matrix whose product is added
+   * to it. Default `full`, method `lora` `low_rank`.
+   */
+  adaptation?: string;
+  /**
+   * Rank of low-rank changes, at most the sides of the matrix. 1 to 1024, default 64 (paper: 16 to 256).
    */
   loraRank?: number;
+  /**
+   * Low-rank changes count this much divided by their rank. 0 for as much as the rank, so that they count once; at
+   * most 10 000, default 0.
+   */
+  loraAlpha?: number;
   /**
    * Of the layers that may learn only every n-th does, the first among them. 1 to 1000, default 1 (paper: 1, 2, 4).
    */

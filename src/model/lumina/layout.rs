@@ -65,13 +65,17 @@ impl Layout {
                 })
             })
             .collect::<Result<Vec<u32>>>()?;
+        let need = |name: &str, role: &str| {
+            let message = || format!("the vocabulary has no token {name} ({role}); is this a Lumina-mGPT tokenizer?");
+            text.id(name).ok_or_else(|| Error::bad_format(text.file(), message()))
+        };
         // `config.json` may still say bos 1, which is the padding token; the vocabulary knows better.
         let layout = Layout {
-            bos: text.need("<s>", "start of sequence")?,
-            separator: text.need("<reserved08706>", "separator")?,
-            image_start: text.need("<racm3:break>", "start of image")?,
-            image_end: text.need("<eoss>", "end of image")?,
-            newline: text.need("<reserved08799>", "end of an image row")?,
+            bos: need("<s>", "start of sequence")?,
+            separator: need("<reserved08706>", "separator")?,
+            image_start: need("<racm3:break>", "start of image")?,
+            image_end: need("<eoss>", "end of image")?,
+            newline: need("<reserved08799>", "end of an image row")?,
             code_tokens,
             size_tokens,
             unit: 2 * downsampling,

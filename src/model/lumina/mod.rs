@@ -1,8 +1,227 @@
 //! The Lumina-mGPT family: a Chameleon transformer over text and image tokens in one vocabulary.
 
 pub mod config;
-pub mod layer;
+mod drawing;
+mod footprint;
+mod layer;
 pub mod layout;
-pub mod loss;
-pub mod places;
-pub mod transformer;
+mod open;
+mod pass;
+mod transformer;
+
+pub use open::ENTRY;
+
+use super::family::{Condition, Example, Facts, Family, Mode, Pass, Piece, Prediction};
+use super::footprint::Footprint;
+use super::text::Text;
+use super::tokens::Tokens;
+use super::vqgan::Vqgan;
+use super::weight::Weight;
+use super::weights::Weights;
+use super::words::{self, Stretch, Word};
+use crate::picture::{crop_sizes, Crop, Picture};
+use crate::run::Run;
+use crate::{Error, Result};
+use candle_core::{DType, Device, Tensor, D};
+use layout::{Layout, LARGEST_GRID};
+use std::sync::Arc;
+use transformer::Transformer;
+
+/// The most tokens of a prompt: far more than any model was trained with, and few enough that their attention to each other
+/// fits into memory.
+const MAX_PROMPT: usize = 4096;
+
+/// An opened model. A clone shares everything.
+#[derive(Clone)]
+struct Lumina {
+    transformer: Transformer,
+    layout: Arc<Layout>,
+    text: Arc<Text>,
+    vqgan: Arc<Vqgan>,
+    footprint: Arc<footprint::LuminaFootprint>,
+    facts: Facts,
+    /// The token of each symbol, u32 [codes + 1].
+    symbol_tokens: Tensor,
+    /// The head's rows for codes, [codes, hidden].
+    code_head: Weight,
+}
+
+impl Lumina {
+    fn new(
+        transformer: Transformer,
+        layout: Layout,
+        text: Text,
+        vqgan: Vqgan,
+        footprint: Arc<footprint::LuminaFootprint>,
+    ) -> Result<Self> {
+        let symbols = [layout.code_tokens(), &[layout.newline]].concat();
+        let config = &transformer.config;
+        let facts = Facts {
+            parameters: config.parameters(),
+            vocabulary: config.vocab_size,
+            codebook: layout.code_tokens().len(),
+            unit: layout.unit(),
+            patch: vqgan.config().downsampling(),
+            width: config.hidden_size,
+            layers: config.layers,
+            can_decode: vqgan.can_decode(),
+        };
+        Ok(Lumina {
+            symbol_tokens: Tensor::new(symbols, transformer.device())?,
+            code_head: transformer.head().rows(layout.code_tokens())?,
+            transformer,
+            layout: Arc::new(layout),
+            text: Arc::new(text),
+            vqgan: Arc::new(vqgan),
+            footprint,
+            facts,
+        })
+    }
+
+    fn push_text(&self, pieces: &mut Vec<Piece>, text: &str) -> Result<()> {
+        pieces.extend(self.text.encode(text)?.into_iter().map(Piece::Token));
+        Ok(())
+    }
+
+    /// Embedding rows, f32 [n, hidden].
+    fn rows(&self, ids: Vec<u32>) -> Result<Tensor> {
+        let n = ids.len();
+        let ids = Tensor::from_vec(ids, (1, n), self.transformer.device())?;
+        Ok(self.transformer.embed(&ids)?.squeeze(0)?.to_dtype(DType::F32)?)
+    }
+}
+
+impl Family for Lumina {
+    fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    fn device(&self) -> &Device {
+        self.transformer.device()
+    }
+
+    fn footprint(&self) -> Arc<dyn Footprint> {
+        self.footprint.clone()
+    }
+
+    fn dtype(&self) -> DType {
+        self.transformer.dtype()
+    }
+
+    fn weights(&self) -> &Weights {
+        &self.transformer.weights
+    }
+
+    fn with(&self, weights: Weights) -> Arc<dyn Family> {
+        let transformer = Transformer { weights, ..self.transformer.clone() };
+        Arc::new(Lumina { transformer, ..self.clone() })
+    }
+
+    fn grid(&self, width: u32, height: u32) -> Result<(u32, u32)> {
+        self.layout.grid(width, height)
+    }
+
+    fn pixels(&self, tokens: &Tokens) -> (u32, u32) {
+        self.layout.pixels(tokens)
+    }
+
+    fn check_target(&self, target: u32) -> Result<()> {
+        let unit = self.layout.unit();
+        crop_sizes(target, unit).map(|_| ()).map_err(|_| {
+            Error::invalid("image_size", format!("is {target}; expected a multiple of {unit}, the model's grid unit"))
+        })
+    }
+
+    fn fit(&self, picture: &Picture, target: u32, crop: Crop) -> Result<Picture> {
+        picture.fit(target, self.layout.unit(), crop)
+    }
+
+    fn encode(&self, picture: &Picture, run: &Run) -> Result<Tokens> {
+        self.layout.grid(picture.width(), picture.height())?;
+        let mut tokens = self.vqgan.encode(&picture.to_tensor(self.device())?, run)?;
+        tokens.pop().ok_or_else(|| Error::internal("the image tokenizer gave nothing"))
+    }
+
+    /// The picture of a grid of tokens, which may be larger than any that the model draws, but no larger than its grammar
+    /// has words for: 510 codes along a side.
+    fn decode(&self, tokens: &Tokens, run: &Run) -> Result<Picture> {
+        if tokens.width().max(tokens.height()) > LARGEST_GRID {
+            let (height, width) = (tokens.height(), tokens.width());
+            let message =
+                format!("a grid of {height} x {width} codes; at most {LARGEST_GRID} are decoded along a side");
+            return Err(Error::invalid("tokens", message));
+        }
+        let pixels = self.vqgan.decode(std::slice::from_ref(tokens), run)?;
+        Picture::from_tensor(&pixels.squeeze(0)?)
+    }
+
+    /// bos, question, separator.
+    fn condition(&self, prompt: &str, words: &[Word], width: u32, height: u32) -> Result<Condition> {
+        let question = format!("Generate an image of {width}x{height} according to the following prompt:\n{prompt}");
+        let mut pieces = vec![Piece::Token(self.layout.bos)];
+        for stretch in words::split(&question, words)? {
+            match stretch {
+                Stretch::Text(text) => self.push_text(&mut pieces, text)?,
+                Stretch::Word(word) => pieces.extend(word.vectors.clone().map(Piece::Vector)),
+            }
+        }
+        pieces.push(Piece::Token(self.layout.separator));
+        match pieces.len() {
+            0..=MAX_PROMPT => Ok(Condition { pieces }),
+            n => Err(Error::invalid("prompt", format!("has {n} tokens; at most {MAX_PROMPT} are read"))),
+        }
+    }
+
+    /// Nothing: the picture begins at its start token.
+    fn unguided(&self, _of: &Condition) -> Result<Condition> {
+        Ok(Condition::default())
+    }
+
+    fn word_rows(&self, text: &str) -> Result<Tensor> {
+        let ids = self.text.encode(text.trim())?;
+        if ids.is_empty() || ids.iter().any(|&id| Some(id) == self.text.id("<unk>")) {
+            return Err(Error::invalid("initial_word", format!("the model's vocabulary does not know \"{text}\"")));
+        }
+        self.rows(ids)
+    }
+
+    fn usual_size(&self, texts: &[String]) -> Result<f32> {
+        let mut ids = Vec::new();
+        for text in texts {
+            ids.extend(self.text.encode(text)?);
+        }
+        ids.sort();
+        ids.dedup();
+        if ids.is_empty() {
+            return Err(Error::internal("the tokenizer makes nothing of the prompts"));
+        }
+        Ok(self.rows(ids)?.sqr()?.mean(D::Minus1)?.mean_all()?.sqrt()?.to_scalar::<f32>()?)
+    }
+
+    /// A picture behind its prompt, closing separator included: everything behind the prompt is labelled, size tokens, codes,
+    /// newlines, image end and separator. Without a prompt the picture alone, from its start token to its end token; nothing comes
+    /// before the first of them that could predict it.
+    fn example(&self, condition: &Condition, tokens: &Tokens) -> Result<Example> {
+        let block = self.layout.image_block(tokens)?.into_iter().map(Piece::Token);
+        let start = condition.pieces.len();
+        let mut pieces = condition.pieces.clone();
+        pieces.extend(block);
+        if start > 0 {
+            pieces.push(Piece::Token(self.layout.separator));
+        }
+        Ok(Example { labelled: start.max(1)..pieces.len(), pieces })
+    }
+
+    fn pass<'a>(
+        &'a self,
+        group: &[(&Example, f32)],
+        vectors: Option<&Tensor>,
+        how: &Mode,
+    ) -> Result<Box<dyn Pass + 'a>> {
+        Ok(Box::new(pass::LuminaPass::new(self, group, vectors, how)?))
+    }
+
+    fn prediction(&self) -> Prediction<'_> {
+        Prediction::NextToken(self)
+    }
+}

@@ -12,7 +12,7 @@ pub use plain::SCORES;
 
 use crate::model::weight::Weight;
 use crate::Result;
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use std::cell::Cell;
 
 thread_local! {
@@ -29,7 +29,12 @@ pub fn plainly<R>(f: impl FnOnce() -> R) -> R {
 
 /// Whether the kernels of this library serve this tensor.
 pub(crate) fn own_kernels(t: &Tensor) -> bool {
-    t.device().is_cpu() && !PLAIN.get()
+    own_kernels_on(t.device())
+}
+
+/// Whether the kernels of this library serve tensors there.
+pub(crate) fn own_kernels_on(device: &Device) -> bool {
+    device.is_cpu() && !PLAIN.get()
 }
 
 /// The norm of queries or keys with the rotary positions behind it.
@@ -177,7 +182,7 @@ mod tests {
     use super::*;
     use crate::kernels::{best_level, set_level, Level};
     use crate::model::weight::Format;
-    use candle_core::{DType, Device};
+    use candle_core::DType;
 
     fn random(dims: &[usize]) -> Tensor {
         Tensor::randn(0f32, 1.0, dims, &Device::Cpu).unwrap()

@@ -1,0 +1,262 @@
+//! What the library asks of a model family. A family is one folder beside this file and one line in the
+//! [registry](super::registry); docs/adding-a-model-family.md walks through it.
+
+use super::cache::Cache;
+use super::files::Files;
+use super::footprint::Footprint;
+use super::places::{Context, Rotary};
+use super::tokens::Tokens;
+use super::weight::Format;
+use super::weights::{Gradients, Wanted, Weights};
+use super::words::Word;
+use crate::picture::{Crop, Picture};
+use crate::random::Dropout;
+use crate::run::{Control, Run};
+use crate::Result;
+use candle_core::{DType, Device, Tensor};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// How a family is recognised and opened: its line in the registry.
+pub struct Entry {
+    /// As [`Info`](super::Info) tells it.
+    pub name: &'static str,
+    /// What its folders are recognised by, for messages: `model_type "chameleon"`.
+    pub sign: &'static str,
+    /// What its weights may be chosen by to learn, besides `all` and their names.
+    pub roles: &'static [&'static str],
+    /// Whether the files are of this family. Looks at names and small files only.
+    pub claims: fn(&Files) -> bool,
+    /// Reads everything but the weights.
+    pub draft: fn(&Files) -> Result<Box<dyn Draft>>,
+}
+
+/// A model whose configuration was read and whose weights were not.
+pub trait Draft: Send {
+    fn footprint(&self) -> Arc<dyn Footprint>;
+
+    /// Whether the files hold as many numbers as the configuration says. If not, [`Draft::open`] tells what is wrong.
+    fn is_complete(&self) -> bool;
+
+    /// Reads and checks every weight. Reports stage `open`.
+    fn open(self: Box<Self>, how: &Opening, run: &mut Run) -> Result<Opened>;
+}
+
+/// Where and how weights are to be kept.
+pub struct Opening<'a> {
+    pub files: &'a Files,
+    pub format: Format,
+    pub device: Device,
+    /// Whether quantised weights are kept in a file of the model's folder.
+    pub keep_quantised: bool,
+}
+
+/// A family that was opened, and what identifies its configuration, vocabulary and weights.
+pub struct Opened {
+    pub family: Arc<dyn Family>,
+    pub identity: Vec<Vec<u8>>,
+}
+
+/// What is known about an opened model.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Parameters of the transformer, the image tokenizer not counted.
+    pub parameters: u64,
+    /// Rows of the vocabulary.
+    pub vocabulary: usize,
+    /// Codes of the image tokenizer.
+    pub codebook: usize,
+    /// Picture sides are multiples of this many pixels.
+    pub unit: u32,
+    /// Pixels along each side that one code stands for.
+    pub patch: u32,
+    /// Numbers of a learned vector.
+    pub width: usize,
+    /// Layers that learn and go backward, see [`Pass`].
+    pub layers: usize,
+    pub can_decode: bool,
+}
+
+/// One place in a sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// A row of the vocabulary.
+    Token(u32),
+    /// A learned vector, by its row among those of the subjects.
+    Vector(u32),
+}
+
+/// What stands before a picture: its prompt as the family reads it. Without pieces, nothing does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Condition {
+    pub pieces: Vec<Piece>,
+}
+
+/// A picture to learn from or to score. The pieces `labelled` are scored, each by what is predicted at the place before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Example {
+    pub pieces: Vec<Piece>,
+    pub labelled: Range<usize>,
+}
+
+/// A pretrained model of some family. Immutable; a copy with other weights shares those that did not change.
+pub trait Family: Send + Sync {
+    fn facts(&self) -> &Facts;
+
+    fn device(&self) -> &Device;
+
+    fn footprint(&self) -> Arc<dyn Footprint>;
+
+    /// Of activations.
+    fn dtype(&self) -> DType;
+
+    /// What has a name: may learn, may be changed by subjects, is kept in blocks if quantised.
+    fn weights(&self) -> &Weights;
+
+    /// The same model with other numbers in its weights.
+    fn with(&self, weights: Weights) -> Arc<dyn Family>;
+
+    // Pictures.
+
+    /// The grid (height, width in codes) of a picture of `width` x `height` pixels; errors name the side that is wrong.
+    fn grid(&self, width: u32, height: u32) -> Result<(u32, u32)>;
+
+    /// Pixels (width, height) of tokens.
+    fn pixels(&self, tokens: &Tokens) -> (u32, u32);
+
+    /// Errors if pictures cannot be fitted to this target, naming `image_size`.
+    fn check_target(&self, target: u32) -> Result<()>;
+
+    /// A picture brought to a size that the model knows; `target` is the side of the square whose area it is to have.
+    fn fit(&self, picture: &Picture, target: u32, crop: Crop) -> Result<Picture>;
+
+    /// The tokens of a picture whose sides are multiples of the unit.
+    fn encode(&self, picture: &Picture, run: &Run) -> Result<Tokens>;
+
+    fn decode(&self, tokens: &Tokens, run: &Run) -> Result<Picture>;
+
+    // Text.
+
+    /// What a prompt says to the model about a picture of `width` x `height` pixels; each of the `words` in it stands for its
+    /// learned vectors.
+    fn condition(&self, prompt: &str, words: &[Word], width: u32, height: u32) -> Result<Condition>;
+
+    /// What stands there instead where nothing is asked for: the other branch of guidance.
+    fn unguided(&self, of: &Condition) -> Result<Condition>;
+
+    /// The rows that stand for an ordinary text, f32 [n, width]: where a learned vector can start. Errors if the model's
+    /// vocabulary does not know it.
+    fn word_rows(&self, text: &str) -> Result<Tensor>;
+
+    /// Root mean square of the numbers in the rows of these texts, each row counted once.
+    fn usual_size(&self, texts: &[String]) -> Result<f32>;
+
+    // Learning and scoring.
+
+    /// A picture behind its condition.
+    fn example(&self, condition: &Condition, tokens: &Tokens) -> Result<Example>;
+
+    /// Begins a pass over some examples, each with its weight per label in the loss. `vectors` are all learned vectors,
+    /// f32 [N, width].
+    fn pass<'a>(
+        &'a self,
+        group: &[(&Example, f32)],
+        vectors: Option<&Tensor>,
+        how: &Mode,
+    ) -> Result<Box<dyn Pass + 'a>>;
+
+    // Drawing.
+
+    fn prediction(&self) -> Prediction<'_>;
+}
+
+/// How a pass is done.
+#[derive(Clone, Default)]
+pub struct Mode {
+    /// With a key for each example.
+    pub dropout: Option<Dropout>,
+    pub stop: Control,
+}
+
+/// What a layer keeps for the way back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Nothing: it does not go backward.
+    Nothing,
+    /// What it was given; the rest is computed anew.
+    Input,
+    /// All that its backward pass needs.
+    All,
+}
+
+/// What a pass is judged by.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Objective {
+    /// Weight of the squared log-normaliser beside the cross entropy.
+    pub z_loss: f64,
+    /// Whether the way back follows.
+    pub with_gradient: bool,
+}
+
+/// A loss: of all labels, weighted, and the cross entropy of each in nats.
+pub struct Loss {
+    pub total: f64,
+    pub nats: Vec<f32>,
+}
+
+/// Examples on their way through the layers and back: `forward` of layer 0, 1, ..., then `loss`, then `backward` of the last
+/// layer and those before it, as far as anything learns. Several passes go through a layer together, so that its gradients are
+/// whole when it is done and it can be updated before the next.
+pub trait Pass: Send {
+    /// Tokens in it, padding included.
+    fn tokens(&self) -> usize;
+
+    fn forward(&mut self, layer: usize, keep: Keep) -> Result<()>;
+
+    fn loss(&mut self, objective: &Objective) -> Result<Loss>;
+
+    /// The gradients of what is `wanted` of a layer, sorted by [`Target`](super::weights::Target).
+    fn backward(&mut self, layer: usize, wanted: &Wanted) -> Result<Gradients>;
+
+    /// The gradient of the learned vectors, f32 [N, width], when all layers went backward.
+    fn vectors(&mut self) -> Result<Tensor>;
+}
+
+/// How a family draws.
+pub enum Prediction<'a> {
+    /// Code after code, rows top to bottom.
+    NextToken(&'a dyn NextToken),
+}
+
+/// A transformer that predicts one code after the other.
+///
+/// A *symbol* is a code or, in families that close the rows of a picture, the newline behind the last code.
+pub trait NextToken: Sync {
+    /// Codes that there are.
+    fn codes(&self) -> usize;
+
+    /// Whether each row of codes is closed by a newline.
+    fn closes_rows(&self) -> bool;
+
+    /// Everything up to the piece that predicts the first code of a grid (height, width in codes).
+    fn opening(&self, condition: &Condition, grid: (u32, u32)) -> Result<Vec<Piece>>;
+
+    /// What shorter openings are filled up with in front; nothing sees it.
+    fn filler(&self) -> Piece;
+
+    /// Input embeddings [B, T, hidden] of rows of one length.
+    fn embed(&self, rows: &[&[Piece]], vectors: Option<&Tensor>) -> Result<Tensor>;
+
+    /// Input embeddings [B, T, hidden] of symbols, u32 [B, T] on the model's device.
+    fn embed_symbols(&self, symbols: &Tensor) -> Result<Tensor>;
+
+    fn rotary(&self) -> &Rotary;
+
+    fn new_cache(&self, rows: usize, capacity: usize) -> Result<Cache>;
+
+    /// Hidden states [B, T, hidden] of input embeddings, which also go into the cache if there is one.
+    fn forward(&self, x: &Tensor, context: &Context, cache: Option<&mut Cache>) -> Result<Tensor>;
+
+    /// Logits of the codes, f32 [.., codes], of hidden states [.., hidden].
+    fn logits(&self, hidden: &Tensor) -> Result<Tensor>;
+}

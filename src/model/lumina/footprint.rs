@@ -1,0 +1,118 @@
+//! How much memory a Chameleon transformer and its image tokenizer take.
+
+use super::config::Config;
+use super::pass::CHUNK;
+use super::transformer::{self, HEAD};
+use crate::model::footprint::{Drawn, Footprint, Place, F32};
+use crate::model::ops::SCORES;
+use crate::model::vqgan;
+use crate::model::weights::Spec;
+
+/// Tokens of a usual prompt with the question around it.
+const PROMPT: u128 = 48;
+
+pub struct LuminaFootprint {
+    config: Config,
+    vqgan: vqgan::Config,
+    /// Numbers in the image tokenizer.
+    vqgan_numbers: u64,
+    specs: Vec<Spec>,
+}
+
+impl LuminaFootprint {
+    pub fn new(config: &Config, vqgan: &vqgan::Config, vqgan_numbers: u64) -> Self {
+        let specs = transformer::specs(config);
+        LuminaFootprint { config: config.clone(), vqgan: vqgan.clone(), vqgan_numbers, specs }
+    }
+
+    fn kv(&self) -> u128 {
+        (self.config.kv_heads * self.config.head_dim) as u128
+    }
+
+    fn cache(&self, rows: u128, slots: u128, at: &Place) -> u128 {
+        rows * 2 * self.config.layers as u128 * self.kv() * slots * at.activation()
+    }
+}
+
+impl Footprint for LuminaFootprint {
+    fn specs(&self) -> &[Spec] {
+        &self.specs
+    }
+
+    fn layers(&self) -> usize {
+        self.config.layers
+    }
+
+    fn codebook(&self) -> (usize, u32) {
+        (self.vqgan.n_embed, self.vqgan.downsampling())
+    }
+
+    fn weights(&self, at: &Place) -> u128 {
+        let (h, v) = (self.hidden(), self.config.vocab_size as u128);
+        let bytes = |spec: &Spec| {
+            let numbers = spec.numbers() as u128;
+            match (spec.linear, spec.name == HEAD) {
+                (true, true) if self.config.tie_word_embeddings => 0,
+                (true, true) => at.format.head().bytes(numbers, spec.dims[1]),
+                (true, false) => at.format.bytes(numbers, spec.dims[1]),
+                (false, _) => numbers * at.activation(),
+            }
+        };
+        let named: u128 = self.specs.iter().map(bytes).sum();
+        v * h * at.dense() + named + h * F32 + F32 * u128::from(self.vqgan_numbers)
+    }
+
+    fn pixels(&self, pixels: u128) -> u128 {
+        // Three states at full resolution and the columns of a convolution's tile.
+        pixels * self.vqgan.ch as u128 * F32 * 7 / 2
+    }
+
+    fn drawing(&self, drawn: &Drawn, at: &Place) -> u128 {
+        let rows = drawn.pictures * if drawn.guided { 2 } else { 1 };
+        let read = drawn.prompts + u128::from(drawn.guided);
+        let slots = self.tokens(drawn.width, drawn.height) - 2 + drawn.places - 1;
+        // The prompts are read into a cache of their own; that of the pictures begins with copies of it.
+        let prefix = self.cache(read, PROMPT + 3, at);
+        let reading = prefix + read * self.backward(PROMPT, at);
+        let codes = self.vqgan.n_embed as u128;
+        let head = codes * F32 * (drawn.places * (3 * rows + drawn.pictures) + drawn.pictures * drawn.noise);
+        reading.max(self.cache(rows, slots, at) + head + prefix.max(self.backward(rows * drawn.places, at)))
+    }
+
+    fn tokens(&self, width: u128, height: u128) -> u128 {
+        let patch = u128::from(self.vqgan.downsampling());
+        let (w, h) = (width / patch, height / patch);
+        PROMPT + 3 + h * (w + 1) + 2
+    }
+
+    fn hidden(&self) -> u128 {
+        self.config.hidden_size as u128
+    }
+
+    fn kept(&self, tokens: u128, size: u128) -> u128 {
+        let (h, kv) = (self.hidden(), self.kv());
+        // Input, queries and keys before and behind their norm, values, what attention mixed, middle, gate, up; in post-norm
+        // models what the sub-layers gave.
+        let post = if self.config.swin_norm { 2 * h } else { 0 };
+        let numbers = 5 * h + 3 * kv + 2 * self.config.intermediate_size as u128 + post;
+        tokens * (numbers * size + 4 * self.config.heads as u128)
+    }
+
+    fn backward(&self, tokens: u128, at: &Place) -> u128 {
+        let (h, kv, i) = (self.hidden(), self.kv(), self.config.intermediate_size as u128);
+        let swin = if self.config.swin_norm { 2 * h } else { 0 };
+        let kept = 4 * h + 3 * kv + 2 * i + swin;
+        // With the gradient that comes and the one that goes, and the widest state of the MLP.
+        let heads = self.config.heads as u128;
+        // On a GPU the scores of some heads are there at once, in bf16 and f32, with their gradients, and norms go through f32.
+        let scores = (tokens * tokens * heads).min((tokens * tokens).max(SCORES as u128));
+        let whole = if at.on_gpu { scores * 28 + tokens * h * 24 } else { 0 };
+        tokens * ((kept + i + 3 * h) * at.activation() + F32 * heads) + whole
+    }
+
+    fn loss(&self, tokens: u128, at: &Place) -> u128 {
+        // Logits of some rows; hidden states that are looked at, their norm and the gradients of both, in pieces and whole.
+        let (h, v) = (self.hidden(), self.config.vocab_size as u128);
+        (CHUNK as u128).min(tokens) * v * F32 + tokens * h * at.activation() * 5
+    }
+}

@@ -1,0 +1,189 @@
+//! Where tokens stand and what they see: rotary positions, spans and masks.
+
+use super::cache::Cache;
+use crate::model::ops;
+use crate::random::Dropout;
+use crate::run::Control;
+use crate::{Error, Result};
+use candle_core::{DType, Device, Tensor};
+
+/// The slots of the cache, or of the sequence itself, that a token may look at: from the first to before the second.
+pub type Span = (u32, u32);
+
+/// What a forward pass needs besides its input.
+pub struct Context {
+    /// Rotary tables, [B or 1, T, 1, head_dim / 2].
+    pub cos: Tensor,
+    pub sin: Tensor,
+    /// [B or 1, T]
+    pub spans: Vec<Span>,
+    /// Added to the attention scores, [B or 1, 1, T, S]. None if all may be seen, or where spans will do.
+    pub mask: Option<Tensor>,
+    pub dropout: Option<Dropout>,
+    pub stop: Control,
+}
+
+impl Context {
+    /// The passes of this context, forward and backward, end with an error between two layers once `control` is cancelled.
+    pub fn stopped_by(self, control: Control) -> Self {
+        Context { stop: control, ..self }
+    }
+
+    /// The sub-layers' results are thinned out in these passes.
+    pub fn with_dropout(self, dropout: Option<Dropout>) -> Self {
+        Context { dropout, ..self }
+    }
+
+    pub fn rows(&self, one_by_one: bool) -> ops::Rows<'_> {
+        ops::Rows { spans: &self.spans, mask: self.mask.as_ref(), one_by_one }
+    }
+}
+
+/// Rotary positions (half-split: channel j pairs with j + head_dim / 2) of a model, and where its tables are to lie.
+#[derive(Clone, Debug)]
+pub struct Rotary {
+    pub head_dim: usize,
+    pub theta: f64,
+    /// Of the activations.
+    pub dtype: DType,
+    pub device: Device,
+}
+
+impl Rotary {
+    /// Cosine and sine for the positions of each row: [rows, T, 1, head_dim / 2].
+    fn tables(&self, positions: &[Vec<u32>]) -> Result<(Tensor, Tensor)> {
+        let half = self.head_dim / 2;
+        let tokens = positions[0].len();
+        let mut angles = Vec::with_capacity(positions.len() * tokens * half);
+        for &p in positions.iter().flatten() {
+            // PyTorch computes the inverse frequency and the angle in f32.
+            angles.extend((0..half).map(|j| p as f32 * (1.0 / self.theta.powf(j as f64 / half as f64)) as f32));
+        }
+        let angles = Tensor::from_vec(angles, (positions.len(), tokens, 1, half), &Device::Cpu)?;
+        let table = |t: Tensor| -> Result<Tensor> { Ok(t.to_dtype(self.dtype)?.to_device(&self.device)?) };
+        Ok((table(angles.cos()?)?, table(angles.sin()?)?))
+    }
+
+    /// Whether attention wants a mask, or spans will do.
+    fn masked(&self) -> bool {
+        !ops::own_kernels_on(&self.device)
+    }
+
+    /// Tables for the positions of each row, and what each token sees of the `slots` slots there are with the new tokens.
+    /// `positions` and `spans` have one row per batch row, or a single one for all.
+    pub fn context(&self, positions: &[Vec<u32>], spans: &[Vec<Span>], slots: usize) -> Result<Context> {
+        let (cos, sin) = self.tables(positions)?;
+        Ok(Context {
+            cos,
+            sin,
+            mask: match self.masked() {
+                false => None,
+                true => mask(spans, slots, &self.device)?.map(|m| m.to_dtype(self.dtype)).transpose()?,
+            },
+            spans: spans.concat(),
+            dropout: None,
+            stop: Control::default(),
+        })
+    }
+
+    /// The context of whole sequences of `tokens` tokens: positions from 0, each token sees itself and those before.
+    pub fn causal(&self, tokens: usize) -> Result<Context> {
+        let positions = (0..tokens as u32).collect();
+        let spans = (0..tokens as u32).map(|i| (0, i + 1)).collect();
+        self.context(&[positions], &[spans], tokens)
+    }
+}
+
+/// 0 where a token may look, minus infinity where not: [B or 1, 1, T, slots]. None if all see everything.
+fn mask(spans: &[Vec<Span>], slots: usize, device: &Device) -> Result<Option<Tensor>> {
+    let all = (0, slots as u32);
+    if spans.iter().flatten().all(|&span| span == all) {
+        return Ok(None);
+    }
+    let row = |&(from, to): &Span| {
+        (0..slots as u32).map(move |slot| if (from..to).contains(&slot) { 0f32 } else { f32::NEG_INFINITY })
+    };
+    let values: Vec<f32> = spans.iter().flatten().flat_map(row).collect();
+    Ok(Some(Tensor::from_vec(values, (spans.len(), 1, spans[0].len(), slots), device)?))
+}
+
+/// Makes the context of each pass of a drawing without moving a table to the device.
+///
+/// Row b of the batch begins in slot `first[b]` of the cache, where its positions count from; what stands before is hidden
+/// from it.
+pub struct Places {
+    /// [capacity, head_dim / 2]
+    cos: Tensor,
+    sin: Tensor,
+    /// 0, 1, ..., u32 [capacity].
+    slots: Tensor,
+    first: Vec<u32>,
+    /// The same, u32 [rows, 1].
+    first_on_device: Tensor,
+    masked: bool,
+    stop: Control,
+}
+
+impl Places {
+    /// Tables for caches of `capacity` slots, whose rows begin in these slots.
+    pub fn new(rotary: &Rotary, first: &[u32], capacity: usize, stop: Control) -> Result<Self> {
+        let (cos, sin) = rotary.tables(&[(0..capacity as u32).collect()])?;
+        let flat = |t: Tensor| t.reshape((capacity, t.elem_count() / capacity.max(1)));
+        Ok(Places {
+            cos: flat(cos)?,
+            sin: flat(sin)?,
+            slots: Tensor::arange(0, capacity as u32, &rotary.device)?,
+            first: first.to_vec(),
+            first_on_device: Tensor::from_slice(first, (first.len(), 1), &rotary.device)?,
+            masked: rotary.masked(),
+            stop,
+        })
+    }
+
+    /// The context of a pass that puts `new` tokens behind what each row of the cache is filled with. `on_device` are the numbers
+    /// of filled slots, u32 [rows, 1]; it may be left out if all rows are filled equally far.
+    pub fn behind(&self, cache: &Cache, on_device: Option<&Tensor>, new: usize) -> Result<Context> {
+        let filled = cache.filled();
+        let end = filled.iter().max().unwrap_or(&0) + new;
+        let even = filled.windows(2).all(|pair| pair[0] == pair[1]);
+        // The slots of the new tokens, [rows or 1, new].
+        let slots = match on_device {
+            _ if even => self.slots.narrow(0, end - new, new)?.unsqueeze(0)?,
+            Some(filled) => filled.broadcast_add(&self.slots.narrow(0, 0, new)?.unsqueeze(0)?)?,
+            None => return Err(Error::Internal { message: "rows filled differently need their numbers".into() }),
+        };
+        let positions = slots.broadcast_sub(&self.first_on_device)?;
+        let (rows, half) = (positions.dim(0)?, self.cos.dim(1)?);
+        let positions = positions.flatten_all()?;
+        let rotary = |table: &Tensor| table.index_select(&positions, 0)?.reshape((rows, new, 1, half));
+        let mask = if self.masked { self.mask(&slots, end, even && new == 1)? } else { None };
+        let span = |first: u32, filled: usize| (0..new).map(move |i| (first, (filled + i + 1) as u32));
+        let spans = self.first.iter().zip(filled).flat_map(|(&first, &filled)| span(first, filled));
+        Ok(Context {
+            cos: rotary(&self.cos)?,
+            sin: rotary(&self.sin)?,
+            mask,
+            spans: spans.collect(),
+            dropout: None,
+            stop: self.stop.clone(),
+        })
+    }
+
+    /// What is added to the scores of new tokens in these slots, [rows or 1, new], for each of the slots before `end`. They see
+    /// `all` of them that their row has, or those up to their own.
+    fn mask(&self, slots: &Tensor, end: usize, all: bool) -> Result<Option<Tensor>> {
+        let (rows, new) = slots.dims2()?;
+        let each = self.slots.narrow(0, 0, end)?.reshape((1, 1, 1, end))?;
+        let hides = self.first.iter().any(|&first| first > 0);
+        let begun = || each.broadcast_ge(&self.first_on_device.reshape((self.first.len(), 1, 1, 1))?);
+        let reached = || each.broadcast_le(&slots.reshape((rows, 1, new, 1))?);
+        let seen = match (hides, all) {
+            (false, true) => return Ok(None),
+            (true, true) => begun()?,
+            (false, false) => reached()?,
+            (true, false) => begun()?.broadcast_mul(&reached()?)?,
+        };
+        // ln 1 = 0 for what is seen, ln 0 = minus infinity for the rest.
+        Ok(Some(seen.to_dtype(DType::F32)?.log()?.to_dtype(self.cos.dtype())?))
+    }
+}
