@@ -69,7 +69,7 @@ impl Identity {
                 Some(before) if before == now => {}
                 Some(before) => found.push(format!("{name} ({before}, now {now})")),
                 // Options that an older version did not have were at their defaults.
-                None if defaults.get(name).is_none_or(|default| default.to_string() != *now) => {
+                None if defaults.get(name).is_none_or(|default| now != &default.to_string()) => {
                     found.push(name.clone())
                 }
                 None => {}
