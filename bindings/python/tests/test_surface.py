@@ -1,4 +1,5 @@
 """The names of the package, its errors, its options, and how it finds the library."""
+import errno
 import math
 import os
 import pickle
@@ -109,6 +110,27 @@ class Errors(unittest.TestCase):
             self.assertIsInstance(caught.exception, kind)
             self.assertTrue(str(caught.exception))
 
+    def test_errors_of_files_have_number_and_name_as_every_oserror_has(self):
+        model = fake()
+        with tempfile.TemporaryDirectory() as folder:
+            place = Path(folder) / "a: b"
+            place.mkdir()
+            for path in ("/none/such.safetensors", str(place / "none.png"), str(place / "c: d.safetensors")):
+                with self.subTest(path), self.assertRaises(FileNotFoundError) as caught:
+                    sitter.Subject.load(path)
+                error = caught.exception
+                self.assertEqual((error.errno, error.filename, error.strerror), (errno.ENOENT, path, os.strerror(errno.ENOENT)))
+                self.assertTrue(str(error).startswith(path + ": "), str(error))
+                copied = pickle.loads(pickle.dumps(error))
+                self.assertEqual((copied.errno, copied.filename, str(copied)), (error.errno, path, str(error)))
+            with self.assertRaises(sitter.FileError) as caught:
+                train(model).save(place)
+            self.assertEqual(caught.exception.errno, errno.EISDIR)
+            self.assertEqual(caught.exception.filename, str(place))
+        with self.assertRaises(sitter.NotFound) as caught:
+            sitter.Model.open("/none/such")
+        self.assertEqual((caught.exception.errno, caught.exception.filename), (errno.ENOENT, "/none/such"))
+
     def test_a_panic_is_told_apart_by_its_status_and_names_its_place(self):
         with self.assertRaisesRegex(sitter.InternalError, "fake.rs") as caught:
             train(fake(panic_at=1))
@@ -183,10 +205,14 @@ class Options(unittest.TestCase):
 
     def test_calls_check_their_other_arguments(self):
         model = fake()
-        with self.assertRaisesRegex(sitter.InvalidArgument, "count"):
-            model.sample("x", count=257)
-        with self.assertRaisesRegex(TypeError, "subjects"):
-            model.sample("x", subjects=["dog"])
+        for count in (-1, 0, 257, 2**40):
+            with self.assertRaisesRegex(sitter.InvalidArgument, f"count: is {count}; allowed are 1 to 256"):
+                model.sample("x", count=count)
+        for subjects in (["dog"], 7):
+            with self.assertRaisesRegex(TypeError, "subjects"):
+                model.sample("x", subjects=subjects)
+        self.assertEqual(len(model.sample("x", subjects=None)), 1)
+        self.assertEqual(model.score("four", PIXELS, subjects=None), 4.0)
         with self.assertRaisesRegex(sitter.InvalidArgument, "captions: 2 for 1"):
             train(model, captions=["a [V]", "the [V]"])
         with self.assertRaisesRegex(TypeError, "captions"):

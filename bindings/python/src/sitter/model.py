@@ -17,7 +17,7 @@ from .run import Job, Progress, Run
 from .subject import Subject
 from .tokens import Sample, Tokens, as_tokens, decode
 
-Subjects = Union[Subject, Iterable[Subject]]
+Subjects = Union[Subject, Iterable[Subject], None]
 
 
 class Model:
@@ -171,9 +171,7 @@ class Model:
         options = Options("sample", model)
         options.update(width=width, height=height, guidance=guidance, top_k=top_k, temperature=temperature, seed=seed)
         options.update(decoding=decoding, window=window)
-        room = whole(count, 32, "count")
-        if not 1 <= room <= 256:
-            raise InvalidArgument(f"count: is {room}; allowed are 1 to 256")
+        room = whole(count, 32, "count", range(1, 257))
         out = (c_void_p * room)()
 
         def work(r: Handle) -> list[Handle]:
@@ -222,7 +220,11 @@ class Model:
 
 
 def _subjects(subjects: Subjects) -> list[Handle]:
-    given = [subjects] if isinstance(subjects, Subject) else list(subjects)
+    """None is none."""
+    try:
+        given = [subjects] if isinstance(subjects, Subject) else list(() if subjects is None else subjects)
+    except TypeError:
+        raise TypeError(f"subjects must be sitter.Subject, one or several, not {type(subjects).__name__}") from None
     for subject in given:
         if not isinstance(subject, Subject):
             raise TypeError(f"subjects must be sitter.Subject, not {type(subject).__name__}")

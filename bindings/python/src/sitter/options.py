@@ -5,7 +5,7 @@ import difflib
 import operator
 import os
 from ctypes import POINTER, c_char_p, c_double, c_float, c_int32, c_uint32, c_uint64
-from typing import Any, Callable, NoReturn
+from typing import Any, Callable, NoReturn, Optional
 
 import numpy as np
 
@@ -107,14 +107,18 @@ def _number(value: Any, name: str) -> float:
     return number
 
 
-def whole(value: Any, bits: int, name: str) -> int:
-    """A whole number that fits into so many bits."""
+def whole(value: Any, bits: int, name: str, allowed: Optional[range] = None) -> int:
+    """A whole number that fits into so many bits, or is one of the allowed ones."""
     if isinstance(value, (bool, np.bool_)):
         _wrong(name, "an int", value)
     number: int = _converted(operator.index, value, name, "an int")
-    # ctypes would cut it down without a word.
-    if not 0 <= number < 2**bits:
-        raise InvalidArgument(f"{name}: is {number}; allowed are 0 to {2**bits - 1} at most")
+    if allowed is not None and number not in allowed:
+        raise InvalidArgument(f"{name}: is {number}; allowed are {allowed[0]} to {allowed[-1]}")
+    # ctypes would cut it down without a word. Which numbers are allowed is for the library to say, of those that it can be given.
+    if number < 0:
+        raise InvalidArgument(f"{name}: is {number}; negative numbers are not allowed")
+    if number >= 2**bits:
+        raise InvalidArgument(f"{name}: is {number}; numbers of {bits} bits are the largest that can be given")
     return number
 
 
