@@ -1,8 +1,8 @@
 /// <reference lib="esnext.disposable" />
 
-import type { OpenFields, SampleFields, TrainFields } from './src/options';
+import type { Method, OpenFields, SampleFields, TrainFields } from './src/options';
 
-export type { OpenFields, SampleFields, TrainFields };
+export type { Method, OpenFields, SampleFields, TrainFields };
 
 /** The version of the library. */
 export function version(): string;
@@ -17,10 +17,10 @@ export function devices(): Device[];
 export function estimate(
   path: string | URL,
   given?: {
-    device?: string;
-    dtype?: string;
+    device?: OpenFields['device'];
+    dtype?: OpenFields['dtype'];
     sample?: Partial<SampleFields>;
-    train?: Partial<TrainFields> & { method?: string };
+    train?: Partial<TrainFields> & { method?: Method };
   },
 ): Estimate;
 /** Whether the library has a feature: `cuda`, `cudnn`, `embedded_model`. */
@@ -189,8 +189,6 @@ export interface SampleOptions extends SampleFields, Controls {
   /** Subjects that the prompt names by their identifiers. */
   subjects?: readonly Subject[];
 }
-
-export type Method = 'two_stage' | 'textual_inversion' | 'dreambooth' | 'lora';
 
 export interface TrainOptions extends TrainFields, Controls {
   /** Default `two_stage`. */

@@ -1,10 +1,12 @@
 """The names of the package, its errors, its options, and how it finds the library."""
 import errno
+import inspect
 import math
 import os
 import pickle
 import tempfile
 import types
+import typing
 import unittest
 from pathlib import Path
 
@@ -188,6 +190,38 @@ class Options(unittest.TestCase):
             train(fake(), embeding_steps=3)
         with self.assertRaisesRegex(TypeError, "there are .*z_loss"):
             train(fake(), qqqq=3)
+
+    def test_help_tells_every_option_and_what_it_means(self):
+        told = inspect.getdoc(sitter.Model.train)
+        for name in sitter.model.Options("train", None, None).names():
+            self.assertRegex(told, rf"(?m)^{name}: |[. ]{name}: ", name)
+        self.assertIn("Rank of `lora`", told)
+
+    def test_the_types_for_checkers_have_the_librarys_options_and_names(self):
+        keys = {kind: set(getattr(sitter, kind).__annotations__) for kind in ("SampleOptions", "TrainOptions", "AllTrainOptions")}
+        own = {"class_word", "identifier", "seed"}
+        self.assertEqual(keys["SampleOptions"], set(sitter.model.Options("sample", None).names()))
+        train_names = set(sitter.model.Options("train", None, None).names())
+        self.assertEqual(keys["TrainOptions"], train_names - own)
+        # Python before 3.9 did not count those of the base.
+        self.assertEqual(keys["AllTrainOptions"] | keys["TrainOptions"], train_names | {"method"})
+        model = fake()
+        for method in typing.get_args(sitter.Method):
+            self.assertEqual(model.train_options(method)["method"], method)
+        kinds = {"trainable": sitter.Trainable, "recompute": sitter.Recompute, "optimizer_state": sitter.OptimizerState}
+        for name, kind in kinds.items():
+            for value in typing.get_args(kind):
+                train(model, **{name: value})
+        for dtype in typing.get_args(sitter.Dtype):
+            sitter.Model.open("fake:", dtype=dtype)
+        for decoding in typing.get_args(sitter.Decoding):
+            model.sample("x", decoding=decoding)
+
+    def test_a_number_out_of_range_is_refused_without_a_range_that_is_not_its_own(self):
+        for value, words in ((-1, "negative"), (2**32, "32 bits")):
+            with self.assertRaisesRegex(sitter.InvalidArgument, f"embedding_steps: is {value}; .*{words}") as caught:
+                train(fake(), embedding_steps=value)
+            self.assertNotIn("allowed are", str(caught.exception))
 
     def test_a_value_of_the_wrong_type_names_its_option(self):
         wrong = dict(embedding_steps=3.5, layer_steps=True, beta1="0.9", flip="no", templates="a {}", layers=3, layer_stride=None,
