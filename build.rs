@@ -23,14 +23,30 @@ fn main() {
             println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libsitter.so.{ABI_MAJOR}");
             // After dlclose the pool's threads and thread-locals still need the code.
             println!("cargo:rustc-cdylib-link-arg=-Wl,-z,nodelete");
+            name_for_the_loader(&format!("libsitter.so.{ABI_MAJOR}"), "libsitter.so");
         }
         "macos" => {
             println!("cargo:rustc-cdylib-link-arg=-Wl,-install_name,@rpath/libsitter.{ABI_MAJOR}.dylib");
+            name_for_the_loader(&format!("libsitter.{ABI_MAJOR}.dylib"), "libsitter.dylib");
         }
         _ => {}
     }
     #[cfg(feature = "cuda")]
     cuda::main();
+}
+
+/// Beside the library that cargo makes, a link by the name under which a program linked with it looks for it. What it leads to
+/// comes later. Where it cannot be made, the library is used as before: with a link of one's own, or installed.
+fn name_for_the_loader(name: &str, library: &str) {
+    #[cfg(unix)]
+    if let Some(out) = env::var_os("OUT_DIR") {
+        // PROFILE/build/sitter-HASH/out
+        if let Some(profile) = std::path::Path::new(&out).ancestors().nth(3) {
+            let _ = std::os::unix::fs::symlink(library, profile.join(name));
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = (name, library);
 }
 
 /// Keeps NVIDIA's libraries out of what the loader needs to start us, see docs/cuda.md. candle asks the linker for -lcuda,

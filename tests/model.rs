@@ -115,6 +115,14 @@ fn an_image_tokenizer_beside_the_model_wins_over_one_inside_without_decoder() {
 }
 
 #[test]
+fn who_nearly_names_the_embedded_model_is_told_its_name() {
+    for name in ["embedded", "Embedded:", "embedded: "] {
+        let error = open(name).err().unwrap();
+        assert!(matches!(error, Error::NotFound { .. }) && error.to_string().contains("\"embedded:\""), "{error}");
+    }
+}
+
+#[test]
 fn a_missing_file_is_named() {
     for (file, word) in [
         ("config.json", "config.json"),

@@ -1,5 +1,6 @@
-# The version of the package; one of the same major version and not older will do.
-set(PACKAGE_VERSION "0.1.0")
+# The version of the interface, SITTER_ABI_MAJOR and SITTER_ABI_MINOR of sitter.h, which is what programs depend on; one of the
+# same major version and not older will do.
+set(PACKAGE_VERSION "1.1.0")
 
 string(REGEX MATCH "^[0-9]+" _sitter_major "${PACKAGE_VERSION}")
 if(PACKAGE_FIND_VERSION STREQUAL "")

@@ -1,8 +1,8 @@
 /// <reference lib="esnext.disposable" />
 
-import type { OpenFields, SampleFields, TrainFields } from './src/options';
+import type { Method, OpenFields, SampleFields, TrainFields } from './src/options';
 
-export type { OpenFields, SampleFields, TrainFields };
+export type { Method, OpenFields, SampleFields, TrainFields };
 
 /** The version of the library. */
 export function version(): string;
@@ -17,10 +17,10 @@ export function devices(): Device[];
 export function estimate(
   path: string | URL,
   given?: {
-    device?: string;
-    dtype?: string;
+    device?: OpenFields['device'];
+    dtype?: OpenFields['dtype'];
     sample?: Partial<SampleFields>;
-    train?: Partial<TrainFields> & { method?: string };
+    train?: Partial<TrainFields> & { method?: Method };
   },
 ): Estimate;
 /** Whether the library has a feature: `cuda`, `cudnn`, `embedded_model`. */
@@ -135,7 +135,7 @@ export interface ProgressEvent {
   itemCount: number;
 }
 
-/** Controls of a long call. Calls of one model wait for each other. */
+/** Controls of a long call. Calls of one model wait for each other, unless it was opened for more `maxJobs`. */
 export interface Controls {
   /** Stops the call, which rejects with the signal's reason. */
   signal?: AbortSignal;
@@ -169,6 +169,8 @@ export class Run {
 export interface OpenOptions extends OpenFields, Controls {
   /** Threads of each call; 0, the default, takes one per core. */
   threads?: number;
+  /** Calls that may work at the same time, 1 to 64; others wait for them. Default 1. */
+  maxJobs?: number;
 }
 
 export interface EncodeOptions extends Controls {
@@ -180,23 +182,21 @@ export interface EncodeOptions extends Controls {
 }
 
 export interface ScoreOptions extends Controls {
-  subjects?: readonly Subject[];
+  subjects?: readonly Subject[] | null;
 }
 
 export interface SampleOptions extends SampleFields, Controls {
   /** Pictures to draw in one batch, 1 to 256. Default 1. */
   count?: number;
   /** Subjects that the prompt names by their identifiers. */
-  subjects?: readonly Subject[];
+  subjects?: readonly Subject[] | null;
 }
-
-export type Method = 'two_stage' | 'textual_inversion' | 'dreambooth' | 'lora';
 
 export interface TrainOptions extends TrainFields, Controls {
   /** Default `two_stage`. */
   method?: Method;
   /** One for each picture, with the identifier in it; left out, the pictures are learned under the templates. */
-  captions?: readonly string[];
+  captions?: readonly string[] | null;
 }
 
 export interface ModelInfo {

@@ -4,7 +4,6 @@
  * With an installed library:
  *     cc -std=c99 examples/c/story.c $(pkg-config --cflags --libs sitter) -o story
  * From a checkout, after cargo build --release:
- *     ln -sf libsitter.so target/release/libsitter.so.1
  *     cc -std=c99 -Iinclude examples/c/story.c -Ltarget/release -lsitter -Wl,-rpath,target/release -o story
  * Then, in the repository root (two or three minutes; with 4 steps a few seconds and a poor picture):
  *     ./story [MODEL [STEPS [FOLDER_FOR_RESULTS]]]

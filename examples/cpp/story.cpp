@@ -3,7 +3,6 @@
 // With an installed library:
 //     c++ -std=c++17 examples/cpp/story.cpp $(pkg-config --cflags --libs sitter) -o story
 // or find_package(sitter) in CMake and link with sitter::sitter. From a checkout, after cargo build --release:
-//     ln -sf libsitter.so target/release/libsitter.so.1
 //     c++ -std=c++17 -Iinclude examples/cpp/story.cpp -Ltarget/release -lsitter -Wl,-rpath,target/release -o story
 // Then, in the repository root (two or three minutes; with 4 steps a few seconds and a poor picture):
 //     ./story [MODEL [STEPS [FOLDER_FOR_RESULTS]]]

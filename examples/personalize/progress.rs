@@ -1,5 +1,6 @@
 //! A progress bar on standard error, or a line now and then where that is not a terminal.
 
+use crate::interrupt;
 use sitter::run::{Event, Flow, Run};
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -14,11 +15,20 @@ impl Progress {
         Progress { terminal: std::io::stderr().is_terminal(), last: None }
     }
 
-    /// A run whose events move this bar.
+    /// A run whose events move this bar. Ctrl-C cancels it.
     pub fn run(&mut self) -> Run<'_> {
-        Run::with_events(|event| {
+        self.stopped_by(Flow::Cancel)
+    }
+
+    /// As `run`, for a training: Ctrl-C ends it with what it has learned.
+    pub fn finishing_run(&mut self) -> Run<'_> {
+        self.stopped_by(Flow::Finish)
+    }
+
+    fn stopped_by(&mut self, stop: Flow) -> Run<'_> {
+        Run::with_events(move |event| {
             self.show(event);
-            Flow::Continue
+            interrupt::answer(stop)
         })
     }
 

@@ -223,6 +223,11 @@ fn model_files(path: &Path) -> Result<Files> {
     if path.to_str() == Some(EMBEDDED) {
         return Ok(Files::Embedded(embedded::FILES));
     }
+    let nearly = |p: &str| p.trim().trim_end_matches(':').eq_ignore_ascii_case(EMBEDDED.trim_end_matches(':'));
+    if !path.exists() && path.to_str().is_some_and(nearly) {
+        let message = format!("is not there; the small model inside the library is called \"{EMBEDDED}\"");
+        return Err(Error::NotFound { path: path.to_owned(), message });
+    }
     if !path.is_dir() {
         let message = "is not a model folder; expected one with config.json, model.safetensors and tokenizer.json";
         return Err(Error::NotFound { path: path.to_owned(), message: message.into() });

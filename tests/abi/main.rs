@@ -2,9 +2,11 @@
 //! be made anew. To bring it up to date: `SITTER_UPDATE=1 cargo test --test abi`.
 
 mod bindings;
+mod choices;
 mod cpp;
 mod header;
 mod node;
+mod python_options;
 mod setters;
 mod snapshots;
 mod surface;

@@ -2,6 +2,7 @@
 //! TypeScript of the options.
 
 use crate::agree;
+use crate::choices::{choices, methods};
 use crate::setters::{fields, Field};
 use crate::surface::{constants, event_fields, functions, Function};
 use serde_json::{json, Map, Value};
@@ -62,21 +63,27 @@ fn kind(ty: &str) -> &'static str {
 }
 
 /// The type of an option in TypeScript.
-fn typescript(field: &Field) -> &'static str {
-    match (field.noun, field.name.as_str(), kind(&field.ty)) {
-        ("model", "dtype", _) => "'auto' | 'f32' | 'bf16'",
-        ("sample", "decoding", _) => "'sequential' | 'speculative' | 'speculative_distribution'",
-        (_, _, "u32" | "number") => "number",
-        (_, _, "u64") => "number | bigint",
-        (_, _, "boolean") => "boolean",
-        (_, _, "string") => "string",
-        (_, _, "string?") => "string | null",
-        (_, _, "path?") => "string | URL | null",
-        (_, _, "u32[]") => "Uint32Array | readonly number[]",
-        (_, _, "f32[]?") => "Float32Array | readonly number[] | null",
-        (_, _, "string[]") => "readonly string[]",
-        (_, name, kind) => panic!("no TypeScript for {name}: {kind}"),
+fn typescript(field: &Field) -> String {
+    if let Some(names) = choices(field) {
+        return union(&names);
     }
+    let plain = match kind(&field.ty) {
+        "u32" | "number" => "number",
+        "u64" => "number | bigint",
+        "boolean" => "boolean",
+        "string" => "string",
+        "string?" => "string | null",
+        "path?" => "string | URL | null",
+        "u32[]" => "Uint32Array | readonly number[]",
+        "f32[]?" => "Float32Array | readonly number[] | null",
+        "string[]" => "readonly string[]",
+        kind => panic!("no TypeScript for {}: {kind}", field.name),
+    };
+    plain.into()
+}
+
+fn union(names: &[&str]) -> String {
+    names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(" | ")
 }
 
 fn camel(name: &str) -> String {
@@ -147,6 +154,8 @@ fn types() -> String {
         }
         out.push_str("}\n");
     }
+    let _ =
+        writeln!(out, "\n/** How a subject is taught, in one word. */\nexport type Method = {};", union(&methods()));
     out
 }
 

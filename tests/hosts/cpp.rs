@@ -35,9 +35,9 @@ fn the_cpp_header_owns_throws_and_rethrows() {
     run(&mut Command::new(&sanitized));
 }
 
-/// The library as a user would install it.
+/// The library as a user would install it, in a folder whose name shells and their tools would like to read otherwise.
 fn installed(name: &str) -> PathBuf {
-    let prefix = scratch(name).join("prefix");
+    let prefix = scratch(name).join("a & b|c");
     // Cargo puts the libraries that tests link with beside the tests.
     let built = std::env::current_exe().unwrap().parent().unwrap().to_path_buf();
     assert!(built.join("libsitter.a").is_file());
@@ -54,11 +54,14 @@ fn tell(program: &Path, folder: &Path) {
 
 const PROJECT: &str = "cmake_minimum_required(VERSION 3.15)
 project(outside C CXX)
-find_package(sitter 9 QUIET)
-if(sitter_FOUND)
-  message(FATAL_ERROR \"another major version was accepted\")
-endif()
-find_package(sitter 0.1 REQUIRED)
+foreach(wrong 0.1 1.99 2)
+  find_package(sitter ${wrong} QUIET)
+  if(sitter_FOUND)
+    message(FATAL_ERROR \"${wrong} was accepted\")
+  endif()
+endforeach()
+find_package(sitter 1.0 REQUIRED)
+find_package(sitter 1 REQUIRED)
 add_executable(story_c story.c)
 target_link_libraries(story_c PRIVATE sitter::sitter)
 add_executable(story_static story.c)
@@ -104,13 +107,15 @@ fn a_project_outside_the_tree_finds_the_library_with_pkg_config() {
             .args(arguments)
             .arg("sitter")
             .env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig")));
-        let text = String::from_utf8(output.stdout).unwrap();
-        text.split_whitespace().map(String::from).collect::<Vec<_>>()
+        String::from_utf8(output.stdout).unwrap().trim().to_string()
     };
-    assert_eq!(ask(&["--modversion"]), [env!("CARGO_PKG_VERSION")]);
-    let compile = |name: &str, flags: &[String]| {
+    assert_eq!(ask(&["--modversion"]), abi_version());
+    ask(&["--atleast-version=1"]);
+    // What it says is meant for a shell.
+    let compile = |name: &str, flags: &str| {
         let program = prefix.join(name);
-        run(Command::new(&compiler).arg("-std=c99").arg(at("examples/c/story.c")).arg("-o").arg(&program).args(flags));
+        let line = format!("\"$0\" -std=c99 \"$1\" -o \"$2\" {flags}");
+        run(Command::new("sh").args(["-c", &line]).arg(&compiler).arg(at("examples/c/story.c")).arg(&program));
         program
     };
     let shared = compile("shared", &ask(&["--cflags", "--libs"]));
@@ -142,10 +147,44 @@ fn static_programs_are_told_what_to_link() {
     assert!(read("bindings/cpp/sitterConfig.cmake").contains(&format!("\"{listed}\"")), "{listed}");
 }
 
+/// That of the interface, which is what a program depends on.
+fn abi_version() -> String {
+    let header = std::fs::read_to_string(at("include/sitter.h")).unwrap();
+    let number = |name: &str| {
+        let line = header.lines().find_map(|l| l.strip_prefix(&format!("#define SITTER_ABI_{name} ")));
+        line.unwrap().to_string()
+    };
+    format!("{}.{}.0", number("MAJOR"), number("MINOR"))
+}
+
 #[test]
-fn the_packages_have_the_version_of_the_crate() {
+fn the_packages_have_the_version_of_the_interface() {
     let text = std::fs::read_to_string(at("bindings/cpp/sitterConfigVersion.cmake")).unwrap();
-    assert!(text.contains(&format!("set(PACKAGE_VERSION \"{}\")", env!("CARGO_PKG_VERSION"))));
+    assert!(text.contains(&format!("set(PACKAGE_VERSION \"{}\")", abi_version())));
+    let manifest = std::fs::read_to_string(at("Cargo.toml")).unwrap();
+    assert!(manifest.contains(&format!("[package.metadata.capi.pkg_config]\nversion = \"{}\"\n", abi_version())));
+}
+
+/// After `cargo build` alone a program starts that was linked with the library in cargo's folder.
+#[test]
+fn the_library_that_cargo_built_is_found_by_its_name() {
+    let Some(compiler) = tool("gcc") else { return };
+    // target/PROFILE/deps is where tests lie.
+    let tests = std::env::current_exe().unwrap().parent().unwrap().to_path_buf();
+    let link = tests.parent().unwrap().join("libsitter.so.1");
+    assert_eq!(std::fs::read_link(link).unwrap(), Path::new("libsitter.so"));
+    let folder = scratch("cpp_built");
+    std::fs::hard_link(tests.join("libsitter.so"), folder.join("libsitter.so")).unwrap();
+    std::os::unix::fs::symlink("libsitter.so", folder.join("libsitter.so.1")).unwrap();
+    let program = folder.join("story");
+    run(Command::new(compiler)
+        .arg("-I")
+        .arg(at("include"))
+        .arg(at("examples/c/story.c"))
+        .arg("-o")
+        .arg(&program)
+        .args([format!("-L{0}", folder.display()), format!("-Wl,-rpath,{}", folder.display()), "-lsitter".into()]));
+    tell(&program, &folder);
 }
 
 /// Only the major version is in the name: a program finds every later library of the same major version.

@@ -9,6 +9,7 @@ mod cuda;
 mod node;
 mod null_matrix;
 mod python;
+mod readme;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// node and npm, if both are there.
-fn tools() -> Option<(PathBuf, PathBuf)> {
+pub fn tools() -> Option<(PathBuf, PathBuf)> {
     Some((tool("node")?, tool("npm")?))
 }
 
@@ -21,14 +21,14 @@ fn npm(npm: &Path, folder: &Path, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_string()
 }
 
-fn with_library(program: &Path, folder: &Path) -> Command {
+pub fn with_library(program: &Path, folder: &Path) -> Command {
     let mut command = Command::new(program);
     command.current_dir(folder).env("SITTER_LIBRARY", library_folder().join("libsitter.so"));
     command
 }
 
 /// A folder with koffi in it, kept between runs as long as the package asks for the same.
-fn dependencies(npm_program: &Path) -> PathBuf {
+pub fn dependencies(npm_program: &Path) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("node-dependencies");
     let wanted = std::fs::read(at("bindings/node/package.json")).unwrap();
     let manifest = folder.join("package.json");

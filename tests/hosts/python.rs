@@ -56,6 +56,11 @@ fn long_calls_report_and_stop() {
 }
 
 #[test]
+fn long_calls_can_be_awaited() {
+    passes("test_async");
+}
+
+#[test]
 fn processes_end_and_fork_without_harm() {
     passes("test_process");
 }

@@ -3,9 +3,13 @@
 
 const { call, native } = require('./library.js');
 const { SitterError } = require('./error.js');
+const { Weight } = require('./memory.js');
 const { constants } = require('./abi.json');
 
-const lost = new FinalizationRegistry(({ noun, pointer }) => native()[`${noun}_free`](pointer));
+const lost = new FinalizationRegistry(({ noun, pointer, weight }) => {
+  native()[`${noun}_free`](pointer);
+  weight.lift();
+});
 
 /**
  * One reference to an object of the library. A call on Node's pool may begin after its owner was closed, so whoever makes
@@ -16,11 +20,15 @@ class Handle {
   #pointer;
   #holders = 0;
   #closed = false;
+  #weight;
+  #ballast;
 
   constructor(noun, pointer) {
     this.#noun = noun;
     this.#pointer = pointer;
-    lost.register(this, { noun, pointer }, this);
+    this.#weight = new Weight(noun, pointer);
+    this.#ballast = this.#weight.ballast();
+    lost.register(this, { noun, pointer, weight: this.#weight }, this);
   }
 
   /** The pointer as long as there is an object, closed or not; else null. */
@@ -54,6 +62,8 @@ class Handle {
     lost.unregister(this);
     native()[`${this.#noun}_free`](this.#pointer);
     this.#pointer = null;
+    this.#ballast = null;
+    this.#weight.lift();
   }
 }
 

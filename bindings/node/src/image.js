@@ -8,7 +8,7 @@ const { filePath, u32 } = require('./values.js');
 
 /** RGB of RGBA pixels, laid on white. */
 function onWhite(data, white) {
-  const rgb = new data.constructor((data.length / 4) * 3);
+  const rgb = new (white === 255 ? Uint8Array : Float32Array)((data.length / 4) * 3);
   for (let from = 0, to = 0; from < data.length; from += 4) {
     const alpha = data[from + 3] / white;
     for (let channel = 0; channel < 3; channel += 1, to += 1) {
@@ -17,6 +17,20 @@ function onWhite(data, white) {
     }
   }
   return rgb;
+}
+
+/** Floats beyond these are of another scale; what sharp edges overshoot by is less. The library clips what lies between. */
+const [LOWEST, HIGHEST] = [-0.25, 2];
+
+/** Refuses what would come out as a white picture, or as one without shadows. NaN is the library's to refuse. */
+function checkScale(data, name) {
+  let [low, high] = [0, 0];
+  for (const value of data) {
+    if (value < low) low = value;
+    if (value > high) high = value;
+  }
+  if (high >= HIGHEST) throw invalid(`${name}.data`, `floats go from 0 to 1, these up to ${high}; divide by 255?`);
+  if (low < LOWEST) throw invalid(`${name}.data`, `floats go from 0 to 1, these from ${low}; bring them there by (x + 1) / 2?`);
 }
 
 function fromPixels(image, name) {
@@ -32,6 +46,7 @@ function fromPixels(image, name) {
   if (data.length !== width * height * channels) {
     throw invalid(`${name}.data`, `has ${data.length} numbers; ${width}x${height} pixels of ${channels} need ${width * height * channels}`);
   }
+  if (floats) checkScale(data, name);
   const rgb = channels === 3 ? data : onWhite(data, floats ? 1 : 255);
   return create('image', floats ? 'image_from_f32' : 'image_from_rgb8', rgb, width, height, 0);
 }

@@ -8,7 +8,7 @@ const { options } = require('./options.js');
 const { Run } = require('./run.js');
 const { Subject } = require('./subject.js');
 const { Tokens } = require('./tokens.js');
-const { filePath, parse, string } = require('./values.js');
+const { filePath, parse, string, unknown } = require('./values.js');
 
 function version() {
   return native().version_string();
@@ -23,12 +23,13 @@ function devices() {
 }
 
 /** Nothing is opened: the sizes stand in the model's configuration. */
-function estimate(path, { device, dtype, sample, train } = {}) {
+function estimate(path, { device, dtype, sample, train, ...more } = {}) {
+  for (const name of Object.keys(more)) throw unknown(name, ['device', 'dtype', 'sample', 'train']);
   const { method = null, ...teaching } = train ?? {};
   const made = [
-    options('model', { device, dtype }),
-    sample === undefined ? null : options('sample', sample, null),
-    train === undefined ? null : options('train', teaching, null, method),
+    options('model', { device, dtype }, []),
+    sample === undefined ? null : options('sample', sample, [], null),
+    train === undefined ? null : options('train', teaching, ['method'], null, method),
   ];
   try {
     return parse(text('model_estimate_json', filePath(path, 'path'), ...made.map((one) => one?.pointer ?? null)));

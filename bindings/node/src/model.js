@@ -4,18 +4,21 @@ const { Handle, Owner, closing, create, handleOf, holding, own } = require('./ha
 const { openImage, pixels } = require('./image.js');
 const { call, callAsync, text } = require('./library.js');
 const { defaults, options } = require('./options.js');
-const { Queue, check, perform, stopSignal } = require('./run.js');
+const { withRoom } = require('./memory.js');
+const { CONTROLS, Queue, check, perform, stopSignal } = require('./run.js');
 const { Subject, adopt: adoptSubject } = require('./subject.js');
 const { isTokens, read, toHandle } = require('./tokens.js');
 const { invalid } = require('./error.js');
 const { filePath, list, parse, string, u32 } = require('./values.js');
 
-/** The most pictures of one call; the library says so when there are to be more. */
+/** The most pictures of one call. */
 const MOST = 256;
 
 const queues = new WeakMap();
 
+/** None if there are none. */
 function subjectHandles(subjects) {
+  if (subjects === null) return [];
   if (!Array.isArray(subjects)) throw new TypeError('subjects: an array is needed');
   return subjects.map((subject) => handleOf(subject, Subject));
 }
@@ -42,12 +45,13 @@ async function encode(queue, controls, model, image, size) {
   );
 }
 
-/** Engine with a number of threads; null for the library's own. The caller closes it. */
-function engine(threads) {
-  if (threads === undefined) return null;
+/** Engine with what is given; null for the library's own. The caller closes it. */
+function engine({ threads, maxJobs }) {
+  if (threads === undefined && maxJobs === undefined) return null;
   const settings = create('engine_options', 'engine_options_new');
   try {
-    call('engine_options_set_threads', settings.pointer, u32(threads, 'threads'));
+    if (threads !== undefined) call('engine_options_set_threads', settings.pointer, u32(threads, 'threads'));
+    if (maxJobs !== undefined) call('engine_options_set_max_jobs', settings.pointer, u32(maxJobs, 'maxJobs'));
     return create('engine', 'engine_new', settings.pointer);
   } finally {
     settings.close();
@@ -61,17 +65,19 @@ class Model extends Owner {
     throw new TypeError('models come from Model.open');
   }
 
-  static async open(path, { threads, run, signal, onProgress, ...fields } = {}) {
+  static async open(path, { threads, maxJobs, run, signal, onProgress, ...fields } = {}) {
     const place = filePath(path, 'path');
     const controls = { run, signal, onProgress };
     check(controls);
-    const from = engine(threads);
-    const how = options('model', fields);
+    const how = options('model', fields, [...CONTROLS, 'threads', 'maxJobs']);
+    const from = engine({ threads, maxJobs });
     return closing(from === null ? [how] : [how, from], async () => {
       const values = [from?.pointer ?? null, place, how.pointer];
-      const handle = await produce(new Queue(), 'model', controls, 'model_open', ...values);
+      const open = () => produce(new Queue(), 'model', controls, 'model_open', ...values);
+      // A run serves one call.
+      const handle = await withRoom(open, run === undefined);
       const model = own(Object.create(Model.prototype), handle);
-      queues.set(model, new Queue());
+      queues.set(model, new Queue(maxJobs));
       return model;
     });
   }
@@ -90,12 +96,14 @@ class Model extends Owner {
 
   async encode(image, { size = 0, ...controls } = {}) {
     const target = u32(size, 'size');
+    check(controls, ['size']);
     return holding([handleOf(this, Model)], async (model) =>
       closing([await encode(queues.get(this), controls, model, image, target)], read),
     );
   }
 
   async decode(tokens, controls = {}) {
+    check(controls);
     return holding([handleOf(this, Model)], async (model) => {
       const image = await closing([toHandle(tokens)], (pointer) =>
         produce(queues.get(this), 'image', controls, 'image_decode', model, pointer),
@@ -105,6 +113,7 @@ class Model extends Owner {
   }
 
   async score(prompt, pictures, { subjects = [], ...controls } = {}) {
+    check(controls, ['subjects']);
     const one = !Array.isArray(pictures);
     const words = string(prompt, 'prompt');
     const known = subjectHandles(subjects);
@@ -129,13 +138,13 @@ class Model extends Owner {
 
   async sample(prompt, { count = 1, subjects = [], run, signal, onProgress, ...fields } = {}) {
     const words = string(prompt, 'prompt');
-    const pictures = u32(count, 'count');
+    const pictures = u32(count, 'count', 1, MOST);
     const known = subjectHandles(subjects);
     return holding([handleOf(this, Model), ...known], (model, ...learned) => {
-      const how = options('sample', fields, model);
+      const how = options('sample', fields, [...CONTROLS, 'count', 'subjects'], model);
       return closing([how], (settings) =>
         perform(queues.get(this), { run, signal, onProgress }, async (running) => {
-          const out = new Array(Math.min(Math.max(pictures, 1), MOST)).fill(null);
+          const out = new Array(pictures).fill(null);
           const values = [words, pointers(learned), learned.length, settings, running, out, pictures];
           await callAsync('tokens_sample', model, ...values);
           return out.map((pointer) => new Sample(this, new Handle('tokens', pointer)));
@@ -146,7 +155,7 @@ class Model extends Owner {
 
   async train(images, { method = null, captions, run, signal, onProgress, ...fields } = {}) {
     if (!Array.isArray(images)) throw new TypeError('images: an array is needed');
-    const words = captions === undefined ? null : list(captions, 'captions', string);
+    const words = captions === undefined || captions === null ? null : list(captions, 'captions', string);
     if (words !== null && words.length !== images.length) {
       throw invalid('captions', `there are ${words.length}; ${images.length} pictures need as many, or none`);
     }
@@ -154,7 +163,7 @@ class Model extends Owner {
     const way = method === null ? null : string(method, 'method');
     return holding([handleOf(this, Model)], (model) => {
       check(controls);
-      const how = options('train', fields, model, way);
+      const how = options('train', fields, [...CONTROLS, 'method', 'captions'], model, way);
       const dataset = create('dataset', 'dataset_new');
       return closing([how, dataset], async (settings, set) => {
         const stopped = stopSignal(controls);
@@ -190,10 +199,12 @@ class Sample extends Owner {
   }
 
   async image(controls = {}) {
+    check(controls);
     return closing([await this.#decoded(controls)], pixels);
   }
 
   async savePng(path, controls = {}) {
+    check(controls);
     const place = filePath(path, 'path');
     await closing([await this.#decoded(controls)], (image) => callAsync('image_save_png', image, place));
   }

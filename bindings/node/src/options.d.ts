@@ -9,7 +9,7 @@ export interface OpenFields {
   /**
    * `auto`, `f32`, `bf16`, `q8_0` or `q4_k`. The image tokenizer always runs in f32.
    */
-  dtype?: 'auto' | 'f32' | 'bf16';
+  dtype?: 'auto' | 'f32' | 'bf16' | 'q8_0' | 'q4_k';
   /**
    * Whether quantised weights are kept in a file of the model's folder, `sitter.q8_0.safetensors` or
    * `sitter.q4_k.safetensors`: written when the model is opened so for the first time, mapped from then on.
@@ -105,7 +105,7 @@ export interface TrainFields {
    * the model has, or names of weights separated by commas, in which `*` stands for anything. `lora` is an older
    * name for `qkv` with the adaptation `low_rank`. Default `qkv` (the paper's count of weights fits no other set).
    */
-  trainable?: string;
+  trainable?: 'qkv' | 'attention' | 'mlp' | 'all' | 'lora';
   /**
    * How they learn: `full`, every number of them, or `low_rank`, two factors for each matrix whose product is added
    * to it. Default `full`, method `lora` `low_rank`.
@@ -168,7 +168,7 @@ export interface TrainFields {
    * What the optimizer's two running means are kept in: `f32` (8 bytes for each number that learns), `bf16` (4) or
    * `int8` (2). Default `f32`.
    */
-  optimizerState?: string;
+  optimizerState?: 'f32' | 'bf16' | 'int8';
   /**
    * Whether what learns is kept in f32 whatever the model runs in. If not, updates of a bf16 model are rounded at
    * random, and 2 bytes fewer are taken for each number that learns. Default true.
@@ -178,7 +178,7 @@ export interface TrainFields {
    * Whether the backward pass computes each layer anew (`always`), or keeps what it needs of all (`never`). Default
    * `auto`: by the memory that is free. The result is the same.
    */
-  recompute?: string;
+  recompute?: 'auto' | 'always' | 'never';
   /**
    * Weight of the squared log-normaliser in the loss. 0 to 1, default 1e-5 (Lumina).
    */
@@ -273,3 +273,6 @@ export interface TrainFields {
    */
   seed?: number | bigint;
 }
+
+/** How a subject is taught, in one word. */
+export type Method = 'two_stage' | 'textual_inversion' | 'dreambooth' | 'lora';

@@ -29,22 +29,27 @@ function convert(kind, value, name) {
   return array.length > 0 ? [array, array.length] : [null, 0];
 }
 
-/** Sets what `given` has; what is undefined stays as it is. */
-function set(noun, options, given) {
+/** Sets what `given` has; what is undefined stays as it is. `beside` are names that the caller has taken out. */
+function set(noun, options, given, beside) {
   for (const [name, value] of Object.entries(given)) {
     const field = values.snake(name);
     const kind = Object.hasOwn(fields[noun], field) ? fields[noun][field] : null;
-    if (kind === null || name.includes('_')) throw new TypeError(`there is no option ${name}`);
+    if (kind === null || name.includes('_')) {
+      throw values.unknown(name, [...Object.keys(fields[noun]).map(values.camel), ...beside]);
+    }
     if (value === undefined) continue;
     call(`${noun}_options_set_${field}`, options.pointer, ...convert(kind, value, name));
   }
 }
 
-/** New options from the arguments of their constructor, with what `given` has. The caller closes them. */
-function options(noun, given, ...from) {
+/**
+ * New options from the arguments of their constructor, with what `given` has. The caller, who knows options named `beside`
+ * himself, closes them.
+ */
+function options(noun, given, beside, ...from) {
   const made = create(`${noun}_options`, `${noun}_options_new`, ...from);
   try {
-    set(noun, made, given);
+    set(noun, made, given, beside);
     return made;
   } catch (error) {
     made.close();
@@ -54,7 +59,7 @@ function options(noun, given, ...from) {
 
 /** All options with their values. */
 function defaults(noun, ...from) {
-  const made = options(noun, {}, ...from);
+  const made = options(noun, {}, [], ...from);
   try {
     return values.parse(text(`${noun}_options_get_json`, made.pointer));
   } finally {

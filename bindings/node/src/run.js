@@ -12,7 +12,7 @@ const { SitterError } = require('./error.js');
 const { Handle, Owner, create, handleOf, own } = require('./handle.js');
 const { call, native } = require('./library.js');
 const { read } = require('./tokens.js');
-const { u32 } = require('./values.js');
+const { u32, unknown } = require('./values.js');
 
 const TICK_MS = 50;
 const EVENT = koffi.struct(Object.fromEntries(abi.event));
@@ -92,24 +92,48 @@ function stop(run, reason) {
   native().run_cancel(handleOf(run, Run).raw);
 }
 
-/** Calls of one model run one after the other; those that wait take no thread of the pool. */
+/** As many calls of one model as it takes run at once, the others after them; those that wait take no thread of the pool. */
 class Queue {
-  #tail = Promise.resolve();
+  #free;
+  #waiting = [];
 
-  /** Does `work` when all before it are done, unless `signal` aborts before. */
+  constructor(most = 1) {
+    this.#free = most;
+  }
+
+  /** Does `work` when there is a place, in turn, unless `signal` aborts before. */
   async inTurn(signal, work) {
-    const before = this.#tail;
-    let leave;
-    const mine = new Promise((resolve) => {
-      leave = resolve;
-    });
-    this.#tail = before.then(() => mine);
+    if (this.#free > 0) {
+      this.#free -= 1;
+    } else {
+      let enter;
+      const place = new Promise((resolve) => {
+        enter = resolve;
+      });
+      this.#waiting.push(enter);
+      try {
+        await untilAborted(place, signal);
+      } catch (error) {
+        // Who leaves before its turn has no place to give on, unless it was given one just then.
+        const at = this.#waiting.indexOf(enter);
+        if (at >= 0) this.#waiting.splice(at, 1);
+        else this.#leave();
+        throw error;
+      }
+    }
     try {
-      await untilAborted(before, signal);
+      signal.throwIfAborted();
       return await work();
     } finally {
-      leave();
+      this.#leave();
     }
+  }
+
+  /** Gives the place to who waits longest. */
+  #leave() {
+    const enter = this.#waiting.shift();
+    if (enter === undefined) this.#free += 1;
+    else enter();
   }
 }
 
@@ -151,7 +175,11 @@ function reporter(pointer, onProgress, fail) {
   };
 }
 
-function check({ run, signal, onProgress }) {
+const CONTROLS = ['signal', 'onProgress', 'run'];
+
+/** Checks controls. `beside` are names that the caller has taken out. */
+function check({ run, signal, onProgress, ...more }, beside = []) {
+  for (const name of Object.keys(more)) throw unknown(name, [...CONTROLS, ...beside]);
   if (onProgress !== undefined && typeof onProgress !== 'function') throw new TypeError('onProgress: a function is needed');
   if (signal !== undefined && typeof signal?.aborted !== 'boolean') throw new TypeError('signal: an AbortSignal is needed');
   if (run !== undefined) handleOf(run, Run);
@@ -207,4 +235,4 @@ function stopSignal({ run, signal }) {
   return both.signal;
 }
 
-module.exports = { Queue, Run, check, perform, stopSignal };
+module.exports = { CONTROLS, Queue, Run, check, perform, stopSignal };

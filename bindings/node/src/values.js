@@ -20,19 +20,24 @@ function filePath(value, name) {
   return string(value instanceof URL ? fileURLToPath(value) : value, name);
 }
 
-function u32(value, name) {
+/** Where `least` and `most` are left out, the library says what is allowed of the numbers that it can be given. */
+function u32(value, name, least, most) {
   if (typeof value !== 'number') throw wrong(name, 'a number', value);
-  if (!Number.isInteger(value) || value < 0 || value > 0xffff_ffff) {
-    throw invalid(name, `is ${value}; allowed are whole numbers from 0`);
+  if (most !== undefined && !(Number.isInteger(value) && least <= value && value <= most)) {
+    throw invalid(name, `is ${value}; allowed are ${least} to ${most}`);
   }
+  if (!Number.isInteger(value)) throw invalid(name, `is ${value}; a whole number is needed`);
+  if (value < 0) throw invalid(name, `is ${value}; negative numbers are not allowed`);
+  if (value > 0xffff_ffff) throw invalid(name, `is ${value}; numbers of 32 bits are the largest that can be given`);
   return value;
 }
 
 function u64(value, name) {
   if (typeof value !== 'bigint' && typeof value !== 'number') throw wrong(name, 'a number or BigInt', value);
-  if (typeof value === 'number' && !Number.isSafeInteger(value)) {
+  if (typeof value === 'number' && Number.isInteger(value) && !Number.isSafeInteger(value)) {
     throw invalid(name, `is ${value}; a number that is not exact has to be a BigInt`);
   }
+  if (typeof value === 'number' && !Number.isInteger(value)) throw invalid(name, `is ${value}; a whole number is needed`);
   const exact = BigInt(value);
   if (exact !== BigInt.asUintN(64, exact)) throw invalid(name, `is ${value}; allowed are 0 to 2^64 - 1`);
   return exact;
@@ -73,4 +78,29 @@ function parse(json) {
   return renamed(JSON.parse(json));
 }
 
-module.exports = { boolean, filePath, list, number, parse, snake, string, u32, u64 };
+/** How many letters have to be put in, left out, changed or swapped with their neighbour to make one word of another. */
+function distance(a, b) {
+  const rows = [Array.from({ length: b.length + 1 }, (_, j) => j)];
+  for (let i = 1; i <= a.length; i += 1) {
+    rows.push([i]);
+    for (let j = 1; j <= b.length; j += 1) {
+      const same = a[i - 1] === b[j - 1];
+      let least = Math.min(rows[i - 1][j] + 1, rows[i][j - 1] + 1, rows[i - 1][j - 1] + (same ? 0 : 1));
+      const swapped = i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1];
+      if (swapped) least = Math.min(least, rows[i - 2][j - 2] + 1);
+      rows[i].push(least);
+    }
+  }
+  return rows[a.length][b.length];
+}
+
+/** The error about an option that does not exist, with those of the names that were probably meant. */
+function unknown(name, names) {
+  const plain = (text) => text.replaceAll('_', '').toLowerCase();
+  const far = names.map((known) => [distance(plain(name), plain(known)), known]).sort(([a], [b]) => a - b);
+  const near = far.filter(([letters]) => letters <= Math.max(1, name.length / 4) && letters === far[0][0]);
+  const hint = near.length > 0 ? `did you mean ${near.map(([, known]) => known).join(' or ')}?` : `there are ${names.join(', ')}`;
+  return new TypeError(`there is no option ${name}; ${hint}`);
+}
+
+module.exports = { boolean, camel, filePath, list, number, parse, snake, string, u32, u64, unknown };

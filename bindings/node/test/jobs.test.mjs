@@ -155,6 +155,46 @@ test('calls of one model wait for each other without threads of the pool, and ca
   assert.deepEqual([...(await after).grid], [3, 3, 3, 3]);
 });
 
+test('a model takes as many calls at once as it was opened for', async () => {
+  const model = await Model.open('fake:steps=20,step_ms=20', { maxJobs: 2, threads: 1 });
+  const started = Date.now();
+  const order = [];
+  const calls = [1, 2, 3].map((seed) => model.sample('words', { seed }).then(() => order.push(seed)));
+  await Promise.all(calls.slice(0, 2));
+  assert.ok(Date.now() - started < 750, `${Date.now() - started} ms, one after the other would be 800`);
+  assert.ok(!order.includes(3));
+  await Promise.all(calls);
+  await assert.rejects(Model.open('fake:', { maxJobs: 0 }), { code: 'SITTER_E_INVALID_ARGUMENT', message: /max_jobs/ });
+});
+
+test('what is drawn so far is decoded meanwhile by a model that takes two calls', async () => {
+  const model = await Model.open('fake:steps=40,step_ms=10', { maxJobs: 2 });
+  const run = new Run();
+  let ended = false;
+  const drawing = model.sample('words', { seed: 9, run }).then(() => (ended = true));
+  let tokens = null;
+  while ((tokens = run.tokens()) === null || tokens.height === 0) await sleep(10);
+  const { data } = await (await fake('steps=1')).decode(tokens);
+  const decoded = model.decode(tokens);
+  assert.equal(ended, false);
+  assert.deepEqual((await decoded).data, data);
+  await drawing;
+});
+
+test('calls that leave the queue make no place and take none', async () => {
+  const model = await Model.open('fake:steps=10,step_ms=10', { maxJobs: 2 });
+  const calls = Array.from({ length: 30 }, (_, i) => {
+    const controller = new AbortController();
+    if (i % 3 === 0) setTimeout(() => controller.abort(), (i * 7) % 150);
+    return model.sample('words', { seed: i, signal: controller.signal });
+  });
+  const done = await Promise.allSettled(calls);
+  done.forEach(({ status, value }, i) => {
+    if (i % 3 !== 0) assert.deepEqual([status, value[0].tokens.grid[0]], ['fulfilled', i]);
+  });
+  assert.equal((await model.sample('words', { seed: 3 }))[0].tokens.grid[0], 3);
+});
+
 test('several models work at once', async () => {
   const models = await Promise.all([1, 2, 3].map(() => fake('steps=20,step_ms=20')));
   const started = Date.now();

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Worker } from 'node:worker_threads';
 import { Model, Run, Subject } from 'sitter';
-import { fake, folder, plain, program } from './support.mjs';
+import { FOX, fake, folder, plain, program } from './support.mjs';
 
 test('closing while a call runs or waits lets it go on', async () => {
   const model = await fake('steps=10,step_ms=20');
@@ -61,21 +61,74 @@ test('what is not closed is freed by the garbage collector', { skip: process.pla
   const source = `
     import { readdirSync } from 'node:fs';
     const threads = () => readdirSync('/proc/self/task').length;
+    const kept = [];
     const use = async () => {
       const model = await Model.open('fake:steps=1', { threads: 1 });
       const [sample] = await model.sample('words');
-      await model.train([await sample.image()], { classWord: 'dog' });
+      kept.push(model, sample, await model.train([await sample.image()], { classWord: 'dog' }));
     };
     await use();
     const before = threads();
     for (let i = 0; i < 30; i++) await use();
     const most = threads() - before;
+    kept.length = 0;
     for (let i = 0; i < 20; i++) { globalThis.gc(); await new Promise((resolve) => setTimeout(resolve, 20)); }
     console.log(most, threads() - before);`;
   const { code, stdout, stderr } = await program(source, '--expose-gc');
   assert.equal(code, 0, stderr);
   const [most, left] = stdout.split(' ').map(Number);
   assert.ok(most >= 10 && left <= 2, `${most} more threads, and ${left} after a collection`);
+});
+
+test('models and subjects that nobody closes do not pile up', async (t) => {
+  const place = folder(t);
+  const source = `
+    const FOX = ${JSON.stringify(FOX.slice(0, 1))};
+    const growth = async (times, make) => {
+      await make();
+      const before = process.memoryUsage().rss;
+      let most = 0;
+      for (let i = 0; i < times; i++) {
+        await make();
+        most = Math.max(most, process.memoryUsage().rss - before);
+      }
+      return Math.round(most / 1e6);
+    };
+    const open = () => Model.open('embedded:', { threads: 1 });
+    const models = await growth(50, open);
+    const model = await open();
+    const subject = await model.train(FOX, { classWord: 'fox', embeddingSteps: 1, layerSteps: 1, augment: 0 });
+    await subject.save('${place}/fox');
+    const subjects = await growth(150, () => Subject.load('${place}/fox'));
+    console.log(JSON.stringify({ models, subjects, numbers: subject.info.storedNumbers }));`;
+  const { code, stdout, stderr } = await program(source);
+  assert.equal(code, 0, stderr);
+  const { models, subjects, numbers } = JSON.parse(stdout);
+  assert.ok(numbers > 1e6, `${numbers}`);
+  assert.ok(models < 500 && subjects < 300, `${models} MB of 1000, ${subjects} MB of ${Math.round(numbers * 6e-4)}`);
+});
+
+test('who keeps ever more models is told so, and those that were dropped make room', async () => {
+  const source = `
+    const open = () => Model.open('fake:steps=1', { threads: 1 });
+    const kept = [];
+    let refused;
+    while (refused === undefined) {
+      try { kept.push(await open()); } catch (error) { refused = error; }
+    }
+    console.log(kept.length, refused.code, refused.message);
+    kept[7].close();
+    kept[7] = await open();
+    await open().catch((error) => console.log(error.code));
+    kept.length = 0;
+    await open();
+    const all = await Promise.allSettled(Array.from({ length: 200 }, open));
+    console.log(all.filter(({ status }) => status === 'rejected').length > 0);`;
+  const { code, stdout, stderr } = await program(source);
+  assert.equal(code, 0, stderr);
+  const lines = stdout.trim().split('\n');
+  assert.match(lines[0], /^128 SITTER_E_RESOURCE_EXHAUSTED 128 models are open.*128 models \(.* GB\); close\(\)/);
+  assert.deepEqual(lines.slice(1), ['SITTER_E_RESOURCE_EXHAUSTED', 'true']);
 });
 
 for (const [how, end, expected] of [

@@ -29,7 +29,7 @@ export function folder(t) {
 /** Runs a program of its own to its end; gives its code, signal, output and milliseconds. */
 export function program(source, ...flags) {
   const started = Date.now();
-  const module = `import { Model, Run } from 'sitter';\n${source}`;
+  const module = `import { Model, Run, Subject } from 'sitter';\n${source}`;
   return new Promise((resolve) => {
     const options = { cwd: HERE, timeout: 60_000, killSignal: 'SIGKILL' };
     const child = execFile(process.execPath, [...flags, '--input-type=module', '-e', module], options, (_, stdout, stderr) => {

@@ -80,8 +80,10 @@ test('values that C cannot hold, and options that do not exist, are refused', as
   await assert.rejects(sample({ seed: 2 ** 60 }), invalid(/seed.*BigInt/));
   await assert.rejects(sample({ width: 2 ** 32 }), invalid(/width/));
   await assert.rejects(sample({ topK: 1.5 }), invalid(/topK/));
-  await assert.rejects(sample({ count: 0 }), invalid(/count/));
-  await assert.rejects(sample({ count: 4e9 }), invalid(/count/));
+  for (const count of [-1, 0, 257, 4e9, 1.5]) {
+    await assert.rejects(sample({ count }), invalid(new RegExp(`count: is ${count}; allowed are 1 to 256`)));
+  }
+  await assert.rejects(model.train([plain(1)], { classWord: 'dog', embeddingSteps: -1 }), invalid(/embeddingSteps: is -1; negative/));
   await assert.rejects(sample({ temperature: NaN }), invalid(/temperature/));
   await assert.rejects(sample({ temperature: '1' }), { name: 'TypeError', message: /temperature: a number is needed/ });
   await assert.rejects(sample({ tempreature: 1 }), { name: 'TypeError', message: /no option tempreature/ });
@@ -102,6 +104,36 @@ test('values that C cannot hold, and options that do not exist, are refused', as
   await assert.rejects(model.train(plain(1), { classWord: 'dog' }), TypeError);
   await assert.rejects(model.train([], { classWord: 'dog' }), invalid(/pictures/));
   assert.throws(() => model.trainOptions('magic'), invalid(/magic/));
+});
+
+test('options that are misspelt are told what was meant', async () => {
+  const told = (words) => ({ name: 'TypeError', message: words });
+  await assert.rejects(model.sample('words', { tempreature: 1 }), told(/no option tempreature; did you mean temperature\?/));
+  await assert.rejects(model.sample('words', { top_k: 1 }), told(/did you mean topK\?/));
+  await assert.rejects(model.sample('words', { onprogress() {} }), told(/did you mean onProgress\?/));
+  await assert.rejects(model.sample('words', { subject: [] }), told(/did you mean subjects\?/));
+  await assert.rejects(model.sample('words', { qqqq: 1 }), told(/there are decoding, .*window, signal, onProgress, run, count, subjects$/));
+  await assert.rejects(model.train([plain(1)], { class_word: 'dog' }), told(/did you mean classWord\?/));
+  await assert.rejects(model.train([plain(1)], { classWord: 'dog', caption: [] }), told(/did you mean captions\?/));
+  await assert.rejects(Model.open('fake:', { maxjobs: 2 }), told(/did you mean maxJobs\?/));
+  await assert.rejects(model.encode(plain(1), { Size: 2 }), told(/did you mean size\?/));
+  await assert.rejects(model.decode({ grid: [1], width: 1, height: 1 }, { signl: 2 }), told(/did you mean signal\?/));
+  await assert.rejects(model.score('words', plain(1), { subject: [] }), told(/did you mean subjects\?/));
+  assert.throws(() => sitter.estimate('embedded:', { trian: {} }), told(/did you mean train\?/));
+  assert.throws(() => sitter.estimate('embedded:', { train: { metod: 'lora' } }), told(/did you mean method\?/));
+});
+
+test('no subjects are none, however it is said', async () => {
+  assert.equal((await model.sample('words', { subjects: null })).length, 1);
+  assert.equal(await model.score('four', plain(1), { subjects: null }), 4);
+  await model.train([plain(1)], { classWord: 'dog', captions: null });
+});
+
+test('floats of another scale are refused', async () => {
+  const floats = (...values) => model.encode({ data: new Float32Array(values), width: 1, height: 1 });
+  assert.equal((await floats(-0.2, 0.5, 1.4)).grid[0], 0);
+  await assert.rejects(floats(-1, 0, 1), invalid(/image.data: floats go from 0 to 1, these from -1; .*\(x \+ 1\) \/ 2/));
+  await assert.rejects(floats(3, 255, 1), invalid(/up to 255; divide by 255/));
 });
 
 test('the largest seed draws what it should', async () => {

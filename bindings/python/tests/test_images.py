@@ -82,10 +82,15 @@ class Arrays(unittest.TestCase):
     def test_floats_go_from_0_to_1_and_are_clipped(self):
         for kind in (np.float16, np.float32, np.float64, ">f4"):
             self.same((RGB / 255).astype(kind), RGB)
-        self.same(np.array([[[-0.5, 0.5, 1.5]]]), [[[0, 128, 255]]])
-        for wrong in (RGB.astype(float), np.full((2, 2, 3), np.inf), np.full((2, 2, 3), np.nan)):
+        self.same(np.array([[[-0.2, 0.5, 1.5]]]), [[[0, 128, 255]]])
+        for wrong in (RGB.astype(float), np.full((2, 2, 3), np.inf), np.full((2, 2, 3), -np.inf), np.full((2, 2, 3), np.nan)):
             with self.assertRaises(sitter.InvalidArgument):
                 picture(wrong)
+
+    def test_floats_from_minus_1_are_refused_instead_of_losing_their_shadows(self):
+        for scaled in (RGB / 127.5 - 1, Tensor((RGB / 127.5 - 1).astype(np.float16), known=False)):
+            with self.assertRaisesRegex(sitter.InvalidArgument, r"from -[\d.]+; bring them there by \(x \+ 1\) / 2"):
+                picture(scaled)
 
     def test_a_batch_is_as_many_pictures(self):
         batch = np.stack([RGB, 255 - RGB]).astype(np.float32) / 255
@@ -140,6 +145,23 @@ class Pillow(unittest.TestCase):
                 image.save(path, **extra)
                 with self.subTest(name), Image.open(path) as opened:
                     np.testing.assert_array_equal(arrived(opened), arrived(path))
+
+    def test_modes_whose_white_is_not_known_are_refused_by_name(self):
+        whole = np.array([[0, 128], [255, 70000]], np.int32)
+        wrong = {"I": [Image.fromarray(whole), Image.fromarray(-whole), Image.fromarray(RANDOM[:, :, 0]).convert("I")],
+                 "F": [Image.fromarray(RANDOM[:, :, 0] / np.float32(255))], "LAB": [Image.new("LAB", (2, 2))]}
+        for mode, images in wrong.items():
+            for image in images:
+                self.assertEqual(image.mode, mode)
+                with self.subTest(mode), self.assertRaisesRegex(sitter.InvalidArgument, f"mode {mode}.*RGB"):
+                    picture(image)
+
+    def test_grey_of_16_bits_is_right_in_either_order_of_bytes(self):
+        deep = RANDOM[:, :, 0].astype(np.uint16) * 256 + 3
+        for mode, kind in (("I;16", "<u2"), ("I;16B", ">u2")):
+            image = Image.frombytes(mode, (7, 5), deep.astype(kind).tobytes())
+            with self.subTest(mode):
+                np.testing.assert_array_equal(arrived(image), arrived(RANDOM[:, :, 0].copy()))
 
     def test_a_photo_taken_upright_is_upright(self):
         exif = Image.Exif()

@@ -198,6 +198,79 @@ class Interrupt(unittest.TestCase):
         self.assertEqual(set(found), {signal.default_int_handler})
 
 
+@unittest.skipUnless(hasattr(signal, "setitimer"), "there is no alarm here")
+class OtherSignals(unittest.TestCase):
+    def setUp(self):
+        for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1):
+            self.addCleanup(signal.signal, number, signal.getsignal(number))
+
+    def raising(self, number, error):
+        def handler(*_):
+            raise error
+
+        signal.signal(number, handler)
+        return handler
+
+    def send(self, *numbers):
+        for number in numbers:
+            os.kill(os.getpid(), number)
+
+    def test_what_the_handler_of_any_signal_raises_stops_the_call_and_comes_out_of_it(self):
+        model = fake(steps=100_000, step_ms=5)
+        calls = [lambda: train(model), lambda: model.sample("x"), lambda: model.encode(PIXELS), lambda: model.score("x", PIXELS),
+                 lambda: train(model, progress=lambda event: None)]
+        for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1):
+            handler = self.raising(number, TimeoutError("own"))
+            for long in calls:
+                with self.subTest(number), after(0.1, self.send, number), self.assertRaisesRegex(TimeoutError, "own"):
+                    started = time.monotonic()
+                    long()
+                self.assertLess(time.monotonic() - started, 0.1 + SOON)
+                self.assertIs(signal.getsignal(number), handler)
+        self.assertEqual(fake().info["family"], "fake")
+
+    def test_an_alarm_that_never_stops_loses_nothing(self):
+        calls = []
+
+        def handler(number, frame):
+            calls.append(frame)
+            if len(calls) % 7 == 0:
+                raise TimeoutError("seven")
+
+        signal.signal(signal.SIGALRM, handler)
+        model, raised = fake(steps=3, step_ms=1), 0
+        signal.setitimer(signal.ITIMER_REAL, 0.003, 0.003)
+        self.addCleanup(signal.setitimer, signal.ITIMER_REAL, 0)
+        for _ in range(60):
+            try:
+                train(model)
+            except TimeoutError:
+                raised += 1
+        self.assertGreater(raised, 3)
+        self.assertIs(signal.getsignal(signal.SIGALRM), handler)
+
+    def test_handlers_that_do_not_raise_are_called_and_the_call_goes_on(self):
+        seen = []
+        signal.signal(signal.SIGUSR1, lambda number, frame: seen.append((number, frame is not None)))
+        with after(0.05, self.send, signal.SIGUSR1), after(0.1, self.send, signal.SIGUSR1):
+            self.assertEqual(len(train(fake(steps=40, step_ms=5)).losses), 40)
+        self.assertEqual(seen, [(signal.SIGUSR1, True)] * 2)
+
+    def test_of_two_exceptions_one_is_the_context_of_the_other(self):
+        self.raising(signal.SIGTERM, SystemExit(3))
+        self.raising(signal.SIGUSR1, TimeoutError("own"))
+        with after(0.1, self.send, signal.SIGTERM, signal.SIGUSR1), self.assertRaises((SystemExit, TimeoutError)) as caught:
+            train(fake(steps=3, step_ms=300))
+        found = {type(caught.exception), type(caught.exception.__context__)}
+        self.assertEqual(found, {SystemExit, TimeoutError})
+
+    def test_a_handler_that_the_program_sets_during_a_call_stays(self):
+        mine = lambda number, frame: None
+        self.raising(signal.SIGUSR1, TimeoutError("old"))
+        train(fake(steps=3), progress=lambda event: signal.signal(signal.SIGUSR1, mine))
+        self.assertIs(signal.getsignal(signal.SIGUSR1), mine)
+
+
 class Control(unittest.TestCase):
     def test_another_thread_cancels(self):
         run, model = sitter.Run(), fake(steps=100_000, step_ms=5)

@@ -1,9 +1,12 @@
 """The names of the package, its errors, its options, and how it finds the library."""
+import errno
+import inspect
 import math
 import os
 import pickle
 import tempfile
 import types
+import typing
 import unittest
 from pathlib import Path
 
@@ -109,6 +112,27 @@ class Errors(unittest.TestCase):
             self.assertIsInstance(caught.exception, kind)
             self.assertTrue(str(caught.exception))
 
+    def test_errors_of_files_have_number_and_name_as_every_oserror_has(self):
+        model = fake()
+        with tempfile.TemporaryDirectory() as folder:
+            place = Path(folder) / "a: b"
+            place.mkdir()
+            for path in ("/none/such.safetensors", str(place / "none.png"), str(place / "c: d.safetensors")):
+                with self.subTest(path), self.assertRaises(FileNotFoundError) as caught:
+                    sitter.Subject.load(path)
+                error = caught.exception
+                self.assertEqual((error.errno, error.filename, error.strerror), (errno.ENOENT, path, os.strerror(errno.ENOENT)))
+                self.assertTrue(str(error).startswith(path + ": "), str(error))
+                copied = pickle.loads(pickle.dumps(error))
+                self.assertEqual((copied.errno, copied.filename, str(copied)), (error.errno, path, str(error)))
+            with self.assertRaises(sitter.FileError) as caught:
+                train(model).save(place)
+            self.assertEqual(caught.exception.errno, errno.EISDIR)
+            self.assertEqual(caught.exception.filename, str(place))
+        with self.assertRaises(sitter.NotFound) as caught:
+            sitter.Model.open("/none/such")
+        self.assertEqual((caught.exception.errno, caught.exception.filename), (errno.ENOENT, "/none/such"))
+
     def test_a_panic_is_told_apart_by_its_status_and_names_its_place(self):
         with self.assertRaisesRegex(sitter.InternalError, "fake.rs") as caught:
             train(fake(panic_at=1))
@@ -167,6 +191,38 @@ class Options(unittest.TestCase):
         with self.assertRaisesRegex(TypeError, "there are .*z_loss"):
             train(fake(), qqqq=3)
 
+    def test_help_tells_every_option_and_what_it_means(self):
+        told = inspect.getdoc(sitter.Model.train)
+        for name in sitter.model.Options("train", None, None).names():
+            self.assertRegex(told, rf"(?m)^{name}: |[. ]{name}: ", name)
+        self.assertIn("Rank of `lora`", told)
+
+    def test_the_types_for_checkers_have_the_librarys_options_and_names(self):
+        keys = {kind: set(getattr(sitter, kind).__annotations__) for kind in ("SampleOptions", "TrainOptions", "AllTrainOptions")}
+        own = {"class_word", "identifier", "seed"}
+        self.assertEqual(keys["SampleOptions"], set(sitter.model.Options("sample", None).names()))
+        train_names = set(sitter.model.Options("train", None, None).names())
+        self.assertEqual(keys["TrainOptions"], train_names - own)
+        # Python before 3.9 did not count those of the base.
+        self.assertEqual(keys["AllTrainOptions"] | keys["TrainOptions"], train_names | {"method"})
+        model = fake()
+        for method in typing.get_args(sitter.Method):
+            self.assertEqual(model.train_options(method)["method"], method)
+        kinds = {"trainable": sitter.Trainable, "recompute": sitter.Recompute, "optimizer_state": sitter.OptimizerState}
+        for name, kind in kinds.items():
+            for value in typing.get_args(kind):
+                train(model, **{name: value})
+        for dtype in typing.get_args(sitter.Dtype):
+            sitter.Model.open("fake:", dtype=dtype)
+        for decoding in typing.get_args(sitter.Decoding):
+            model.sample("x", decoding=decoding)
+
+    def test_a_number_out_of_range_is_refused_without_a_range_that_is_not_its_own(self):
+        for value, words in ((-1, "negative"), (2**32, "32 bits")):
+            with self.assertRaisesRegex(sitter.InvalidArgument, f"embedding_steps: is {value}; .*{words}") as caught:
+                train(fake(), embedding_steps=value)
+            self.assertNotIn("allowed are", str(caught.exception))
+
     def test_a_value_of_the_wrong_type_names_its_option(self):
         wrong = dict(embedding_steps=3.5, layer_steps=True, beta1="0.9", flip="no", templates="a {}", layers=3, layer_stride=None,
                      checkpoint_path=3, initial_embedding="x", trainable=1)
@@ -183,10 +239,14 @@ class Options(unittest.TestCase):
 
     def test_calls_check_their_other_arguments(self):
         model = fake()
-        with self.assertRaisesRegex(sitter.InvalidArgument, "count"):
-            model.sample("x", count=257)
-        with self.assertRaisesRegex(TypeError, "subjects"):
-            model.sample("x", subjects=["dog"])
+        for count in (-1, 0, 257, 2**40):
+            with self.assertRaisesRegex(sitter.InvalidArgument, f"count: is {count}; allowed are 1 to 256"):
+                model.sample("x", count=count)
+        for subjects in (["dog"], 7):
+            with self.assertRaisesRegex(TypeError, "subjects"):
+                model.sample("x", subjects=subjects)
+        self.assertEqual(len(model.sample("x", subjects=None)), 1)
+        self.assertEqual(model.score("four", PIXELS, subjects=None), 4.0)
         with self.assertRaisesRegex(sitter.InvalidArgument, "captions: 2 for 1"):
             train(model, captions=["a [V]", "the [V]"])
         with self.assertRaisesRegex(TypeError, "captions"):

@@ -16,6 +16,7 @@ import os
 from typing import Any, Optional
 
 from ._library import path_utf8, read_json, static_text, utf8
+from ._options import AllTrainOptions, Decoding, Dtype, Method, OptimizerState, Recompute, SampleOptions, Trainable, TrainOptions
 from .errors import (
     BadFormat,
     Cancelled,
@@ -41,9 +42,11 @@ from .subject import Subject
 from .tokens import Sample, Tokens
 
 __all__ = [
-    "BadFormat", "Cancelled", "DeviceError", "Error", "Event", "FileError", "Forked", "ImageLike", "InternalError",
-    "InvalidArgument", "InvalidState", "LibraryError", "Model", "NotFound", "NotSupported", "OutOfMemory", "Progress", "Run",
-    "Sample", "Subject", "Tokens", "UnsupportedModel", "WrongModel", "build_info", "devices", "estimate", "version",
+    "AllTrainOptions", "BadFormat", "Cancelled", "Decoding", "DeviceError", "Dtype", "Error", "Event", "FileError",
+    "Forked", "ImageLike", "InternalError", "InvalidArgument", "InvalidState", "LibraryError", "Method", "Model",
+    "NotFound", "NotSupported", "OptimizerState", "OutOfMemory", "Progress", "Recompute", "Run", "Sample",
+    "SampleOptions", "Subject", "Tokens", "TrainOptions", "Trainable", "UnsupportedModel", "WrongModel", "build_info",
+    "devices", "estimate", "version",
 ]
 
 
@@ -67,9 +70,9 @@ def devices() -> list[dict[str, Any]]:
 def estimate(
     path: "str | os.PathLike[str]",
     device: str = "auto",
-    dtype: str = "auto",
-    sample: Optional[dict[str, Any]] = None,
-    train: Optional[dict[str, Any]] = None,
+    dtype: Dtype = "auto",
+    sample: Optional[SampleOptions] = None,
+    train: Optional[AllTrainOptions] = None,
 ) -> dict[str, Any]:
     """How many bytes a model and the work with it would take, at their worst moments and with the weights: weights, encode,
     decode, sample, embedding and layers (the training stages), layers_host (of stage 2, in the host's memory beside a GPU),
@@ -83,7 +86,7 @@ def estimate(
         drawing = Options("sample", None)
         drawing.update(**sample)
     if train is not None:
-        given = dict(train)
+        given: dict[str, Any] = dict(train)
         method = given.pop("method", None)
         teaching = Options("train", None, None if method is None else utf8(method, "method"))
         teaching.update(**given)

@@ -51,9 +51,9 @@ class Library:
         error = c_void_p()
         status = self.function(name)(*arguments, byref(error))
         if status != _abi.OK:
-            self._fail(status, error)
+            self._fail(status, error, [a.decode("utf-8", "replace") for a in arguments if isinstance(a, bytes)])
 
-    def _fail(self, status: int, error: c_void_p) -> NoReturn:
+    def _fail(self, status: int, error: c_void_p, given: "list[str]") -> NoReturn:
         def text(name: str) -> str:
             return bytes(self.function(name)(error)).decode("utf-8", "replace")
 
@@ -61,7 +61,7 @@ class Library:
             message, detail = text("sitter_error_message"), text("sitter_error_detail")
         finally:
             self.function("sitter_error_free")(error)
-        raise from_status(status, message, detail)
+        raise from_status(status, message, detail, given)
 
 
 class Handle:

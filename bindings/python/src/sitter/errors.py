@@ -1,7 +1,10 @@
 """What can go wrong. Every exception that comes from the library is an `Error`."""
 from __future__ import annotations
 
-from typing import Optional
+import errno
+import os
+import re
+from typing import Any, Optional, Sequence
 
 from . import _abi
 
@@ -38,16 +41,38 @@ class InvalidState(Error, RuntimeError):
     default_status = _abi.E_INVALID_STATE
 
 
+# What the library says about files: the path, and what is the matter with it. If that is the system's own refusal, it ends in
+# a number and has no colon.
+_REFUSAL = re.compile(r"(.*): .*? \(os error (\d+)\)", re.DOTALL)
+
+
 class FileError(Error, OSError):
-    """The system refused to read or write."""
+    """The system refused to read or write. `errno`, `strerror` and `filename` are set where they are known."""
 
     default_status = _abi.E_IO
+    _default_errno: Optional[int] = None
+
+    def __init__(self, message: str, status: Optional[int] = None, detail: str = "", filename: Optional[str] = None) -> None:
+        super().__init__(message, status, detail)
+        refusal = _REFUSAL.fullmatch(message)
+        self.errno = int(refusal[2]) if refusal else self._default_errno
+        if self.errno is not None:
+            self.strerror = os.strerror(self.errno)
+        self.filename = filename or (refusal[1] if refusal else None)
+
+    def __str__(self) -> str:
+        # OSError would print its number and path instead.
+        return str(self.args[0])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.status, self.detail, self.filename)
 
 
 class NotFound(FileError, FileNotFoundError):
     """A file or folder is not there."""
 
     default_status = _abi.E_NOT_FOUND
+    _default_errno = errno.ENOENT
 
 
 class OutOfMemory(Error, MemoryError):
@@ -121,7 +146,19 @@ _BY_GROUP: dict[int, type[Error]] = {
 }
 
 
-def from_status(status: int, message: str, detail: str = "") -> Error:
-    """The exception for a status of the C library."""
+def from_status(status: int, message: str, detail: str = "", paths: Sequence[str] = ()) -> Error:
+    """The exception for a status of the C library, from a call that was given some texts, paths among them."""
     kind = _BY_STATUS.get(status) or _BY_GROUP.get(status // 100, Error)
-    return kind(message or f"the library failed with status {status}", status, detail)
+    message = message or f"the library failed with status {status}"
+    if issubclass(kind, FileError):
+        return kind(message, status, detail, _path(message, paths))
+    return kind(message, status, detail)
+
+
+def _path(message: str, paths: Sequence[str]) -> Optional[str]:
+    """The path that a message begins with: one of those given, or one inside of it."""
+    for path in paths:
+        if path and message.startswith(path):
+            end = message.find(": ", len(path))
+            return message[:end] if end > 0 else None
+    return None

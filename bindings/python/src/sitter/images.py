@@ -17,7 +17,12 @@ Pixels = npt.NDArray[np.uint8]
 ImageLike = Union[str, "os.PathLike[str]", npt.NDArray[Any], Any]
 """A path to a PNG, JPEG or WebP file; a Pillow image; or an array, also a torch tensor on any device: uint8, or float from 0
 to 1, of shape [height, width] (grey), or [height, width, channels] with 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA)
-channels. Transparency is laid on white. A batch [pictures, height, width, channels] is as many pictures."""
+channels. Transparency is laid on white. A batch [pictures, height, width, channels] is as many pictures.
+
+Floats a little out of 0 to 1, as resampling leaves them, are clipped; those that go from -1 or up to 255 are refused."""
+
+# Floats beyond these are of another scale; what sharp edges overshoot by is less.
+LOWEST, HIGHEST = -0.25, 2.0
 
 
 def pictures(images: "ImageLike | list[ImageLike] | tuple[ImageLike, ...]") -> list[Handle]:
@@ -62,11 +67,15 @@ def _pillow_pixels(image: Any) -> Pixels:
     """As the library reads files: upright, transparency kept for `_from_array`, high bytes of 16-bit grey."""
     from PIL import ImageOps
 
+    # Older versions of Pillow read 16-bit PNG files so; else the numbers may be of any size.
+    deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
+    if image.mode[0] in "IF" and not deep:
+        raise InvalidArgument(f"image: Pillow's mode {image.mode} does not say what is white; convert it to L, I;16 or RGB")
+    if image.mode == "LAB":
+        raise InvalidArgument("image: Pillow cannot convert its mode LAB; convert it to RGB with PIL.ImageCms")
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
+    if deep:
         return np.asarray(np.asarray(image) >> 8, np.uint8)
-    if image.mode == "F":
-        raise InvalidArgument("image: Pillow's mode F does not say what is white; convert it to L or RGB")
     # A single transparent colour of an RGB picture is no transparency to the library either.
     transparent = "A" in image.getbands() or "a" in image.getbands() or ("transparency" in image.info and image.mode != "RGB")
     return np.asarray(image.convert("RGBA" if transparent else "RGB"))
@@ -100,9 +109,12 @@ def _from_array(array: npt.NDArray[Any]) -> Handle:
     if array.dtype == np.uint8:
         name, rgb, item = "sitter_image_from_rgb8", np.ascontiguousarray(_on_white(array), np.uint8), c_uint8
     elif array.dtype.kind == "f":
-        # Clipped by the library; but numbers up to 255 are a mistake that would come out as a white picture.
-        if array.max() >= 2:
-            raise InvalidArgument(f"image: float pixels go from 0 to 1, these up to {array.max():g}; divide by 255?")
+        # Clipped by the library; but another scale is a mistake that would come out as a white picture, or one without shadows.
+        low, high = array.min(), array.max()
+        if high >= HIGHEST:
+            raise InvalidArgument(f"image: float pixels go from 0 to 1, these up to {high:g}; divide by 255?")
+        if low < LOWEST:
+            raise InvalidArgument(f"image: float pixels go from 0 to 1, these from {low:g}; bring them there by (x + 1) / 2?")
         name, rgb, item = "sitter_image_from_f32", np.ascontiguousarray(_on_white(array), np.float32), c_float
     else:
         hint = "; for a grid of tokens use sitter.Tokens(grid)" if array.dtype.kind in "iu" else ""

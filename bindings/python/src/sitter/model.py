@@ -4,20 +4,25 @@ from __future__ import annotations
 import os
 from ctypes import byref, c_double, c_void_p
 from types import TracebackType
-from typing import Any, Iterable, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, Iterable, Optional, Sequence, Union
 
 import numpy.typing as npt
 
 from . import _abi
+from ._async import awaitable
 from ._library import Handle, call, make, path_utf8, pointers, read_json, utf8
+from ._options import Decoding, Dtype, Method, TrainOptions
 from .errors import InvalidArgument, InvalidState
 from .images import ImageLike, Pixels, picture, pictures, to_array
-from .options import Options, whole
+from .options import Options, explaining, whole
 from .run import Job, Progress, Run
 from .subject import Subject
 from .tokens import Sample, Tokens, as_tokens, decode
 
-Subjects = Union[Subject, Iterable[Subject]]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+Subjects = Union[Subject, Iterable[Subject], None]
 
 
 class Model:
@@ -34,7 +39,7 @@ class Model:
         cls,
         path: "str | os.PathLike[str]",
         device: str = "auto",
-        dtype: str = "auto",
+        dtype: Dtype = "auto",
         progress: Progress = None,
         run: Optional[Run] = None,
         threads: int = 0,
@@ -56,6 +61,22 @@ class Model:
         name = path_utf8(path)
         with Job(run, progress) as job:
             return cls(job.perform(lambda r: make("model", "sitter_model_open", engine, name, options.handle, r)))
+
+    @classmethod
+    async def open_async(
+        cls,
+        path: "str | os.PathLike[str]",
+        device: str = "auto",
+        dtype: Dtype = "auto",
+        progress: Progress = None,
+        run: Optional[Run] = None,
+        threads: int = 0,
+        max_jobs: int = 1,
+        keep_quantised: bool = True,
+    ) -> "Model":
+        """`open` for asyncio. Cancelling the task that awaits it stops the work and waits for its end; `progress` is called by
+        the event loop."""
+        return await awaitable(cls.open)(path, device, dtype, progress, run, threads, max_jobs, keep_quantised)
 
     def close(self) -> None:
         """Lets go of the model; what was drawn with it stays usable. A call in another thread goes on."""
@@ -90,7 +111,7 @@ class Model:
         """What `sample` takes and this model recommends."""
         return Options("sample", self._handle).as_dict()
 
-    def train_options(self, method: str = "two_stage") -> dict[str, Any]:
+    def train_options(self, method: Method = "two_stage") -> dict[str, Any]:
         """What `train` takes and this model recommends for a method."""
         return Options("train", self._handle, utf8(method, "method")).as_dict()
 
@@ -155,7 +176,7 @@ class Model:
         top_k: Optional[int] = None,
         temperature: Optional[float] = None,
         seed: int = 0,
-        decoding: Optional[str] = None,
+        decoding: Optional[Decoding] = None,
         window: Optional[int] = None,
         subjects: Subjects = (),
         progress: Progress = None,
@@ -171,9 +192,7 @@ class Model:
         options = Options("sample", model)
         options.update(width=width, height=height, guidance=guidance, top_k=top_k, temperature=temperature, seed=seed)
         options.update(decoding=decoding, window=window)
-        room = whole(count, 32, "count")
-        if not 1 <= room <= 256:
-            raise InvalidArgument(f"count: is {room}; allowed are 1 to 256")
+        room = whole(count, 32, "count", range(1, 257))
         out = (c_void_p * room)()
 
         def work(r: Handle) -> list[Handle]:
@@ -184,24 +203,26 @@ class Model:
         with Job(run, progress) as job:
             return [Sample(model, Tokens._of(handle)) for handle in job.perform(work)]
 
+    @explaining("train")
     def train(
         self,
         images: "ImageLike | Sequence[ImageLike]",
         class_word: Optional[str],
         identifier: str = "[V]",
         captions: "str | Sequence[str] | None" = None,
-        method: str = "two_stage",
+        method: Method = "two_stage",
         seed: int = 0,
         progress: Progress = None,
         run: Optional[Run] = None,
-        **options: Any,
+        **options: Unpack[TrainOptions],
     ) -> Subject:
         """Teaches the model a subject from a few pictures, three to five as a rule; the model stays as it is.
 
         class_word: what the subject is: "dog". identifier: the word that stands for it in prompts.
         captions: a prompt for each picture, with the identifier in it; one alone is for all. Without, templates are used.
         method: "two_stage", "textual_inversion", "dreambooth" or "lora".
-        options: any of `train_options(method)`; None is none for those that are texts or lists.
+        seed: the same seed, pictures and options give the same subject.
+        options: any of these, by default as `train_options(method)` has them; None is none for those that are texts or lists.
         """
         model = self._handle
         chosen = Options("train", model, utf8(method, "method"))
@@ -220,9 +241,19 @@ class Model:
                 job.perform(lambda r: make("subject", "sitter_subject_train", model, dataset, chosen.handle, r))
             )
 
+    encode_async = awaitable(encode)
+    decode_async = awaitable(decode)
+    score_async = awaitable(score)
+    sample_async = awaitable(sample)
+    train_async = awaitable(train)
+
 
 def _subjects(subjects: Subjects) -> list[Handle]:
-    given = [subjects] if isinstance(subjects, Subject) else list(subjects)
+    """None is none."""
+    try:
+        given = [subjects] if isinstance(subjects, Subject) else list(() if subjects is None else subjects)
+    except TypeError:
+        raise TypeError(f"subjects must be sitter.Subject, one or several, not {type(subjects).__name__}") from None
     for subject in given:
         if not isinstance(subject, Subject):
             raise TypeError(f"subjects must be sitter.Subject, not {type(subject).__name__}")

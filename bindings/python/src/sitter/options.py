@@ -2,16 +2,21 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import operator
 import os
+import textwrap
 from ctypes import POINTER, c_char_p, c_double, c_float, c_int32, c_uint32, c_uint64
-from typing import Any, Callable, NoReturn
+from typing import Any, Callable, NoReturn, Optional, TypeVar
 
 import numpy as np
 
 from . import _abi
 from ._library import Handle, call, make, path_utf8, read_json, texts, utf8
+from ._options import MEANINGS
 from .errors import InvalidArgument
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _BITS: dict[Any, int] = {c_uint32: 32, c_uint64: 64}
 _NUMPY: dict[Any, Any] = {c_uint32: np.uint32, c_float: np.float32}
@@ -54,6 +59,21 @@ class Options:
         near = difflib.get_close_matches(name, self.names(), 3)
         hint = f"did you mean {' or '.join(near)}?" if near else "there are " + ", ".join(self.names())
         raise TypeError(f"{self._kind}: there is no option {name!r}; {hint}")
+
+
+def explaining(kind: str) -> "Callable[[F], F]":
+    """Adds to a function's documentation the options that it takes by name beside its arguments, and what each means."""
+
+    def explain(function: F) -> F:
+        own = inspect.signature(function).parameters
+        lines = []
+        for name, meaning in MEANINGS[kind].items():
+            if name not in own:
+                lines += textwrap.wrap(f"{name}: {meaning}", 116, initial_indent=" " * 8, subsequent_indent=" " * 12)
+        function.__doc__ = (function.__doc__ or "").rstrip() + "\n\n" + "\n".join(lines) + "\n        "
+        return function
+
+    return explain
 
 
 def _scalar(kind: Any, value: Any, name: str) -> Any:
@@ -107,14 +127,18 @@ def _number(value: Any, name: str) -> float:
     return number
 
 
-def whole(value: Any, bits: int, name: str) -> int:
-    """A whole number that fits into so many bits."""
+def whole(value: Any, bits: int, name: str, allowed: Optional[range] = None) -> int:
+    """A whole number that fits into so many bits, or is one of the allowed ones."""
     if isinstance(value, (bool, np.bool_)):
         _wrong(name, "an int", value)
     number: int = _converted(operator.index, value, name, "an int")
-    # ctypes would cut it down without a word.
-    if not 0 <= number < 2**bits:
-        raise InvalidArgument(f"{name}: is {number}; allowed are 0 to {2**bits - 1} at most")
+    if allowed is not None and number not in allowed:
+        raise InvalidArgument(f"{name}: is {number}; allowed are {allowed[0]} to {allowed[-1]}")
+    # ctypes would cut it down without a word. Which numbers are allowed is for the library to say, of those that it can be given.
+    if number < 0:
+        raise InvalidArgument(f"{name}: is {number}; negative numbers are not allowed")
+    if number >= 2**bits:
+        raise InvalidArgument(f"{name}: is {number}; numbers of {bits} bits are the largest that can be given")
     return number
 
 

@@ -1,20 +1,18 @@
-"""Long calls: progress, cancel, Ctrl-C."""
+"""Long calls: progress, cancel, signals."""
 from __future__ import annotations
 
 import atexit
 import math
 import os
-import signal
-import sys
 import threading
 import time
-from contextlib import contextmanager
 from ctypes import byref, c_void_p, sizeof
-from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Callable, Iterator, NamedTuple, Optional, TypeVar, Union
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, TypeVar, Union
 
 from . import _abi
 from ._library import Handle, call, library, make
+from ._signals import Deferred
 from .errors import Error, InvalidState
 from .options import whole
 from .progress import Bar
@@ -154,8 +152,7 @@ class Job:
         self._run = run or Run()
         self._bar = Bar() if progress is True else None
         self._progress = self._bar or (progress if callable(progress) else None)
-        self._interrupt: Optional[Callable[[int, Optional[FrameType]], Any]] = None
-        self._interrupted = False
+        self._signals = Deferred()
         self._error: Optional[BaseException] = None
 
     def __enter__(self) -> "Job":
@@ -177,59 +174,31 @@ class Job:
         try:
             if _exiting and threading.current_thread() is not threading.main_thread():
                 raise InvalidState("the interpreter is shutting down", _abi.E_INVALID_STATE)
-            with self._interruptible():
+            with self._signals:
                 result = work(run)
         except Error as e:
             failure = e
         finally:
             _at_work.discard(self._run)
         # What the host's own code raised tells more than that the call was cancelled because of it.
-        error, self._error = self._error, None
+        error, self._error = failure if self._error is None else self._error, None
         try:
-            if error is None:
-                self._answer_interrupt()
             if error is not None:
                 raise error
-            if failure is not None:
-                raise failure
         finally:
             # An exception holds this frame, which must not hold the exception.
             del error, failure
+            # Signals that came after the last event: what their handlers raise goes before all else.
+            self._signals.answer()
         return result  # type: ignore[return-value]
 
     def _on_event(self, _: Optional[int], raw: Any) -> int:
         """Runs inside the library's call, where nothing may be raised."""
         try:
-            self._answer_interrupt()
+            self._signals.answer()
             if self._progress is not None:
                 self._progress(Event._from(raw.contents))
             return _abi.CONTINUE
         except BaseException as e:
             self._error = e
             return 0
-
-    def _answer_interrupt(self) -> None:
-        """Lets the program's own handler of Ctrl-C decide; the usual one raises KeyboardInterrupt."""
-        if self._interrupted and self._interrupt is not None:
-            self._interrupted = False
-            self._interrupt(signal.SIGINT, sys._getframe())
-
-    @contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """While the library works, Ctrl-C only leaves a note. An exception of a signal handler would come at the entry of
-        the event function, where ctypes loses it."""
-        before = signal.getsignal(signal.SIGINT)
-        # Only the main thread gets signals, and what is not a Python function never enters our code.
-        if threading.current_thread() is not threading.main_thread() or not callable(before):
-            yield
-            return
-
-        def note(*_: Any) -> None:
-            self._interrupted = True
-
-        self._interrupt = before
-        signal.signal(signal.SIGINT, note)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)

@@ -1,0 +1,217 @@
+"""Options by name, with their types and meanings. Made from the Rust options by tests/abi/python_options.rs; do not edit."""
+from __future__ import annotations
+
+import os
+from typing import Literal, Optional, Sequence, TypedDict, Union
+
+import numpy.typing as npt
+
+Method = Literal["two_stage", "textual_inversion", "dreambooth", "lora"]
+Dtype = Literal["auto", "f32", "bf16", "q8_0", "q4_k"]
+Decoding = Literal["sequential", "speculative", "speculative_distribution"]
+Trainable = Literal["qkv", "attention", "mlp", "all", "lora"]
+OptimizerState = Literal["f32", "bf16", "int8"]
+Recompute = Literal["auto", "always", "never"]
+
+
+class SampleOptions(TypedDict, total=False):
+    """How tokens are drawn."""
+
+    width: int
+    height: int
+    guidance: float
+    top_k: int
+    temperature: float
+    seed: int
+    decoding: Decoding
+    window: int
+
+
+class TrainOptions(TypedDict, total=False):
+    """What `Model.train` takes by name besides its own arguments."""
+
+    use_class_word: bool
+    embedding_steps: int
+    embedding_learning_rate: float
+    embedding_vectors: int
+    initial_embedding: Optional[npt.ArrayLike]
+    initial_word: Optional[str]
+    layer_steps: int
+    layer_learning_rate: float
+    trainable: Trainable
+    lora_rank: int
+    layer_stride: int
+    layers: Optional[Sequence[int]]
+    train_embedding_in_layer_stage: bool
+    batch_size: int
+    accumulation: int
+    weight_decay: float
+    beta1: float
+    beta2: float
+    clip_norm: float
+    keep_gradients: bool
+    optimizer_state: OptimizerState
+    master_weights: bool
+    recompute: Recompute
+    z_loss: float
+    dropout: float
+    guidance_dropout: float
+    warmup_steps: int
+    per_image_tokens: bool
+    templates: Optional[Sequence[str]]
+    image_size: int
+    random_crop: bool
+    flip: bool
+    augment: int
+    augment_aligned: bool
+    prior_weight: float
+    prior_count: int
+    sample_every: int
+    sample_prompt: Optional[str]
+    early_stop: int
+    checkpoint_every: int
+    checkpoint_path: Optional[Union[str, "os.PathLike[str]"]]
+
+
+class AllTrainOptions(TrainOptions, total=False):
+    """How a subject is taught."""
+
+    method: Method
+    identifier: str
+    class_word: str
+    seed: int
+
+
+# What each option means.
+MEANINGS: dict[str, dict[str, str]] = {
+    "model": {
+        "device": "`auto`, `cpu`, `cuda` or `cuda:N`.",
+        "dtype": "`auto`, `f32`, `bf16`, `q8_0` or `q4_k`. The image tokenizer always runs in f32.",
+        "keep_quantised": (
+            "Whether quantised weights are kept in a file of the model's folder, `sitter.q8_0.safetensors` or "
+            "`sitter.q4_k.safetensors`: written when the model is opened so for the first time, mapped from then "
+            "on."),
+    },
+    "sample": {
+        "width": "Pixels; a multiple of the model's grid unit.",
+        "height": "Pixels; a multiple of the model's grid unit.",
+        "guidance": "Classifier-free guidance scale; 1 switches it off and halves the work.",
+        "top_k": "Only the k likeliest codes can be drawn; 0 allows all.",
+        "temperature": "Above 0; smaller is safer and duller.",
+        "seed": "The same seed gives the same picture.",
+        "decoding": (
+            "`sequential` draws code by code; `speculative` verifies several guesses in one pass and gives the "
+            "same picture; `speculative_distribution` needs fewer passes and gives another picture from the same "
+            "distribution, which `window` changes too. Default `sequential`; which is faster depends on model and "
+            "machine, see docs/decoding.md."),
+        "window": "Places that a pass of speculative decoding verifies; 2 to 256, default 16.",
+    },
+    "train": {
+        "identifier": "The word that stands for the subject in prompts. No blanks, at most 64 bytes. Default `[V]`.",
+        "class_word": "What the subject is, in a word or a few: `dog`. Needed unless `use_class_word` is false.",
+        "use_class_word": "Whether the class word follows the identifier in the templates. Default true (paper).",
+        "embedding_steps": "Steps of the embedding stage; 0 leaves it out. 0 to 1 000 000, default 1500 (paper).",
+        "embedding_learning_rate": "Learning rate of the vectors, in both stages. 0 to 10, default 0.01 (paper).",
+        "embedding_vectors": "Vectors that stand for the identifier. 1 to 64, default 1 (paper).",
+        "initial_embedding": (
+            "The first values of the vectors: `hidden` numbers for all of them, or `embedding_vectors x hidden`. "
+            "Default none."),
+        "initial_word": (
+            "A word whose rows of the vocabulary the vectors start from: a single vector from their mean, several "
+            "each from a row, in turn. Without this and `initial_embedding` (not both) they start as normal noise "
+            "of the size that rows of the vocabulary have (paper: random, its size not said). Default none."),
+        "layer_steps": (
+            "Steps of the layers stage; 0 leaves it out. 0 to 1 000 000, default 70 (paper), `lora` 150 (paper: "
+            "100 to 170)."),
+        "layer_learning_rate": "Learning rate of the transformer's weights. 0 to 10, default 5e-6 (paper), `lora` 1e-4 (ours).",
+        "trainable": (
+            "Which weights learn in the layers stage. Default `qkv` (the paper's count of weights fits no other "
+            "set)."),
+        "lora_rank": (
+            "Rank of `lora`, at most the sides of the matrix it changes. 1 to 1024, default 64 (paper: 16 to "
+            "256)."),
+        "layer_stride": (
+            "Of the layers that may learn only every n-th does, the first among them. 1 to 1000, default 1 "
+            "(paper: 1, 2, 4)."),
+        "layers": "The layers that may learn, by their number from 0. Default empty: all.",
+        "train_embedding_in_layer_stage": "Whether the vectors go on learning in the layers stage. Default false (ours), `dreambooth` true.",
+        "batch_size": "Pictures with their prompts in one step. 1 to 256, default 1 (paper).",
+        "accumulation": (
+            "Groups that the pictures of a step are split into on a GPU; each goes through a layer by itself. On "
+            "the CPU each picture is a group of its own. The result is the same but for rounding. 1 to "
+            "`batch_size`, default 1."),
+        "weight_decay": (
+            "AdamW's decay per step, times the learning rate, of the transformer's weights; the vectors have "
+            "none. 0 to 10, default 0.1 (Lumina)."),
+        "beta1": "0 to below 1, default 0.9 (Lumina).",
+        "beta2": "0 to below 1, default 0.95 (Lumina).",
+        "clip_norm": (
+            "Gradients are scaled down to this norm, taken over all that learns. 0 switches it off. Default 4.0 "
+            "(Lumina)."),
+        "keep_gradients": (
+            "Whether gradients are kept until their norm is known. If not, each step goes back twice, once for "
+            "the norm and once to update each layer as soon as its gradient is there: more than half more work, 4 "
+            "bytes less for each number that learns. Without `clip_norm` nothing is kept anyway. Default true."),
+        "optimizer_state": (
+            "What the optimizer's two running means are kept in: `f32` (8 bytes for each number that learns), "
+            "`bf16` (4) or `int8` (2). Default `f32`."),
+        "master_weights": (
+            "Whether what learns is kept in f32 whatever the model runs in. If not, updates of a bf16 model are "
+            "rounded at random, and 2 bytes fewer are taken for each number that learns. Default true."),
+        "recompute": (
+            "Whether the backward pass computes each layer anew (`always`), or keeps what it needs of all "
+            "(`never`). Default `auto`: by the memory that is free. The result is the same."),
+        "z_loss": "Weight of the squared log-normaliser in the loss. 0 to 1, default 1e-5 (Lumina).",
+        "dropout": (
+            "Probability of zeroing an output of attention or MLP, in both stages. 0 to below 1, default 0.05 "
+            "(Lumina's script; its paper has 0.1)."),
+        "guidance_dropout": (
+            "Probability, in the layers stage, that a picture is learned without its prompt, so that guidance "
+            "keeps something to push off from. In the embedding stage such a picture would teach nothing. 0 to 1, "
+            "default 0.1 (Lumina-mGPT 2.0)."),
+        "warmup_steps": (
+            "Steps over which the learning rate rises from 0 at the start of each stage. Default 0 (Lumina: a "
+            "hundredth of an epoch)."),
+        "per_image_tokens": (
+            "Whether each picture gets a vector of its own, which stands at the end of half of its prompts, "
+            "learns with the identifier's and is dropped at the end: it takes up what is particular to the "
+            "picture. Default true (paper), `textual_inversion` and `dreambooth` false."),
+        "templates": "Prompts, each with one `{}` for the subject. Default empty: the 27 of Textual Inversion (paper).",
+        "image_size": (
+            "Side of the square whose area the pictures are brought to, in pixels: the target of the crop-size "
+            "list; a multiple of the model's grid unit. Default 768."),
+        "random_crop": (
+            "Crops at random places instead of the middle (Lumina). Without `augment` this makes eight crops of "
+            "each picture. Default false (ours)."),
+        "flip": "Adds the mirror image of each picture. Default false (ours: subjects may hold writing).",
+        "augment": (
+            "Varied copies of each picture that are learned beside it: zoomed by 0.8 to 1.12, shifted by up to an "
+            "eighth of each side (edges repeated), mirrored half of the time if `flip`, cropped anew if "
+            "`random_crop`. Default 0 (paper); worth having for small models, which else learn the pictures by "
+            "heart."),
+        "augment_aligned": (
+            "Varied copies are not zoomed, and shifted by whole patches of the image tokenizer only, so that "
+            "their tokens are those of the picture, moved. For models whose own pictures are drawn on that grid. "
+            "Default false."),
+        "prior_weight": (
+            "Weight of the loss on pictures of the plain class that the untouched model drew (DreamBooth); as "
+            "many of them as pictures of the subject are in each step of the layers stage. 0 switches it off. 0 "
+            "to 100, default 0 (paper: none)."),
+        "prior_count": "Class pictures to draw. 1 to 10 000, default 32 (ours).",
+        "sample_every": (
+            "Steps, of both stages together, between two pictures of the subject that are drawn for people to "
+            "look at while it is learned; each takes as long as drawing a picture does, and changes nothing about "
+            "the result. 0 for none, at most 1 000 000, default 0."),
+        "sample_prompt": (
+            "What these pictures are to show; the subject is named by its identifier. Default none: the first "
+            "template."),
+        "early_stop": (
+            "Ends the embedding stage when the mean loss of the last N steps is not at least 0.2% below that of "
+            "the N steps before. 0 switches it off. Default 0 (ours)."),
+        "checkpoint_every": "Steps between two checkpoints; 0 for none. Default 0.",
+        "checkpoint_path": (
+            "The file that checkpoints are written to. If it is there when training begins, training goes on from "
+            "it, to the same result; a training that came to its end removes it. Default none."),
+        "seed": "The same seed, pictures and options give the same subject.",
+    },
+}
