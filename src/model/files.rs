@@ -7,8 +7,8 @@ use std::ops::{Deref, Range};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-/// The largest file that [`Files::text`] reads.
-const MAX_TEXT: usize = 256 << 20;
+/// The largest file that [`Files::text`] reads; the indexes of the largest checkpoints have some hundred KB.
+const MAX_TEXT: usize = 16 << 20;
 
 /// The files of one model, by name.
 #[derive(Clone, Debug)]
@@ -20,10 +20,11 @@ pub enum Files {
 }
 
 impl Files {
-    /// Whether there is a file `name`. Something that cannot be looked at counts as absent.
+    /// Whether something is called `name`, be it a file or not: reading it says what is wrong with what is no file, and whether
+    /// it may be read.
     pub fn exists(&self, name: &str) -> bool {
         match self {
-            Files::Folder(folder) => is_inside(name) && folder.join(name).is_file(),
+            Files::Folder(folder) => is_inside(name) && is_there(&folder.join(name)),
             Files::Embedded(files) => files.iter().any(|(n, _)| *n == name),
         }
     }
@@ -184,6 +185,12 @@ fn missing(path: PathBuf) -> Error {
         path,
         message: format!("the model needs the file {name}, which is not there; copy the whole model"),
     }
+}
+
+/// Whether there is something under a path, if only a link that leads nowhere or something that may not be looked at.
+pub(super) fn is_there(path: &Path) -> bool {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    !std::fs::symlink_metadata(path).is_err_and(|e| matches!(e.kind(), NotFound | NotADirectory))
 }
 
 /// Whether `name` stays inside the folder it is joined to. Names come from index files, too.

@@ -6,7 +6,7 @@
 use super::optimizer::StateFormat;
 use super::prompts;
 use crate::error::by_name;
-use crate::model::recommended::Recommended;
+use crate::model::recommended::{Recommendable, Recommended};
 use crate::model::Model;
 use crate::picture::crop_sizes;
 use crate::{Error, Result};
@@ -302,6 +302,64 @@ impl Default for Options {
             checkpoint_path: None,
             seed: 0,
         }
+    }
+}
+
+impl Recommendable for Options {
+    /// How something is learned, and in which shape.
+    const HARMLESS: &'static [&'static str] = &[
+        "identifier",
+        "use_class_word",
+        "embedding_steps",
+        "embedding_learning_rate",
+        "embedding_vectors",
+        "initial_word",
+        "layer_steps",
+        "layer_learning_rate",
+        "trainable",
+        "lora_rank",
+        "layer_stride",
+        "layers",
+        "train_embedding_in_layer_stage",
+        "batch_size",
+        "accumulation",
+        "weight_decay",
+        "beta1",
+        "beta2",
+        "clip_norm",
+        "optimizer_state",
+        "master_weights",
+        "z_loss",
+        "dropout",
+        "guidance_dropout",
+        "warmup_steps",
+        "per_image_tokens",
+        "templates",
+        "image_size",
+        "random_crop",
+        "flip",
+        "augment",
+        "augment_aligned",
+        "prior_weight",
+        "prior_count",
+        "early_stop",
+        "seed",
+    ];
+    /// What is learned, what is looked at meanwhile, what is written where, and how this machine's memory is used.
+    const USERS: &'static [&'static str] = &[
+        "method",
+        "class_word",
+        "initial_embedding",
+        "keep_gradients",
+        "recompute",
+        "sample_every",
+        "sample_prompt",
+        "checkpoint_every",
+        "checkpoint_path",
+    ];
+
+    fn check_ranges(&self) -> Result<()> {
+        Options::check_ranges(self)
     }
 }
 

@@ -11,7 +11,7 @@ pub(crate) mod sequential;
 
 use crate::error::by_name;
 use crate::model::personalized::Personalized;
-use crate::model::recommended::Recommended;
+use crate::model::recommended::{Recommendable, Recommended};
 use crate::model::subject::Subject;
 use crate::model::tokens::Tokens;
 use crate::model::Model;
@@ -96,6 +96,16 @@ impl Default for Options {
             decoding: Decoding::default(),
             window: 16,
         }
+    }
+}
+
+impl Recommendable for Options {
+    const HARMLESS: &'static [&'static str] =
+        &["width", "height", "guidance", "top_k", "temperature", "seed", "decoding", "window"];
+    const USERS: &'static [&'static str] = &["count"];
+
+    fn check_ranges(&self) -> Result<()> {
+        Options::check_ranges(self)
     }
 }
 
