@@ -1,5 +1,6 @@
 //! Where a model's files come from: a folder, or the library itself.
 
+use crate::device::memory;
 use crate::{Error, Result};
 use memmap2::Mmap;
 use std::fs::File;
@@ -65,7 +66,12 @@ impl Files {
             return Err(Error::bad_format(path, message));
         }
         match std::str::from_utf8(&bytes) {
-            Ok(text) => Ok(text.to_owned()),
+            Ok(text) => {
+                /// The values that a text stands for take some times as much as the text.
+                const TIMES: u64 = 16;
+                memory::room(&path, text.len() as u64 * TIMES)?;
+                Ok(text.to_owned())
+            }
             Err(e) => {
                 let message =
                     format!("is not UTF-8 text (first wrong byte at {}); get the file again", e.valid_up_to());
@@ -174,7 +180,10 @@ fn map(path: &Path) -> Result<Bytes> {
     // while the map lives, no program can enforce; it is a documented condition of opening a model (`Files::bytes`).
     // Every reader of the map takes its bytes as hostile numbers, so a changed byte is at worst a wrong weight; a file
     // truncated by somebody else ends the process with SIGBUS, as it does in every program that maps files.
-    let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
+    let map = unsafe { Mmap::map(&file) }.map_err(|e| match e.kind() {
+        std::io::ErrorKind::OutOfMemory => memory::none(path, found.len()),
+        _ => Error::io(path, e),
+    })?;
     let length = map.len();
     Ok(Bytes::new(Content::Mapped(Arc::new(map)), length))
 }
@@ -202,7 +211,7 @@ pub(super) fn is_inside(name: &str) -> bool {
 pub(super) fn foreign(bytes: &[u8]) -> Option<String> {
     let start = bytes.get(..bytes.len().min(64)).unwrap_or_default();
     if bytes.is_empty() {
-        return Some("is empty (0 bytes); download it again".into());
+        return Some("is empty (0 bytes); get the file again".into());
     }
     if start.starts_with(b"version https://git-lfs") {
         return Some(
