@@ -13,6 +13,7 @@ pub mod recommended;
 pub mod subject;
 pub(crate) mod tensor_file;
 pub mod text;
+mod tokenizer_file;
 pub mod tokens;
 pub mod vqgan;
 pub mod weight;
@@ -33,7 +34,7 @@ use quantised::Quantised;
 use recommended::Recommended;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use text::Text;
 use tokens::Tokens;
 use vqgan::Vqgan;
@@ -121,7 +122,7 @@ impl Model {
         let config_text = files.text("config.json")?;
         let config = Config::from_json(&config_text, &files.path("config.json"))?;
         let tokenizer = files.bytes("tokenizer.json")?;
-        let text = Text::from_bytes(&tokenizer, &files.path("tokenizer.json"))?;
+        let text = Text::open(tokenizer.clone(), &files.path("tokenizer.json"), &run.control())?;
         let checkpoint = Checkpoint::open(&files, "model")?;
         let parts = vqgan_parts(&files, &checkpoint, &config_text)?;
         let (vqgan_numbers, recommended) = (parts.numbers(&checkpoint), Recommended::read(&files)?);
@@ -132,6 +133,7 @@ impl Model {
         }
         let (vqgan, vq_fingerprint) = parts.open(&checkpoint, &device)?;
         let vq = vqgan.config();
+        let text = text.of_model(config.vocab_size)?;
         let layout = Layout::new(&text, vq.n_embed, vq.downsampling(), config.vocab_size)?;
         let quantised = options.keep_quantised.then(|| Quantised::open(&files, &checkpoint, format)).flatten();
         let transformer =
@@ -231,11 +233,17 @@ fn model_files(path: &Path) -> Result<Files> {
     if path.to_str() == Some(EMBEDDED) {
         return Ok(Files::Embedded(embedded::FILES));
     }
-    if !path.is_dir() {
-        let message = "is not a model folder; expected one with config.json, model.safetensors and tokenizer.json";
-        return Err(Error::NotFound { path: path.to_owned(), message: message.into() });
-    }
-    Ok(Files::Folder(path.to_owned()))
+    const EXPECTED: &str = "expected a folder with config.json, model.safetensors and tokenizer.json";
+    let message = match std::fs::metadata(path) {
+        Ok(found) if found.is_dir() => return Ok(Files::Folder(path.to_owned())),
+        Ok(_) => format!("is not a model folder; {EXPECTED}"),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(path, e)),
+        Err(_) if path.to_str() == EMBEDDED.strip_suffix(':') => {
+            format!("is not a model folder; did you mean \"{EMBEDDED}\", the model inside the library?")
+        }
+        Err(_) => format!("is not a model folder: there is nothing of this name; {EXPECTED}"),
+    };
+    Err(Error::NotFound { path: path.to_owned(), message })
 }
 
 /// Where the image tokenizer is.
@@ -244,6 +252,8 @@ struct VqganParts {
     own: Option<Checkpoint>,
     prefix: &'static str,
     config: vqgan::Config,
+    /// The description that is not there, if the 7B models' is taken in its place.
+    undescribed: Option<PathBuf>,
 }
 
 impl VqganParts {
@@ -261,7 +271,17 @@ impl VqganParts {
         let (checkpoint, prefix) = (self.checkpoint(model), self.prefix);
         let get = |name: &str, shape: &[usize]| checkpoint.get(&format!("{prefix}{name}"), shape, DType::F32, device);
         let has_decoder = checkpoint.contains(&format!("{prefix}decoder.conv_in.weight"));
-        let vqgan = Vqgan::load(&self.config, has_decoder, get)?;
+        let vqgan = Vqgan::load(&self.config, has_decoder, get).map_err(|e| match (e, &self.undescribed) {
+            (Error::Tensor { file, tensor, expected, found }, Some(path)) => {
+                let message = format!(
+                    "is not there, nor vq_config in config.json, to say what image tokenizer it is, and that of the 7B models, \
+                     which is taken then, does not fit: {}: tensor {tensor}: expected {expected}, found {found}; copy vqgan.yaml, too",
+                    file.display()
+                );
+                Error::NotFound { path: path.clone(), message }
+            }
+            (e, _) => e,
+        })?;
         // A tokenizer inside the model's safetensors is part of the model's own fingerprint.
         Ok((vqgan, self.own.as_ref().map_or([0; 32], Checkpoint::fingerprint)))
     }
@@ -292,6 +312,7 @@ fn vqgan_parts(files: &Files, model: &Checkpoint, config: &str) -> Result<VqganP
             })
         }
     };
+    let mut undescribed = None;
     let config = match find("vqgan.yaml") {
         Some(name) => vqgan::Config::from_yaml(&files.text(&name)?, files.path(&name))?,
         None => {
@@ -300,9 +321,12 @@ fn vqgan_parts(files: &Files, model: &Checkpoint, config: &str) -> Result<VqganP
                 serde_json::from_str(config).map_err(|e| Error::bad_format(&file, format!("not JSON: {e}")))?;
             match json.get("vq_config") {
                 Some(vq) => vqgan::Config::from_vq_config(vq, &file)?,
-                None => vqgan::Config::default(),
+                None => {
+                    undescribed = Some(files.path("vqgan.yaml"));
+                    vqgan::Config::default()
+                }
             }
         }
     };
-    Ok(VqganParts { own, prefix, config })
+    Ok(VqganParts { own, prefix, config, undescribed })
 }
