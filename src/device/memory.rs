@@ -16,13 +16,31 @@ pub fn free() -> Option<u64> {
 /// Errors unless so many bytes could be had now. For libraries that take memory without asking: they are called only if what they
 /// will take is there. `file` is what the memory is for.
 pub fn room(file: &Path, bytes: u64) -> Result<()> {
-    let there = free().is_none_or(|free| bytes <= free);
-    // What the system says may be old by now, or not all there is to say; this asks for the memory itself, and gives it back.
-    let given = || usize::try_from(bytes).is_ok_and(|bytes| Vec::<u8>::new().try_reserve_exact(bytes).is_ok());
-    match there && given() {
+    /// So little that asking the system for its numbers would take longer than what the memory is for.
+    const LITTLE: u64 = 4 << 20;
+    let there = bytes <= LITTLE || free().is_none_or(|free| bytes <= free);
+    // What the system says may be old by now, or not all there is to say.
+    match there && given(bytes) {
         true => Ok(()),
         false => Err(none(file, bytes)),
     }
+}
+
+/// Asks for the memory itself, and gives it back untouched.
+#[cfg(unix)]
+fn given(bytes: u64) -> bool {
+    let Ok(length @ 1..) = usize::try_from(bytes) else { return bytes == 0 };
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: a new mapping, at a place that the system chooses, which nobody else knows and which is given back at once.
+    unsafe {
+        let start = libc::mmap(std::ptr::null_mut(), length, access, libc::MAP_PRIVATE | libc::MAP_ANON, -1, 0);
+        start != libc::MAP_FAILED && libc::munmap(start, length) == 0
+    }
+}
+
+#[cfg(not(unix))]
+fn given(bytes: u64) -> bool {
+    usize::try_from(bytes).is_ok_and(|bytes| Vec::<u8>::new().try_reserve_exact(bytes).is_ok())
 }
 
 /// An empty vector with room for so many values.
