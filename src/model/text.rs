@@ -41,9 +41,11 @@ impl Text {
     /// another thread reads it; after a cancel it goes on to its end, and nobody waits for it.
     pub fn open(bytes: Bytes, file: &Path, stop: &Control) -> Result<Self> {
         const TICK: Duration = Duration::from_millis(20);
+        /// The crate reads parts inside parts by calling itself, some 128 deep.
+        const STACK: usize = 16 << 20;
         let (send, receive) = sync_channel(1);
         let (own, name) = (bytes.clone(), file.to_owned());
-        let reader = std::thread::Builder::new().name("sitter-text".into()).spawn(move || {
+        let reader = std::thread::Builder::new().name("sitter-text".into()).stack_size(STACK).spawn(move || {
             caught::quietly();
             // Whoever waits may be gone.
             let _ = send.send(Text::from_bytes(&own, &name));
@@ -168,6 +170,25 @@ mod tests {
         let thrice = serde_json::json!({"type": "TemplateProcessing", "pair": [], "special_tokens": {},
             "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]});
         assert_eq!(tokens(|f| f["post_processor"] = thrice), [1, 2, 1, 2]);
+    }
+
+    #[test]
+    fn parts_inside_parts_end_with_an_error_and_not_with_the_stack() {
+        for (part, list) in [
+            ("normalizer", "normalizers"),
+            ("pre_tokenizer", "pretokenizers"),
+            ("decoder", "decoders"),
+            ("post_processor", "processors"),
+        ] {
+            for depth in [10, 60, 120, 5000] {
+                let start = format!(r#"{{"type": "Sequence", "{list}": ["#).repeat(depth);
+                let rule = format!("{start}{}", "]}".repeat(depth));
+                let text = String::from_utf8(file(|_| {})).unwrap().replacen(&format!("\"{part}\":"), "\"unused\":", 1);
+                let text = text.replacen('{', &format!("{{\"{part}\": {rule},"), 1);
+                let result = Text::open(text.into_bytes().into(), Path::new("tokenizer.json"), &Control::default());
+                assert!(matches!(result, Ok(_) | Err(Error::BadFormat { .. })), "{part} {depth}");
+            }
+        }
     }
 
     #[test]
