@@ -95,6 +95,11 @@ impl Quantised {
         if let Weight::Quantised(blocks) = &transformer.lm_head {
             matrices.insert("lm_head.weight".into(), Matrix::new(blocks));
         }
+        // Whoever made the folder does not say where else this library writes.
+        if self.path.is_symlink() {
+            log::warn!("the quantised weights are not kept: {} is a link", self.path.display());
+            return Ok(());
+        }
         // The file is replaced by another of the same name: what is mapped stays what it was.
         match tensor_file::save(&self.path, &FILE, &self.origin, &matrices, stop) {
             Ok(()) => log::info!("wrote {}: it is mapped the next time", self.path.display()),
