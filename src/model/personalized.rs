@@ -13,6 +13,9 @@ use std::ops::Range;
 /// fits into memory.
 const MAX_PROMPT: usize = 4096;
 
+/// What stands before every prompt: around the size of the picture.
+pub(crate) const QUESTION: [&str; 2] = ["Generate an image of ", " according to the following prompt:\n"];
+
 /// One place in a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece {
@@ -93,7 +96,8 @@ impl<'m> Personalized<'m> {
             return Err(Error::invalid("prompt", "is empty"));
         }
         let layout = self.model.layout();
-        let question = format!("Generate an image of {width}x{height} according to the following prompt:\n{prompt}");
+        let [before, behind] = QUESTION;
+        let question = format!("{before}{width}x{height}{behind}{prompt}");
         let mut pieces = vec![Piece::Token(layout.bos)];
         let mut rest = question.as_str();
         loop {
@@ -113,6 +117,21 @@ impl<'m> Personalized<'m> {
             0..=MAX_PROMPT => Ok(pieces),
             n => Err(Error::invalid("prompt", format!("has {n} tokens; at most {MAX_PROMPT} are read"))),
         }
+    }
+
+    /// Says in the log which subjects a prompt does not name: their words do nothing there.
+    pub fn warn_of_unnamed(&self, prompt: &str) {
+        for identifier in self.unnamed(prompt) {
+            log::warn!(
+                "prompt: {prompt:?} does not name the subject {identifier}, which changes the picture by its layers at most; \
+                 write {identifier} where it is to be"
+            );
+        }
+    }
+
+    /// The identifiers of subjects that a prompt does not name.
+    pub fn unnamed(&self, prompt: &str) -> Vec<&str> {
+        self.words.iter().map(|w| w.identifier.as_str()).filter(|word| !has_word(prompt, word)).collect()
     }
 
     fn push_text(&self, pieces: &mut Vec<Piece>, text: &str) -> Result<()> {
@@ -247,11 +266,19 @@ impl<'m> Personalized<'m> {
                 let n = sequence.labelled.len();
                 scores[i] = (nats.by_ref().take(n).map(f64::from).sum::<f64>() / n as f64) as f32;
             }
+            if scores.iter().any(|score| !score.is_finite()) {
+                return Err(Error::Overflow { message: "the transformer gives numbers that are not finite".into() });
+            }
             done += batch.len() as u64;
             run.report(Stage::Score, done, pictures.len() as u64, None)?;
         }
         Ok(scores)
     }
+}
+
+/// Whether `word` stands in the text as a word of its own.
+pub(crate) fn has_word(text: &str, word: &str) -> bool {
+    find_word(text, word).is_some()
 }
 
 /// Where `word` stands in the text as a word of its own, first place.

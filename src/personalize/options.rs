@@ -6,7 +6,9 @@
 use super::optimizer::StateFormat;
 use super::prompts;
 use crate::error::by_name;
+use crate::model::personalized::{has_word, QUESTION};
 use crate::model::recommended::{Recommendable, Recommended};
+use crate::model::subject::check_identifier;
 use crate::model::Model;
 use crate::picture::crop_sizes;
 use crate::{Error, Result};
@@ -425,10 +427,7 @@ impl Options {
         real("prior_weight", self.prior_weight, 0.0, 100.0)?;
         whole("prior_count", self.prior_count, 1, 10_000)?;
         whole("sample_every", self.sample_every, 0, 1_000_000)?;
-        let id = self.identifier.as_str();
-        if id.is_empty() || id.len() > 64 || id.contains(|c: char| c.is_whitespace() || c.is_control()) {
-            return Err(Error::invalid("identifier", format!("is {id:?}; allowed are 1 to 64 bytes without blanks")));
-        }
+        check_identifier(&self.identifier).map_err(|what| Error::invalid("identifier", what))?;
         if let Some(bad) = self.templates.iter().find(|t| t.matches(prompts::PLACE).count() != 1) {
             return Err(Error::invalid("templates", format!("{bad:?} does not have exactly one {{}} for the subject")));
         }
@@ -470,6 +469,18 @@ impl Options {
         if class.split_whitespace().any(|word| word == id) {
             return Err(Error::invalid("identifier", format!("{id} is part of the class word \"{class}\"")));
         }
+        // Those that the user gives are looked at below.
+        let templates = if self.templates.is_empty() { &prompts::TEMPLATES[..] } else { &[] };
+        if let Some(text) = templates.iter().chain(&QUESTION).find(|text| has_word(text, id)) {
+            return Err(Error::invalid(
+                "identifier",
+                format!(
+                    "{id} is an ordinary word, which stands in what the model reads, as in {text:?}; choose one that means \
+                     nothing, such as [V]",
+                    text = text.trim()
+                ),
+            ));
+        }
         if let Some(bad) = self.templates.iter().find(|t| t.contains(id)) {
             return Err(Error::invalid(
                 "templates",
@@ -498,12 +509,16 @@ impl Options {
             ));
         }
         let unit = model.layout().unit();
-        crop_sizes(self.image_size, unit).map_err(|_| {
-            Error::invalid(
-                "image_size",
-                format!("is {}; expected a multiple of {unit}, the model's grid unit", self.image_size),
-            )
-        })?;
+        let (size, largest) = (self.image_size, model.layout().largest_side());
+        if size == 0 || !size.is_multiple_of(unit) {
+            let message = format!("is {size}; expected a multiple of {unit}, the model's grid unit");
+            return Err(Error::invalid("image_size", message));
+        }
+        if size > largest {
+            let message = format!("is {size}; the model's pictures have at most {largest} pixels along a side");
+            return Err(Error::invalid("image_size", message));
+        }
+        crop_sizes(size, unit).map_err(|e| Error::invalid("image_size", e.to_string()))?;
         if self.checkpoint_every > 0 && self.checkpoint_path.is_none() {
             return Err(Error::invalid("checkpoint_path", "is needed if checkpoint_every is not 0"));
         }

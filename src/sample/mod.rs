@@ -183,7 +183,9 @@ pub fn sample(
     options: &Options,
     run: &mut Run,
 ) -> Result<Vec<Sample>> {
-    draw_pictures(&Personalized::new(model, subjects)?, &[prompt], options, run)
+    let view = Personalized::new(model, subjects)?;
+    view.warn_of_unnamed(prompt);
+    draw_pictures(&view, &[prompt], options, run)
 }
 
 /// As [`sample`], for a model whose subjects are already applied, and for several prompts in one batch: the pictures of the
