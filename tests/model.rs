@@ -245,7 +245,9 @@ fn a_path_that_is_no_model_folder_is_told_why() {
     let file = nowhere.path().join("file");
     std::fs::write(&file, "x").unwrap();
     assert!(said(&file).contains("is not a model folder"), "{}", said(&file));
-    assert!(said(&nowhere.path().join("absent")).contains("nothing of this name"));
+    for absent in [nowhere.path().join("absent"), file.join("below")] {
+        assert!(said(&absent).contains("nothing of this name"), "{}", said(&absent));
+    }
     let embedded = open("embedded").err().unwrap();
     assert!(matches!(embedded, Error::NotFound { .. }) && embedded.to_string().contains("\"embedded:\""), "{embedded}");
     // Not even root can look into a circle; as with a folder that may not be read, the system's own reason is told.

@@ -113,7 +113,7 @@ fn limits() -> Option<u64> {
             return None;
         }
         let used: u64 = used.iter().filter_map(|name| kilobytes(&status, name)).sum();
-        Some((limit.rlim_cur as u64).saturating_sub(used))
+        Some(limit.rlim_cur.saturating_sub(used))
     };
     [left(libc::RLIMIT_AS, &["VmSize:"]), left(libc::RLIMIT_DATA, &["VmData:"])].into_iter().flatten().min()
 }

@@ -233,11 +233,12 @@ fn model_files(path: &Path) -> Result<Files> {
     if path.to_str() == Some(EMBEDDED) {
         return Ok(Files::Embedded(embedded::FILES));
     }
+    use std::io::ErrorKind::{NotADirectory, NotFound};
     const EXPECTED: &str = "expected a folder with config.json, model.safetensors and tokenizer.json";
     let message = match std::fs::metadata(path) {
         Ok(found) if found.is_dir() => return Ok(Files::Folder(path.to_owned())),
         Ok(_) => format!("is not a model folder; {EXPECTED}"),
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(path, e)),
+        Err(e) if !matches!(e.kind(), NotFound | NotADirectory) => return Err(Error::io(path, e)),
         Err(_) if path.to_str() == EMBEDDED.strip_suffix(':') => {
             format!("is not a model folder; did you mean \"{EMBEDDED}\", the model inside the library?")
         }

@@ -110,7 +110,10 @@ impl Text {
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let longest = self.vetted.longest_text;
         if text.len() > longest {
-            return Err(Error::invalid("prompt", format!("has {} bytes; at most {longest} are read", text.len())));
+            return Err(Error::invalid(
+                "prompt",
+                format!("has {} bytes to make tokens of; at most {longest} are read", text.len()),
+            ));
         }
         let encoding = caught(|| self.tokenizer.encode_fast(text, false)).map_err(|e| {
             let start: String = text.chars().take(100).collect();
