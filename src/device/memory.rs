@@ -304,6 +304,14 @@ pub(crate) mod tests {
         assert_eq!(free_under(root.path()), Some(3_000_000));
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn a_limit_of_the_process_counts() {
+        let counts = |megabytes: u64| usize::from(free().is_some_and(|free| free <= megabytes << 20));
+        let Some(counted) = with_memory("a_limit_of_the_process_counts", counts) else { return };
+        assert_eq!(counted, vec![1; counted.len()]);
+    }
+
     #[test]
     fn what_cannot_be_had_is_an_error_that_names_file_and_bytes() {
         let file = Path::new("picture.png");

@@ -2,7 +2,6 @@
 
 use super::files::Bytes;
 use super::tokenizer_file::{vet, Vetted};
-use crate::device::memory;
 use crate::run::Control;
 use crate::{caught, Error, Result};
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -25,9 +24,6 @@ impl Text {
     /// A file's `padding` and `truncation` are ignored, as transformers does unless asked for them, and so is what would stand
     /// around a text (`post_processor`).
     pub fn from_bytes(bytes: &[u8], file: &Path) -> Result<Self> {
-        /// The crate keeps the whole file as a tree of values while it builds its tables.
-        const TIMES: u64 = 30;
-        memory::room(file, bytes.len() as u64 * TIMES)?;
         let vetted = vet(bytes, file)?;
         let mut tokenizer = caught(|| tokenizers::Tokenizer::from_bytes(bytes))
             .map_err(|e| Error::bad_format(file, format!("not a tokenizer: {e}")))?;
@@ -45,7 +41,7 @@ impl Text {
         const STACK: usize = 16 << 20;
         let (send, receive) = sync_channel(1);
         let (own, name) = (bytes.clone(), file.to_owned());
-        let reader = std::thread::Builder::new().name("sitter-text".into()).stack_size(STACK).spawn(move || {
+        let reader = std::thread::Builder::new().name("read-tokenizer".into()).stack_size(STACK).spawn(move || {
             caught::quietly();
             // Whoever waits may be gone.
             let _ = send.send(Text::from_bytes(&own, &name));

@@ -4,6 +4,7 @@
 //! replacement as often as it fits, and ends the process where there is no memory left. So sizes are counted here, in one
 //! walk through the text that keeps next to nothing, and a bound is found for how much longer the file's rules can make a text.
 
+use crate::device::memory;
 use crate::{Error, Result};
 use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -13,6 +14,8 @@ use std::path::Path;
 
 /// The largest published ones, of 262 144 words, have 33 MB.
 const MAX_FILE: usize = 64 << 20;
+/// What reading a file takes, as a multiple of its size: the crate keeps it as a tree of values while it builds its tables.
+const MEMORY: u64 = 30;
 /// Words, and merges of two of them.
 const MAX_WORDS: usize = 1 << 20;
 const MAX_MERGES: usize = 1 << 21;
@@ -44,12 +47,13 @@ pub struct Vetted {
     pub longest_text: usize,
 }
 
-/// Errors if the file asks for more than any tokenizer needs. That it is one at all is for its reader to find out.
+/// Errors if the file asks for more than any tokenizer needs, or than there is memory for. That it is one at all is for its reader to find out.
 pub fn vet(bytes: &[u8], file: &Path) -> Result<Vetted> {
     let bad = |message: String| Error::bad_format(file, message);
     if bytes.len() > MAX_FILE {
         return Err(bad(format!("has {} bytes; a tokenizer has at most {MAX_FILE}", bytes.len())));
     }
+    memory::room(file, bytes.len() as u64 * MEMORY)?;
     let parts: Parts = serde_json::from_slice(bytes).map_err(|e| bad(format!("not a tokenizer: {e}")))?;
     let rules = [("normalizer", &parts.normalizer), ("pre_tokenizer", &parts.pre_tokenizer)];
     let mut growth = 1u64;
