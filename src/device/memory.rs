@@ -307,7 +307,8 @@ pub(crate) mod tests {
     #[cfg(unix)]
     #[test]
     fn a_limit_of_the_process_counts() {
-        let counts = |megabytes: u64| usize::from(free().is_some_and(|free| free <= megabytes << 20));
+        // What was given back since the limit was set may be a little.
+        let counts = |megabytes: u64| usize::from(free().is_some_and(|free| free <= (megabytes + 1) << 20));
         let Some(counted) = with_memory("a_limit_of_the_process_counts", counts) else { return };
         assert_eq!(counted, vec![1; counted.len()]);
     }
