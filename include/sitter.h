@@ -570,7 +570,8 @@ sitter_status sitter_image_from_rgb8(const uint8_t *pixels,
 
 /*
  Reads a PNG, JPEG or WebP file: EXIF orientation applied, transparency laid on white. The caller owns the result; free it
- with `sitter_image_free`. Any thread. SITTER_E_NOT_FOUND, SITTER_E_IO, SITTER_E_BAD_FORMAT. Since 1.0.
+ with `sitter_image_free`. Any thread. SITTER_E_NOT_FOUND, SITTER_E_IO, SITTER_E_BAD_FORMAT,
+ SITTER_E_RESOURCE_EXHAUSTED. Since 1.0.
  */
 SITTER_API
 sitter_status sitter_image_open(const char *path,
@@ -888,7 +889,7 @@ sitter_status sitter_subject_info_json(const struct sitter_subject *subject,
 
 /*
  Reads a subject file. The caller owns the result; free it with `sitter_subject_free`. Any thread. SITTER_E_NOT_FOUND,
- SITTER_E_BAD_FORMAT. Since 1.0.
+ SITTER_E_BAD_FORMAT, SITTER_E_RESOURCE_EXHAUSTED. Since 1.0.
  */
 SITTER_API sitter_status sitter_subject_load(const char *path, struct sitter_subject **out, struct sitter_error **err);
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 #[cfg(feature = "cuda")]
 mod cuda;
+pub(crate) mod memory;
 
 /// A device of this machine that this build can use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -17,14 +18,15 @@ pub struct Description {
     pub hardware: Option<String>,
     /// Memory it has, if that is known.
     pub memory_bytes: Option<u64>,
-    /// Memory that nobody uses at the moment, if that is known: on the CPU what can be had without swapping.
+    /// Memory that this process could still have, if that is known: on the CPU without swapping, and within the limits of the
+    /// process and of the control groups around it.
     pub memory_free_bytes: Option<u64>,
 }
 
 /// The devices that models can be opened on, the CPU first. GPUs are asked for their free memory, which takes a fraction of a
 /// second for each the first time.
 pub fn devices() -> Vec<Description> {
-    let (memory_bytes, memory_free_bytes) = (host_memory(), host_memory_free());
+    let (memory_bytes, memory_free_bytes) = (host_memory(), memory::free());
     let cpu = Description { name: "cpu".into(), hardware: None, memory_bytes, memory_free_bytes };
     #[cfg(feature = "cuda")]
     return std::iter::once(cpu).chain(cuda::devices()).collect();
@@ -35,7 +37,7 @@ pub fn devices() -> Vec<Description> {
 /// Memory that a device could still give, if that is known.
 pub fn free_memory(device: &Device) -> Option<u64> {
     match device {
-        Device::Cpu => host_memory_free(),
+        Device::Cpu => memory::free(),
         #[cfg(feature = "cuda")]
         Device::Cuda(gpu) => cuda::free_memory(gpu),
         _ => None,
@@ -52,13 +54,6 @@ fn host_memory() -> Option<u64> {
 #[cfg(not(unix))]
 fn host_memory() -> Option<u64> {
     None
-}
-
-/// Linux's own estimate, which other systems do not make.
-fn host_memory_free() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// What a device's name asks for.

@@ -21,6 +21,8 @@ pub enum Error {
     Tensor { file: PathBuf, tensor: String, expected: String, found: String },
     /// The file is well formed but its numbers are not (NaN or infinite weights).
     Corrupt { file: PathBuf, message: String },
+    /// Weights are finite, but so large that what is computed with them is not.
+    Overflow { message: String },
     /// The model is of a family, or uses a feature, that this library does not know.
     UnsupportedModel { file: PathBuf, message: String },
     /// A subject was made for another model.
@@ -32,6 +34,8 @@ pub enum Error {
     /// The device has not the memory that a call would take; nothing was begun. `advice` is the cheapest change that would fit,
     /// if there is one.
     OutOfMemory { what: String, needed: u64, free: u64, advice: Option<String> },
+    /// The system does not give the memory that reading a file takes.
+    NoMemory { file: PathBuf, bytes: u64 },
     /// A GPU ran out of memory in the middle of a call.
     DeviceFull { message: String },
     /// The run was cancelled by its owner.
@@ -49,8 +53,15 @@ impl Error {
         Error::Internal { message: message.into() }
     }
 
+    /// Of a message that cites the file, which may be very long, only the start is kept.
     pub fn bad_format(file: impl AsRef<Path>, message: impl Into<String>) -> Self {
-        Error::BadFormat { file: file.as_ref().to_owned(), message: message.into() }
+        const LONGEST: usize = 2000;
+        let mut message = message.into();
+        if let Some((end, _)) = message.char_indices().nth(LONGEST) {
+            message.truncate(end);
+            message.push_str("...");
+        }
+        Error::BadFormat { file: file.as_ref().to_owned(), message }
     }
 
     /// An I/O error, told apart: a missing file is [`Error::NotFound`].
@@ -74,6 +85,9 @@ impl fmt::Display for Error {
                 write!(f, "{}: tensor {tensor}: expected {expected}, found {found}", file.display())
             }
             Error::Corrupt { file, message } => write!(f, "{}: {message}", file.display()),
+            Error::Overflow { message } => {
+                write!(f, "{message}: weights, though finite, are too large; is the model or the subject damaged?")
+            }
             Error::UnsupportedModel { file, message } => write!(f, "{}: {message}", file.display()),
             Error::WrongModel { subject, model } => write!(
                 f,
@@ -89,6 +103,12 @@ impl fmt::Display for Error {
                     None => f.write_str("; no option makes it fit"),
                 }
             }
+            Error::NoMemory { file, bytes } => write!(
+                f,
+                "{}: reading it takes {bytes} bytes of memory, which cannot be had; close other programs, or raise the limit of \
+                 this process",
+                file.display()
+            ),
             Error::DeviceFull { message } => f.write_str(message),
             Error::Cancelled => f.write_str("cancelled"),
             Error::Internal { message } => write!(f, "internal error: {message}"),
@@ -149,6 +169,12 @@ pub(crate) fn without_backtrace(mut error: candle_core::Error) -> candle_core::E
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_that_cites_a_long_text_is_cut() {
+        let said = Error::bad_format("x", "\u{1f98a}".repeat(1 << 20)).to_string();
+        assert!(said.starts_with("x: \u{1f98a}") && said.ends_with("...") && said.len() < 10_000);
+    }
 
     #[test]
     fn a_gpu_that_is_full_is_told_from_one_that_fails() {

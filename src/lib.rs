@@ -20,6 +20,7 @@
 
 pub mod canvas;
 pub mod capi;
+mod caught;
 pub mod device;
 pub mod error;
 pub mod estimate;

@@ -115,7 +115,9 @@ impl Picture {
         let mut rgb = vec![0u8; chw.len()];
         for (i, v) in chw.into_iter().enumerate() {
             if v.is_nan() {
-                return Err(Error::Internal { message: "a decoded picture contains NaN".into() });
+                return Err(Error::Overflow {
+                    message: "the image tokenizer's decoder gives numbers that are not finite".into(),
+                });
             }
             // `as` truncates.
             rgb[i % pixels * 3 + i / pixels] = ((v.clamp(-1.0, 1.0) + 1.0) / 2.0 * 255.0) as u8;

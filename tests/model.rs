@@ -246,6 +246,113 @@ fn recommended_settings_are_read_and_their_mistakes_named() {
     assert!(refusal(&folder).to_string().contains("sitter.json"));
 }
 
+/// As what comes from strangers in the place of a folder.
+#[test]
+fn a_path_that_is_no_model_folder_is_told_why() {
+    let said = |path: &Path| open(path).err().unwrap().to_string();
+    let nowhere = tempfile::tempdir().unwrap();
+    let file = nowhere.path().join("file");
+    std::fs::write(&file, "x").unwrap();
+    assert!(said(&file).contains("is not a model folder"), "{}", said(&file));
+    for absent in [nowhere.path().join("absent"), file.join("below")] {
+        assert!(said(&absent).contains("nothing of this name"), "{}", said(&absent));
+    }
+    let embedded = open("embedded").err().unwrap();
+    assert!(matches!(embedded, Error::NotFound { .. }) && embedded.to_string().contains("\"embedded:\""), "{embedded}");
+    // Not even root can look into a circle; as with a folder that may not be read, the system's own reason is told.
+    #[cfg(unix)]
+    {
+        let circle = nowhere.path().join("circle");
+        std::os::unix::fs::symlink(&circle, &circle).unwrap();
+        let error = open(&circle).err().unwrap();
+        assert!(matches!(error, Error::Io { .. }) && error.to_string().contains("symbolic links"), "{error}");
+    }
+}
+
+#[test]
+fn an_image_tokenizer_without_its_description_is_told_to_lack_it() {
+    let folder = copy("plain");
+    std::fs::remove_file(folder.path().join("vqgan.yaml")).unwrap();
+    match refusal(&folder) {
+        Error::NotFound { path, message } => {
+            assert!(path.ends_with("vqgan.yaml") && message.contains("copy vqgan.yaml"), "{message}");
+        }
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn words_without_a_row_in_the_model_are_a_typed_error() {
+    let folder = copy("plain");
+    replace(&folder, "tokenizer.json", "\"fox\": 61", "\"fox\": 99991");
+    let model = open(&folder).unwrap();
+    let view = Personalized::new(&model, &[]).unwrap();
+    match view.condition("a fox", 8, 8) {
+        Err(Error::BadFormat { file, message }) => {
+            assert!(
+                file.ends_with("tokenizer.json") && message.contains("\"fox\"") && message.contains("128"),
+                "{message}"
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    let many: String = (0..300).map(|i| format!("\"other{i}\": {i}, ")).collect();
+    replace(&folder, "tokenizer.json", "\"fox\":", &format!("{many}\"fox\":"));
+    let error = refusal(&folder).to_string();
+    assert!(error.contains("tokenizer.json") && error.contains("128"), "{error}");
+}
+
+#[test]
+fn finite_weights_that_are_far_too_large_are_a_typed_error() {
+    let folder = copy("plain");
+    let enlarged = |file: &str, of: &[&str]| {
+        let bytes = std::fs::read(golden("plain").join(file)).unwrap();
+        let all = SafeTensors::deserialize(&bytes).unwrap();
+        let tensor = |(name, view): (&str, TensorView)| {
+            let is_half = view.dtype() == safetensors::Dtype::F16;
+            let numbers: Vec<f32> = match is_half {
+                true => view.data().chunks_exact(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+                false => view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect(),
+            };
+            let by = if of.iter().any(|part| name.contains(part)) { 1e38 } else { 1.0 };
+            let data = numbers.iter().flat_map(|n| (n.clamp(-1.0, 1.0) * by).to_le_bytes()).collect::<Vec<u8>>();
+            (name.to_string(), view.shape().to_vec(), data)
+        };
+        let tensors: Vec<_> = all.iter().map(tensor).collect();
+        let views = tensors
+            .iter()
+            .map(|(n, s, d)| (n.as_str(), TensorView::new(safetensors::Dtype::F32, s.clone(), d).unwrap()));
+        std::fs::write(folder.path().join(file), safetensors::serialize(views, None).unwrap()).unwrap();
+    };
+    enlarged("model.safetensors", &["proj.weight"]);
+    enlarged("vqgan.safetensors", &["quant_conv.weight", "conv_in.weight", "conv_out.weight"]);
+    let model = open(&folder).unwrap();
+    let overflows = |what: &str, error: Option<Error>| {
+        let error = error.unwrap_or_else(|| panic!("{what} gave a result"));
+        assert!(matches!(error, Error::Overflow { .. }), "{what}: {error}");
+    };
+    let picture = Picture::new(8, 8, (0..192).map(|i| i as u8).collect()).unwrap();
+    let tokens = Tokens::new(4, 4, (0..16).collect()).unwrap();
+    overflows("encode", model.encode(&picture, &Run::new()).err());
+    overflows("decode", model.decode(&tokens, &Run::new()).err());
+    let options = sample::Options { width: 8, height: 8, ..sample::Options::default() };
+    overflows("sample", sample::sample(&model, "a fox", &[], &options, &mut Run::new()).err());
+    let view = Personalized::new(&model, &[]).unwrap();
+    overflows("score", view.score("a fox", &[tokens], &mut Run::new()).err());
+}
+
+#[cfg(unix)]
+#[test]
+fn quantised_weights_are_not_written_through_a_link_of_the_folder() {
+    let (folder, elsewhere) = (copy("plain"), TempDir::new().unwrap());
+    let target = elsewhere.path().join("target");
+    std::fs::write(&target, "precious").unwrap();
+    std::os::unix::fs::symlink(&target, folder.path().join("sitter.q8_0.safetensors")).unwrap();
+    open_quantised(&folder, "q8_0", true);
+    assert_eq!(std::fs::read(&target).unwrap(), b"precious");
+    assert!(folder.path().join("sitter.q8_0.safetensors").is_symlink());
+}
+
 #[test]
 fn opening_can_be_cancelled() {
     let mut run = Run::with_events(|_| Flow::Cancel);

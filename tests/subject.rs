@@ -158,6 +158,9 @@ fn truncated_and_foreign_files_are_refused_by_name() {
     assert!(error.contains("not a subject"), "{error}");
     let missing = Subject::load(folder.path().join("missing")).unwrap_err();
     assert!(matches!(missing, Error::NotFound { .. }), "{missing}");
+    assert!(missing.to_string().contains("a subject") && !missing.to_string().contains("model"), "{missing}");
+    let empty = refused(b"");
+    assert!(empty.contains("empty (0 bytes)") && empty.contains("not a subject"), "{empty}");
 }
 
 /// The file with other tensors and another header.
@@ -186,7 +189,11 @@ fn files_from_the_future_and_files_that_contradict_themselves_are_refused() {
     refused(&good.replace("\"version\": 1", "\"version\": 2"), one, "version 2");
     refused(&good.replace("\"version\": 1", "\"version\": \"x\""), one, "which version");
     refused(&good.replace("\"model\"", "\"modem\""), one, "model");
-    refused(&good.replace("[V]", ""), one, "identifier");
+    for identifier in ["", "two words", " ", "tab\\tbed", "line\\nbreak", "\\u0007", "\u{2003}", &"x".repeat(65)] {
+        refused(&good.replace("[V]", identifier), one, "identifier");
+    }
+    refused(&good.replace("\"dog\"", "\"d\\u001bog\""), one, "class word");
+    refused(&good.replace("\"dog\"", &format!("\"{}\"", "dog ".repeat(300))), one, "class word");
     refused("[", one, "header");
     refused(good, &[("vektors", f32s(&[1, 32]))], "vectors is missing");
     refused(good, &[("vectors", f32s(&[32]))], "[vectors, hidden]");
@@ -196,6 +203,28 @@ fn files_from_the_future_and_files_that_contradict_themselves_are_refused() {
     refused(good, &[vectors.clone(), ("down.w", f32s(&[2, 4])), ("up.w", f32s(&[4, 3]))], "does not fit");
     refused(good, &[vectors.clone(), ("delta.w", (f32s(&[2]) * f64::NAN).unwrap())], "delta.w");
     refused(good, &[("vectors", Tensor::new(&[[1u32]], &Device::Cpu).unwrap())], "vectors");
+}
+
+#[test]
+fn subjects_that_a_prompt_does_not_name_are_told() {
+    let model = open("plain");
+    let other = Subject { identifier: "[W]".into(), ..subject(&model) };
+    let view = Personalized::new(&model, &[&subject(&model), &other]).unwrap();
+    assert_eq!(view.unnamed("a photo of a [V] dog"), ["[W]"]);
+    assert_eq!(view.unnamed("a photo of a dog"), ["[V]", "[W]"]);
+    assert!(view.unnamed("[W] and [V]").is_empty());
+}
+
+#[test]
+fn subjects_with_numbers_that_overflow_are_a_typed_error() {
+    let model = open("plain");
+    let tokens = Tokens::new(4, 4, (0..16).collect()).unwrap();
+    let huge = || Change::Delta((tensor(&[32, 32], DType::F32) * 1e38).unwrap());
+    let weights = ["v_proj", "o_proj"].map(|name| (format!("model.layers.1.self_attn.{name}.weight"), huge()));
+    let huge = Subject { changes: BTreeMap::from(weights), ..subject(&model) };
+    let view = Personalized::new(&model, &[&huge]).unwrap();
+    let error = view.score("a photo of a [V] dog", &[tokens], &mut Run::new()).unwrap_err();
+    assert!(matches!(error, Error::Overflow { .. }), "{error}");
 }
 
 #[test]

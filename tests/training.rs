@@ -680,9 +680,13 @@ fn options_out_of_range_are_refused_by_name() {
     refused("guidance_dropout", "1.5", &|o| o.guidance_dropout = 1.5);
     refused("layers", "0 to 1", &|o| o.layers = vec![2]);
     refused("image_size", "multiple of 4", &|o| o.image_size = 18);
+    refused("image_size", "at most 32 pixels", &|o| o.image_size = 1_600_000);
     refused("class_word", "use_class_word", &|o| o.class_word = " ".into());
     refused("identifier", "blanks", &|o| o.identifier = "my dog".into());
     refused("identifier", "class word", &|o| o.identifier = "dog".into());
+    refused("identifier", "ordinary word", &|o| o.identifier = "a".into());
+    refused("identifier", "ordinary word", &|o| o.identifier = "photo".into());
+    refused("identifier", "ordinary word", &|o| o.identifier = "Generate".into());
     refused("templates", "exactly one", &|o| o.templates = vec!["a photo".into()]);
     refused("initial_embedding", "expected 32 or 32", &|o| o.initial_embedding = Some(vec![0.0; 31]));
     refused("initial_word", "does not know", &|o| o.initial_word = Some("zebra".into()));

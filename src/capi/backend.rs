@@ -79,7 +79,9 @@ impl Backend for Model {
     }
 
     fn score(&self, prompt: &str, subjects: &[Arc<Subject>], pictures: &[Tokens], run: &mut Run) -> Result<Vec<f32>> {
-        Personalized::new(self, &borrowed(subjects))?.score(prompt, pictures, run)
+        let view = Personalized::new(self, &borrowed(subjects))?;
+        view.warn_of_unnamed(prompt);
+        view.score(prompt, pictures, run)
     }
 
     fn sample(
@@ -90,6 +92,7 @@ impl Backend for Model {
         run: &mut Run,
     ) -> Result<Vec<Drawn>> {
         let view = Personalized::new(self, &borrowed(subjects))?;
+        view.warn_of_unnamed(prompt);
         let samples = sample::draw_pictures(&view, &[prompt], options, run)?;
         let with_provenance = samples.into_iter().map(|s| {
             let text = s.provenance(&view, options).1;

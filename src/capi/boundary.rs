@@ -2,6 +2,7 @@
 
 use super::error::{sitter_error, Failure};
 use super::status::*;
+use crate::caught;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -13,8 +14,6 @@ const _: () = assert!(cfg!(panic = "unwind"));
 thread_local! {
     /// How many of our callbacks this thread is inside of.
     static IN_CALLBACK: Cell<u32> = const { Cell::new(0) };
-    /// Whether a panic of this thread is ours to report.
-    static GUARDED: Cell<bool> = const { Cell::new(false) };
     /// Where the last guarded panic of this thread happened.
     static PANICKED_AT: RefCell<Option<String>> = const { RefCell::new(None) };
 }
@@ -40,9 +39,9 @@ pub fn guard(err: *mut *mut sitter_error, body: impl FnOnce() -> Result<(), Fail
 /// Runs work on whatever thread, and gives a panic back as a failure.
 pub fn catch<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     install_hook();
-    let outer = GUARDED.replace(true);
+    let outer = caught::replace(true);
     let result = catch_unwind(AssertUnwindSafe(work));
-    GUARDED.set(outer);
+    caught::replace(outer);
     result.unwrap_or_else(|payload| Err(panic_failure(payload)))
 }
 
@@ -53,7 +52,14 @@ fn panic_failure(payload: Box<dyn Any + Send>) -> Failure {
         _ => "a panic without text",
     };
     let place = PANICKED_AT.take().map_or(String::new(), |place| format!(" at {place}"));
-    let failure = Failure::new(SITTER_E_PANIC, format!("internal error: {text}{place}; please report this"));
+    let failure = match text.starts_with("failed to spawn") {
+        // So say the standard library and candle where the system gives no thread.
+        true => Failure::new(
+            SITTER_E_RESOURCE_EXHAUSTED,
+            format!("cannot start threads ({text}); use fewer, or raise the limits of this process"),
+        ),
+        false => Failure::new(SITTER_E_PANIC, format!("internal error: {text}{place}; please report this")),
+    };
     // Dropping a payload may itself panic.
     let _ = catch_unwind(AssertUnwindSafe(|| drop(payload)));
     failure
@@ -65,19 +71,14 @@ fn install_hook() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let before = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| match GUARDED.try_with(Cell::get) {
-            Ok(true) => {
+        std::panic::set_hook(Box::new(move |info| match caught::here() {
+            true => {
                 let place = info.location().map(|l| format!("{}:{}", l.file(), l.line()));
                 let _ = PANICKED_AT.try_with(|p| p.replace(place));
             }
-            _ => before(info),
+            false => before(info),
         }));
     });
-}
-
-/// Marks a thread whose panics are caught elsewhere: those of a pool go to the thread that waits for it.
-pub fn guard_thread() {
-    GUARDED.set(true);
 }
 
 /// Errors inside a callback, where nothing that waits may begin.
@@ -105,6 +106,14 @@ mod tests {
         let failure = catch::<()>(|| panic!("broken {}", 7)).unwrap_err();
         assert_eq!(failure.status, SITTER_E_PANIC);
         assert!(failure.message.contains("broken 7") && failure.message.contains("boundary.rs"), "{}", failure.message);
+    }
+
+    #[test]
+    fn threads_that_the_system_does_not_give_are_no_defect() {
+        let failure =
+            catch::<()>(|| panic!("failed to spawn thread: {:?}", std::io::ErrorKind::WouldBlock)).unwrap_err();
+        assert_eq!(failure.status, SITTER_E_RESOURCE_EXHAUSTED);
+        assert!(failure.message.contains("cannot start threads"), "{}", failure.message);
     }
 
     #[test]

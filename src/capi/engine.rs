@@ -1,6 +1,6 @@
 //! The engine: threads for the work, admission of jobs, log.
 
-use super::boundary::{guard, guard_thread};
+use super::boundary::guard;
 use super::buffer::{copy_text, Out};
 use super::error::{sitter_error, Failure};
 use super::handle::{self, Noun};
@@ -124,7 +124,8 @@ impl Engine {
             .stack_size(STACK)
             .thread_name(|i| format!("sitter-{i}"))
             .start_handler(move |_| {
-                guard_thread();
+                // Its panics go to the thread that waits for the pool.
+                crate::caught::quietly();
                 CURRENT.set(Some(sink.clone()));
             })
             .build()
@@ -405,4 +406,25 @@ pub unsafe extern "C" fn sitter_engine_drain_log(
         }
         Ok(())
     })
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use crate::device::memory::tests::with_memory;
+
+    #[test]
+    fn threads_that_find_no_memory_are_resources_that_are_exhausted() {
+        let name = "threads_that_find_no_memory_are_resources_that_are_exhausted";
+        let refused = with_memory(name, |_| {
+            let engine = Engine::new(Settings { threads: 4, ..Settings::default() });
+            match engine.admit(Duration::from_millis(1), || Ok(())) {
+                Ok(_) => 0,
+                Err(failure) if failure.status == SITTER_E_RESOURCE_EXHAUSTED => 1,
+                Err(failure) => panic!("{failure:?}"),
+            }
+        });
+        let Some(refused) = refused else { return };
+        assert!(refused.first() == Some(&1) && refused.last() == Some(&0), "{refused:?}");
+    }
 }

@@ -77,7 +77,8 @@ fn from_rows<T: Copy>(
 }
 
 /// Reads a PNG, JPEG or WebP file: EXIF orientation applied, transparency laid on white. The caller owns the result; free it
-/// with `sitter_image_free`. Any thread. SITTER_E_NOT_FOUND, SITTER_E_IO, SITTER_E_BAD_FORMAT. Since 1.0.
+/// with `sitter_image_free`. Any thread. SITTER_E_NOT_FOUND, SITTER_E_IO, SITTER_E_BAD_FORMAT,
+/// SITTER_E_RESOURCE_EXHAUSTED. Since 1.0.
 #[no_mangle]
 pub unsafe extern "C" fn sitter_image_open(
     path: *const c_char,

@@ -66,7 +66,7 @@ pub unsafe extern "C" fn sitter_subject_save(
 }
 
 /// Reads a subject file. The caller owns the result; free it with `sitter_subject_free`. Any thread. SITTER_E_NOT_FOUND,
-/// SITTER_E_BAD_FORMAT. Since 1.0.
+/// SITTER_E_BAD_FORMAT, SITTER_E_RESOURCE_EXHAUSTED. Since 1.0.
 #[no_mangle]
 pub unsafe extern "C" fn sitter_subject_load(
     path: *const c_char,

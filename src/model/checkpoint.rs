@@ -8,11 +8,12 @@ mod header;
 mod shards;
 mod values;
 
-use self::header::{clip, header, Index};
+use self::header::{clip, header, header_memory, Index};
 use self::shards::shards_without_index;
 use self::values::{convert, limit, offenders, Number};
 use super::files::{is_inside, Bytes, Files};
 use super::pickle;
+use crate::device::memory;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use half::bf16;
@@ -260,14 +261,13 @@ impl Checkpoint {
             for &size in &entry.shape {
                 hash.update((size as u64).to_le_bytes());
             }
-            let bytes = self.contents(entry);
-            if bytes.len() <= 3 * SAMPLE {
-                hash.update(bytes);
+            let length = length(entry);
+            if length <= 3 * SAMPLE {
+                hash.update(self.part(entry, 0..length));
             } else {
-                let middle = (bytes.len() - SAMPLE) / 2;
-                hash.update(&bytes[..SAMPLE]);
-                hash.update(&bytes[middle..middle + SAMPLE]);
-                hash.update(&bytes[bytes.len() - SAMPLE..]);
+                for start in [0, (length - SAMPLE) / 2, length - SAMPLE] {
+                    hash.update(self.part(entry, start..start + SAMPLE));
+                }
             }
         }
         hash.finalize().into()
@@ -323,6 +323,7 @@ impl Checkpoint {
     fn add_safetensors(&mut self, files: &Files, name: &str) -> Result<()> {
         let path = files.path(name);
         let bytes = files.bytes(name)?;
+        memory::room(&path, header_memory(&bytes))?;
         let (start, metadata) = header(&bytes).map_err(|message| Error::bad_format(&path, message))?;
         let file = self.sources.len();
         for (tensor, info) in metadata.tensors().into_iter().collect::<BTreeMap<_, _>>() {
@@ -388,11 +389,23 @@ impl Checkpoint {
     }
 
     /// A tensor's values in the order of its shape: as they lie in the file, or gathered where a view reorders them.
-    fn contents(&self, entry: &Entry) -> Cow<'_, [u8]> {
-        match &entry.view {
-            None => Cow::Borrowed(self.bytes(entry)),
-            Some(view) => Cow::Owned(gather(self.bytes(entry), entry, view)),
-        }
+    fn contents(&self, entry: &Entry) -> Result<Cow<'_, [u8]>> {
+        let Some(view) = &entry.view else { return Ok(Cow::Borrowed(self.bytes(entry))) };
+        let mut gathered = memory::reserved(&self.sources[entry.file].path, length(entry))?;
+        gather(self.bytes(entry), entry, view, 0..entry.shape.iter().product(), &mut gathered);
+        Ok(Cow::Owned(gathered))
+    }
+
+    /// A few of these bytes.
+    fn part(&self, entry: &Entry, range: Range<usize>) -> Cow<'_, [u8]> {
+        let Some(view) = &entry.view else { return Cow::Borrowed(&self.bytes(entry)[range]) };
+        let size = entry.stored.size().unwrap_or(1);
+        let mut gathered = Vec::new();
+        let first = range.start / size;
+        gather(self.bytes(entry), entry, view, first..range.end.div_ceil(size), &mut gathered);
+        gathered.drain(..range.start - first * size);
+        gathered.truncate(range.len());
+        Cow::Owned(gathered)
     }
 
     fn bytes(&self, entry: &Entry) -> &[u8] {
@@ -413,7 +426,7 @@ impl Checkpoint {
                 storage.verified.store(true, Ordering::Relaxed);
             }
         }
-        let bytes = &*self.contents(entry);
+        let bytes = &*self.contents(entry)?;
         let loaded = match dtype {
             DType::F32 if device.is_cpu() => self.convert::<f32>(name, entry, stored, bytes),
             DType::BF16 if device.is_cpu() => self.convert::<bf16>(name, entry, stored, bytes),
@@ -435,9 +448,11 @@ impl Checkpoint {
                 self.sources[entry.file].bytes.forget(start + part.start..start + part.end);
             }
         };
-        match convert::<T>(stored, bytes, limit(stored, T::DTYPE)?, was_read) {
-            Some(numbers) => Ok(Tensor::from_vec(numbers, entry.shape.as_slice(), &Device::Cpu)?),
-            None => Err(self.offence(name, entry, stored, bytes, T::DTYPE)),
+        let count = bytes.len() / stored.size_in_bytes();
+        let mut numbers = memory::zeros::<T>(&self.sources[entry.file].path, count)?;
+        match convert(stored, bytes, limit(stored, T::DTYPE)?, &mut numbers, was_read) {
+            true => Ok(Tensor::from_vec(numbers, entry.shape.as_slice(), &Device::Cpu)?),
+            false => Err(self.offence(name, entry, stored, bytes, T::DTYPE)),
         }
     }
 
@@ -466,14 +481,25 @@ impl fmt::Debug for Checkpoint {
     }
 }
 
-/// The elements of a view, one after the other. Its bounds were checked when the checkpoint was opened.
-fn gather(storage: &[u8], entry: &Entry, view: &View) -> Vec<u8> {
+/// How many bytes the values of a tensor have.
+fn length(entry: &Entry) -> usize {
+    match entry.view {
+        None => entry.range.len(),
+        Some(_) => entry.shape.iter().product::<usize>() * entry.stored.size().unwrap_or(1),
+    }
+}
+
+/// Appends some of the elements of a view, one after the other. Its bounds were checked when the checkpoint was opened.
+fn gather(storage: &[u8], entry: &Entry, view: &View, elements: Range<usize>, bytes: &mut Vec<u8>) {
     let size = entry.stored.size().unwrap_or(1);
-    let count: usize = entry.shape.iter().product();
-    let mut bytes = Vec::with_capacity(count * size);
     let mut index = vec![0; entry.shape.len()];
-    let mut at = view.offset;
-    for _ in 0..count {
+    let (mut at, mut first) = (view.offset, elements.start);
+    for axis in (0..index.len()).rev() {
+        index[axis] = first % entry.shape[axis];
+        at += view.strides[axis] * index[axis];
+        first /= entry.shape[axis];
+    }
+    for _ in elements {
         bytes.extend_from_slice(&storage[at * size..(at + 1) * size]);
         for axis in (0..index.len()).rev() {
             index[axis] += 1;
@@ -485,7 +511,6 @@ fn gather(storage: &[u8], entry: &Entry, view: &View) -> Vec<u8> {
             index[axis] = 0;
         }
     }
-    bytes
 }
 
 /// How many letters one must change, add or remove to get from one name to the other.
@@ -502,4 +527,33 @@ fn distance(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use crate::device::memory::tests::with_memory;
+
+    #[test]
+    fn a_tensor_that_does_not_fit_in_memory_is_an_error_that_names_its_file() {
+        let numbers = 20usize << 20;
+        let header = format!(r#"{{"x":{{"dtype":"F32","shape":[{numbers}],"data_offsets":[0,{}]}}}}"#, 4 * numbers);
+        let mut bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat();
+        bytes.resize(bytes.len() + 4 * numbers, 0);
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("model.safetensors"), bytes).unwrap();
+        let files = Files::Folder(folder.path().to_owned());
+        let name = "a_tensor_that_does_not_fit_in_memory_is_an_error_that_names_its_file";
+        let refused = with_memory(name, |_| {
+            // Mapping the file takes addresses, too.
+            let read = Checkpoint::open(&files, "model").and_then(|c| c.get("x", &[numbers], DType::F32, &Device::Cpu));
+            match read {
+                Ok(_) => 0,
+                Err(Error::NoMemory { file, .. }) if file.ends_with("model.safetensors") => 1,
+                Err(other) => panic!("{other}"),
+            }
+        });
+        let Some(refused) = refused else { return };
+        assert!(refused.first() == Some(&1) && refused.last() == Some(&0), "{refused:?}");
+    }
 }

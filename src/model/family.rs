@@ -141,6 +141,14 @@ pub trait Family: Send + Sync {
     /// learned vectors.
     fn condition(&self, prompt: &str, words: &[Word], width: u32, height: u32) -> Result<Condition>;
 
+    /// What stands around every prompt: no identifier may be a word of it.
+    fn frame(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Whether a word is one of the vocabulary.
+    fn knows(&self, word: &str) -> Result<bool>;
+
     /// What stands there instead where nothing is asked for: the other branch of guidance.
     fn unguided(&self, of: &Condition) -> Result<Condition>;
 

@@ -1,5 +1,6 @@
 //! Where a model's files come from: a folder, or the library itself.
 
+use crate::device::memory;
 use crate::{Error, Result};
 use memmap2::Mmap;
 use std::fs::File;
@@ -7,8 +8,8 @@ use std::ops::{Deref, Range};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-/// The largest file that [`Files::text`] reads.
-const MAX_TEXT: usize = 256 << 20;
+/// The largest file that [`Files::text`] reads; the indexes of the largest checkpoints have some hundred KB.
+const MAX_TEXT: usize = 16 << 20;
 
 /// The files of one model, by name.
 #[derive(Clone, Debug)]
@@ -20,10 +21,11 @@ pub enum Files {
 }
 
 impl Files {
-    /// Whether there is a file `name`. Something that cannot be looked at counts as absent.
+    /// Whether something is called `name`, be it a file or not: reading it says what is wrong with what is no file, and whether
+    /// it may be read.
     pub fn exists(&self, name: &str) -> bool {
         match self {
-            Files::Folder(folder) => is_inside(name) && folder.join(name).is_file(),
+            Files::Folder(folder) => is_inside(name) && is_there(&folder.join(name)),
             Files::Embedded(files) => files.iter().any(|(n, _)| *n == name),
         }
     }
@@ -64,7 +66,12 @@ impl Files {
             return Err(Error::bad_format(path, message));
         }
         match std::str::from_utf8(&bytes) {
-            Ok(text) => Ok(text.to_owned()),
+            Ok(text) => {
+                /// The values that a text stands for take some times as much as the text.
+                const TIMES: u64 = 16;
+                memory::room(&path, text.len() as u64 * TIMES)?;
+                Ok(text.to_owned())
+            }
             Err(e) => {
                 let message =
                     format!("is not UTF-8 text (first wrong byte at {}); get the file again", e.valid_up_to());
@@ -173,7 +180,10 @@ fn map(path: &Path) -> Result<Bytes> {
     // while the map lives, no program can enforce; it is a documented condition of opening a model (`Files::bytes`).
     // Every reader of the map takes its bytes as hostile numbers, so a changed byte is at worst a wrong weight; a file
     // truncated by somebody else ends the process with SIGBUS, as it does in every program that maps files.
-    let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
+    let map = unsafe { Mmap::map(&file) }.map_err(|e| match e.kind() {
+        std::io::ErrorKind::OutOfMemory => memory::none(path, found.len()),
+        _ => Error::io(path, e),
+    })?;
     let length = map.len();
     Ok(Bytes::new(Content::Mapped(Arc::new(map)), length))
 }
@@ -186,6 +196,12 @@ fn missing(path: PathBuf) -> Error {
     }
 }
 
+/// Whether there is something under a path, if only a link that leads nowhere or something that may not be looked at.
+pub(super) fn is_there(path: &Path) -> bool {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    !std::fs::symlink_metadata(path).is_err_and(|e| matches!(e.kind(), NotFound | NotADirectory))
+}
+
 /// Whether `name` stays inside the folder it is joined to. Names come from index files, too.
 pub(super) fn is_inside(name: &str) -> bool {
     !name.is_empty() && !name.contains('\0') && Path::new(name).components().all(|c| matches!(c, Component::Normal(_)))
@@ -195,7 +211,7 @@ pub(super) fn is_inside(name: &str) -> bool {
 pub(super) fn foreign(bytes: &[u8]) -> Option<String> {
     let start = bytes.get(..bytes.len().min(64)).unwrap_or_default();
     if bytes.is_empty() {
-        return Some("is empty (0 bytes); download it again".into());
+        return Some("is empty (0 bytes); get the file again".into());
     }
     if start.starts_with(b"version https://git-lfs") {
         return Some(

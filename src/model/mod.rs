@@ -30,6 +30,7 @@ mod registry;
 pub mod subject;
 pub(crate) mod tensor_file;
 pub mod text;
+mod tokenizer_file;
 pub mod tokens;
 pub mod vqgan;
 pub mod weight;
@@ -223,14 +224,17 @@ fn model_files(path: &Path) -> Result<Files> {
     if path.to_str() == Some(EMBEDDED) {
         return Ok(Files::Embedded(embedded::FILES));
     }
+    use std::io::ErrorKind::{NotADirectory, NotFound};
     let nearly = |p: &str| p.trim().trim_end_matches(':').eq_ignore_ascii_case(EMBEDDED.trim_end_matches(':'));
-    if !path.exists() && path.to_str().is_some_and(nearly) {
-        let message = format!("is not there; the small model inside the library is called \"{EMBEDDED}\"");
-        return Err(Error::NotFound { path: path.to_owned(), message });
-    }
-    if !path.is_dir() {
-        let message = "is not a model folder; expected one with config.json, model.safetensors and tokenizer.json";
-        return Err(Error::NotFound { path: path.to_owned(), message: message.into() });
-    }
-    Ok(Files::Folder(path.to_owned()))
+    const EXPECTED: &str = "expected a folder with config.json, model.safetensors and tokenizer.json";
+    let message = match std::fs::metadata(path) {
+        Ok(found) if found.is_dir() => return Ok(Files::Folder(path.to_owned())),
+        Ok(_) => format!("is not a model folder; {EXPECTED}"),
+        Err(e) if !matches!(e.kind(), NotFound | NotADirectory) => return Err(Error::io(path, e)),
+        Err(_) if path.to_str().is_some_and(nearly) => {
+            format!("is not there; the small model inside the library is called \"{EMBEDDED}\"")
+        }
+        Err(_) => format!("is not a model folder: there is nothing of this name; {EXPECTED}"),
+    };
+    Err(Error::NotFound { path: path.to_owned(), message })
 }

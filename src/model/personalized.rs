@@ -3,7 +3,7 @@
 use super::family::{Condition, Example, Family, Keep, Mode, Objective};
 use super::subject::Subject;
 use super::tokens::Tokens;
-use super::words::Word;
+use super::words::{has_word, Word};
 use super::Model;
 use crate::kernels::together;
 use crate::run::{Control, Run, Stage};
@@ -63,6 +63,21 @@ impl<'m> Personalized<'m> {
         self.family.condition(prompt, &self.words, width, height)
     }
 
+    /// Says in the log which subjects a prompt does not name: their words do nothing there.
+    pub fn warn_of_unnamed(&self, prompt: &str) {
+        for identifier in self.unnamed(prompt) {
+            log::warn!(
+                "prompt: {prompt:?} does not name the subject {identifier}, which changes the picture by its layers at most; \
+                 write {identifier} where it is to be"
+            );
+        }
+    }
+
+    /// The identifiers of subjects that a prompt does not name.
+    pub fn unnamed(&self, prompt: &str) -> Vec<&str> {
+        self.words.iter().map(|w| w.identifier.as_str()).filter(|word| !has_word(prompt, word)).collect()
+    }
+
     /// A picture under a prompt, to learn from or to score.
     pub fn example(&self, prompt: &str, tokens: &Tokens) -> Result<Example> {
         let (width, height) = self.family.pixels(tokens);
@@ -97,6 +112,9 @@ impl<'m> Personalized<'m> {
             for (&i, example) in batch.iter().zip(&examples) {
                 let n = example.labelled.len();
                 scores[i] = (nats.by_ref().take(n).map(f64::from).sum::<f64>() / n as f64) as f32;
+            }
+            if scores.iter().any(|score| !score.is_finite()) {
+                return Err(Error::Overflow { message: "the transformer gives numbers that are not finite".into() });
             }
             done += batch.len() as u64;
             run.report(Stage::Score, done, pictures.len() as u64, None)?;

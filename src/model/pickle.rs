@@ -11,6 +11,7 @@ mod value;
 
 use super::checkpoint::{Entry, Storage, Stored, View};
 use super::files::foreign;
+use crate::device::memory;
 use crate::{Error, Result};
 use archive::Member;
 use std::collections::{BTreeMap, HashMap};
@@ -62,6 +63,9 @@ pub(super) fn read(file: &Path, bytes: &[u8], key: Option<&str>) -> Result<Conte
             message: "the check sum of data.pkl is wrong: the file is damaged, get it again".into(),
         });
     }
+    /// What each byte of a pickle can become: a value, its place in a list, on the stack and in the memo.
+    const TIMES: u64 = 100;
+    memory::room(file, pickle.len() as u64 * TIMES)?;
     let values = machine::run(pickle).map_err(wrong)?;
     let items = dict(&values, key).map_err(wrong)?;
     let mut reader = Reader { values: &values, members: &members, root, storages: Vec::new(), known: HashMap::new() };

@@ -11,6 +11,15 @@ use std::path::Path;
 
 const FILE: Kind = Kind { key: "sitter_subject", name: "a subject", version: 1 };
 
+/// Says what is wrong with an identifier, if anything. It stands in prompts as a word.
+pub fn check_identifier(identifier: &str) -> std::result::Result<(), String> {
+    let is_word = |text: &str| !text.contains(|c: char| c.is_whitespace() || c.is_control());
+    match !identifier.is_empty() && identifier.len() <= 64 && is_word(identifier) {
+        true => Ok(()),
+        false => Err(format!("is {identifier:?}; allowed are 1 to 64 bytes without blanks")),
+    }
+}
+
 /// How one weight differs from the model's own.
 #[derive(Clone, Debug)]
 pub enum Change {
@@ -149,8 +158,11 @@ impl Subject {
                 file.bad(format!("the tensor vectors has shape {:?}; expected [vectors, hidden]", vectors.dims()))
             );
         }
-        if file.content.identifier.is_empty() {
-            return Err(file.bad("its identifier is empty"));
+        check_identifier(&file.content.identifier).map_err(|what| file.bad(format!("its identifier {what}")))?;
+        let class = &file.content.class_word;
+        if class.len() > 1024 || class.contains(char::is_control) {
+            let start: String = class.chars().take(100).collect();
+            return Err(file.bad(format!("its class word is {start:?}; allowed are up to 1024 bytes of plain text")));
         }
         let mut changes = BTreeMap::new();
         for name in file.names() {

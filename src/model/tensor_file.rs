@@ -124,6 +124,16 @@ pub fn open<T: DeserializeOwned>(path: &Path, kind: &Kind) -> Result<Opened<T>> 
         return Err(Error::invalid("path", format!("{} does not name a file", path.display())));
     };
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let found = std::fs::metadata(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => Error::NotFound {
+            path: path.to_owned(),
+            message: format!("there is no such file; {} is needed", kind.name),
+        },
+        _ => Error::io(path, e),
+    })?;
+    if found.is_file() && found.len() == 0 {
+        return Err(bad(format!("is empty (0 bytes), and so not {}; delete it, or give another file", kind.name)));
+    }
     let files = Files::Folder(folder.to_owned());
     // Checks the whole header, so that what follows meets no surprise.
     let tensors = Checkpoint::open_file(&files, name)?;

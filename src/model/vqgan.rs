@@ -179,7 +179,9 @@ impl Vqgan {
         let distances = z_sq.broadcast_add(&self.codebook_sq)?.sub(&(dots * 2.0)?)?;
         let smallest = distances.min_keepdim(D::Minus1)?; // [N, 1]
         if smallest.flatten_all()?.to_vec1::<f32>()?.iter().any(|d| !d.is_finite()) {
-            return Err(Error::Internal { message: "the VQ encoder's output is not finite".into() });
+            return Err(Error::Overflow {
+                message: "the image tokenizer's encoder gives numbers that are not finite".into(),
+            });
         }
         match distances.device().is_cpu() {
             true => Ok(distances.argmin(D::Minus1)?.to_vec1()?),

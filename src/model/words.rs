@@ -44,6 +44,11 @@ pub fn split<'a>(text: &'a str, words: &'a [Word]) -> Result<Vec<Stretch<'a>>> {
     }
 }
 
+/// Whether `word` stands in the text as a word of its own.
+pub(crate) fn has_word(text: &str, word: &str) -> bool {
+    find_word(text, word).is_some()
+}
+
 /// Where `word` stands in the text as a word of its own, first place.
 fn find_word(text: &str, word: &str) -> Option<usize> {
     let edge = |a: Option<char>, b: Option<char>| {

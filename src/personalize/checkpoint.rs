@@ -118,6 +118,15 @@ impl Checkpointing {
                 );
                 return Err(Error::invalid("checkpoint_path", message));
             }
+            let Position { stage, steps, .. } = &file.content;
+            let total = match stage.as_str() {
+                name if name == Stage::Embedding.name() => options.embedding_steps,
+                name if name == Stage::Layers.name() => options.layer_steps,
+                other => return Err(file.bad(format!("is of a stage {other:?}; there are embedding and layers"))),
+            };
+            if *steps > u64::from(total) {
+                return Err(file.bad(format!("is of step {steps} of stage {stage}, which has {total}")));
+            }
             log::info!("going on from {}: stage {}, step {}", path.display(), file.content.stage, file.content.steps);
             earlier = Some(file);
         }

@@ -52,6 +52,12 @@ use lesson::Lesson;
 pub fn train(model: &Model, dataset: &Dataset, options: &Options, draw: &mut Draw, run: &mut Run) -> Result<Subject> {
     run.check()?;
     options.check(model)?;
+    let word = &options.identifier;
+    if word.chars().all(char::is_alphabetic) && model.family().knows(word)? {
+        log::warn!(
+            "identifier: the model knows {word} as a word; with the subject it means the subject in every prompt"
+        );
+    }
     let vectors = embedding_stage::first_vectors(model, options, dataset.len())?;
     let mut lesson = Lesson { options, references: vec![], captions: dataset.captions(), prior: vec![] };
     lesson.check_prompts(Learner::embedding(model, options, &vectors)?.view())?;

@@ -7,8 +7,10 @@ use super::optimizer::StateFormat;
 use super::prompts;
 use super::trainable::{Adaptation, Trainable};
 use crate::error::by_name;
-use crate::model::recommended::Recommended;
+use crate::model::recommended::{Recommendable, Recommended};
+use crate::model::subject::check_identifier;
 use crate::model::weights::Spec;
+use crate::model::words::has_word;
 use crate::model::Model;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -276,6 +278,66 @@ impl Default for Options {
     }
 }
 
+impl Recommendable for Options {
+    /// How something is learned, and in which shape.
+    const HARMLESS: &'static [&'static str] = &[
+        "identifier",
+        "use_class_word",
+        "embedding_steps",
+        "embedding_learning_rate",
+        "embedding_vectors",
+        "initial_word",
+        "layer_steps",
+        "layer_learning_rate",
+        "trainable",
+        "adaptation",
+        "lora_rank",
+        "lora_alpha",
+        "layer_stride",
+        "layers",
+        "train_embedding_in_layer_stage",
+        "batch_size",
+        "accumulation",
+        "weight_decay",
+        "beta1",
+        "beta2",
+        "clip_norm",
+        "optimizer_state",
+        "master_weights",
+        "z_loss",
+        "dropout",
+        "guidance_dropout",
+        "warmup_steps",
+        "per_image_tokens",
+        "templates",
+        "image_size",
+        "random_crop",
+        "flip",
+        "augment",
+        "augment_aligned",
+        "prior_weight",
+        "prior_count",
+        "early_stop",
+        "seed",
+    ];
+    /// What is learned, what is looked at meanwhile, what is written where, and how this machine's memory is used.
+    const USERS: &'static [&'static str] = &[
+        "method",
+        "class_word",
+        "initial_embedding",
+        "keep_gradients",
+        "recompute",
+        "sample_every",
+        "sample_prompt",
+        "checkpoint_every",
+        "checkpoint_path",
+    ];
+
+    fn check_ranges(&self) -> Result<()> {
+        Options::check_ranges(self)
+    }
+}
+
 impl Options {
     /// The preset of a method, as its paper has it.
     pub fn new(method: Method) -> Self {
@@ -341,10 +403,7 @@ impl Options {
         real("prior_weight", self.prior_weight, 0.0, 100.0)?;
         whole("prior_count", self.prior_count, 1, 10_000)?;
         whole("sample_every", self.sample_every, 0, 1_000_000)?;
-        let id = self.identifier.as_str();
-        if id.is_empty() || id.len() > 64 || id.contains(|c: char| c.is_whitespace() || c.is_control()) {
-            return Err(Error::invalid("identifier", format!("is {id:?}; allowed are 1 to 64 bytes without blanks")));
-        }
+        check_identifier(&self.identifier).map_err(|what| Error::invalid("identifier", what))?;
         if let Some(bad) = self.templates.iter().find(|t| t.matches(prompts::PLACE).count() != 1) {
             return Err(Error::invalid("templates", format!("{bad:?} does not have exactly one {{}} for the subject")));
         }
@@ -385,6 +444,18 @@ impl Options {
         }
         if class.split_whitespace().any(|word| word == id) {
             return Err(Error::invalid("identifier", format!("{id} is part of the class word \"{class}\"")));
+        }
+        // Those that the user gives are looked at below.
+        let templates = if self.templates.is_empty() { &prompts::TEMPLATES[..] } else { &[] };
+        if let Some(text) = templates.iter().chain(model.family().frame()).find(|text| has_word(text, id)) {
+            return Err(Error::invalid(
+                "identifier",
+                format!(
+                    "{id} is an ordinary word, which stands in what the model reads, as in {text:?}; choose one that means \
+                     nothing, such as [V]",
+                    text = text.trim()
+                ),
+            ));
         }
         if let Some(bad) = self.templates.iter().find(|t| t.contains(id)) {
             return Err(Error::invalid(

@@ -1,6 +1,7 @@
 //! Picture files: decoding, upright, without transparency. Everything here is handed bytes from strangers.
 
 use super::{check_size, Picture, MAX_PIXELS};
+use crate::device::memory;
 use crate::{Error, Result};
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat};
 use std::io::{Cursor, Read};
@@ -22,7 +23,10 @@ pub(super) fn load(path: &Path) -> Result<Picture> {
     let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
     let mut bytes = Vec::new();
     // One byte over the limit tells; a length from the file system would not, for a growing file.
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|e| Error::io(path, e))?;
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|e| match e.kind() {
+        std::io::ErrorKind::OutOfMemory => memory::none(path, found.len()),
+        _ => Error::io(path, e),
+    })?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(Error::bad_format(path, format!("larger than the {} MiB allowed for a picture", MAX_FILE >> 20)));
     }
@@ -61,6 +65,7 @@ pub(super) fn decode(bytes: &[u8], name: &Path) -> Result<Picture> {
             format!("{width}x{height} pixels of {:?} need more than {} MiB", decoder.color_type(), MAX_MEMORY >> 20);
         return Err(Error::bad_format(name, m));
     }
+    memory::room(name, peak(format, bytes.len(), &*decoder))?;
     decoder.set_limits(limits()).map_err(bad)?;
     // A damaged EXIF block is no reason to refuse the picture.
     let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
@@ -75,6 +80,22 @@ pub(super) fn decode(bytes: &[u8], name: &Path) -> Result<Picture> {
     };
     let (width, height) = if swaps_sides(orientation) { (height, width) } else { (width, height) };
     Picture::new(width, height, rgb).map_err(|e| Error::bad_format(name, e.to_string()))
+}
+
+/// A bound for what reading a picture takes at its worst, in bytes: the decoders ask nobody.
+fn peak(format: Option<ImageFormat>, file: usize, decoder: &dyn ImageDecoder) -> u64 {
+    let (width, height) = decoder.dimensions();
+    let (pixels, image) = (u64::from(width) * u64::from(height), decoder.total_bytes());
+    let decoding = match format {
+        // A copy of the file; of a progressive picture all coefficients, in 16 bits; the picture.
+        Some(ImageFormat::Jpeg) => file as u64 + 4 * image,
+        Some(ImageFormat::Png) => 2 * image,
+        // The planes or the pixels with their transparency, then the picture.
+        _ => 4 * pixels + 2 * image,
+    };
+    // The picture, turned or with eight bits, and with transparency on its way to RGB.
+    let changing = 2 * image + 7 * pixels;
+    (1 << 20) + decoding.max(changing)
 }
 
 fn limits() -> image::Limits {
@@ -144,4 +165,51 @@ fn jpeg_is_whole(bytes: &[u8]) -> bool {
     }
     // Not a marker where one must be: the decoder will say what is wrong, unless the file ends here.
     at + 2 <= bytes.len()
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use crate::device::memory::tests::with_memory;
+
+    fn encoded(format: ImageFormat, color: image::ColorType, side: u32) -> Vec<u8> {
+        let image = DynamicImage::new(side, side, color);
+        let mut bytes = Cursor::new(Vec::new());
+        image.write_to(&mut bytes, format).unwrap();
+        bytes.into_inner()
+    }
+
+    /// A large picture is read, or there is an error that names it, whatever memory there is.
+    #[test]
+    fn a_picture_that_does_not_fit_in_memory_is_an_error_that_names_it() {
+        use image::ColorType::{La8, Rgb8, Rgba16, L8};
+        let cases = [
+            (ImageFormat::Png, Rgb8),
+            (ImageFormat::Png, L8),
+            (ImageFormat::Png, Rgba16),
+            (ImageFormat::Png, La8),
+            (ImageFormat::Jpeg, Rgb8),
+            (ImageFormat::WebP, Rgb8),
+        ];
+        let pictures = cases.map(|(format, color)| encoded(format, color, 3000));
+        let Some(refused) =
+            with_memory("a_picture_that_does_not_fit_in_memory_is_an_error_that_names_it", |megabytes| {
+                let mut refused = 0;
+                for (bytes, case) in pictures.iter().zip(cases) {
+                    match decode(bytes, Path::new("large.png")) {
+                        Ok(picture) => assert_eq!(picture.rgb().len(), 27_000_000),
+                        Err(Error::NoMemory { file, bytes }) => {
+                            assert!(file == Path::new("large.png") && bytes > 27_000_000, "{bytes}");
+                            refused += 1;
+                        }
+                        Err(other) => panic!("{case:?} with {megabytes} MB: {other}"),
+                    }
+                }
+                refused
+            })
+        else {
+            return;
+        };
+        assert!(refused.first() == Some(&cases.len()) && refused.last() == Some(&0), "{refused:?}");
+    }
 }

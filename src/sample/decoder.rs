@@ -149,9 +149,7 @@ impl<'v> Decoder<'v> {
         let drawn = self.link.download(drawn)?;
         match drawn.iter().flatten().any(|&code| code == UNSOUND) {
             false => Ok(drawn),
-            true => Err(Error::Internal {
-                message: "the transformer produced NaN; are the model's or the subject's weights sound?".into(),
-            }),
+            true => Err(Error::Overflow { message: "the transformer gives numbers that are not finite".into() }),
         }
     }
 

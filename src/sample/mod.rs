@@ -12,7 +12,7 @@ mod sequential;
 
 use crate::error::by_name;
 use crate::model::personalized::Personalized;
-use crate::model::recommended::Recommended;
+use crate::model::recommended::{Recommendable, Recommended};
 use crate::model::subject::Subject;
 use crate::model::tokens::Tokens;
 use crate::model::Model;
@@ -100,6 +100,16 @@ impl Default for Options {
     }
 }
 
+impl Recommendable for Options {
+    const HARMLESS: &'static [&'static str] =
+        &["width", "height", "guidance", "top_k", "temperature", "seed", "decoding", "window"];
+    const USERS: &'static [&'static str] = &["count"];
+
+    fn check_ranges(&self) -> Result<()> {
+        Options::check_ranges(self)
+    }
+}
+
 impl Options {
     /// The defaults with what the model's `sitter.json` recommends under `sample`.
     pub fn for_model(model: &Model) -> Result<Self> {
@@ -174,7 +184,9 @@ pub fn sample(
     options: &Options,
     run: &mut Run,
 ) -> Result<Vec<Sample>> {
-    draw_pictures(&Personalized::new(model, subjects)?, &[prompt], options, run)
+    let view = Personalized::new(model, subjects)?;
+    view.warn_of_unnamed(prompt);
+    draw_pictures(&view, &[prompt], options, run)
 }
 
 /// As [`sample`], for a model whose subjects are already applied, and for several prompts in one batch: the pictures of the

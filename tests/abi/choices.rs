@@ -2,14 +2,14 @@
 
 use crate::setters::Field;
 use sitter::model::weight::Format;
-use sitter::personalize::{Method, Recompute, StateFormat, Trainable};
+use sitter::personalize::{Adaptation, Method, Recompute, StateFormat};
 use sitter::sample::Decoding;
 
 /// Which names an option can have; None where it is not a matter of a few names.
 pub fn choices(field: &Field) -> Option<Vec<&'static str>> {
     Some(match (field.noun, field.name.as_str(), field.ty.as_str()) {
         ("model", "dtype", _) => dtypes(),
-        (_, _, "Trainable") => Trainable::ALL.map(Trainable::name).into(),
+        (_, _, "Adaptation") => Adaptation::ALL.map(Adaptation::name).into(),
         (_, _, "StateFormat") => StateFormat::ALL.map(StateFormat::name).into(),
         (_, _, "Recompute") => Recompute::ALL.map(Recompute::name).into(),
         (_, _, "Decoding") => Decoding::ALL.map(Decoding::name).into(),

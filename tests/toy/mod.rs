@@ -213,6 +213,10 @@ impl Family for Toy {
         Ok(Condition { pieces })
     }
 
+    fn knows(&self, word: &str) -> Result<bool> {
+        Ok(self.row(word).is_ok())
+    }
+
     /// The first word of the vocabulary.
     fn unguided(&self, _: &Condition) -> Result<Condition> {
         Ok(Condition { pieces: vec![Piece::Token(0)] })

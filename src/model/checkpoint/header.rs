@@ -22,6 +22,14 @@ pub struct Index {
     pub weight_map: BTreeMap<String, String>,
 }
 
+/// How much memory reading the header may take, in bytes.
+pub fn header_memory(bytes: &[u8]) -> u64 {
+    /// A name and a shape in a table, in a list and in an index, for some dozen letters.
+    const TIMES: u64 = 16;
+    let length = bytes.first_chunk::<8>().map_or(0, |length| u64::from_le_bytes(*length));
+    length.min(MAX_HEADER).min(bytes.len() as u64) * TIMES
+}
+
 /// The header of a safetensors file, and where the data behind it start.
 ///
 /// The crate's own `SafeTensors::read_metadata` lets the last of two equal names win, takes many times the header's size

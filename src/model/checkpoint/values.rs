@@ -1,5 +1,6 @@
 //! Reads the numbers of a tensor as they lie in the file: are all finite, and do they stay so when converted?
 
+use crate::device::memory::Zero;
 use crate::{Error, Result};
 use candle_core::{DType, WithDType};
 use half::{bf16, f16};
@@ -53,7 +54,7 @@ fn offenders_by<const N: usize>(bytes: &[u8], exceeds: impl Fn([u8; N]) -> bool 
 }
 
 /// What weights are kept in on the CPU.
-pub trait Number: WithDType {
+pub trait Number: WithDType + Zero {
     fn of(number: f32) -> Self;
     fn from_bytes(bytes: &[u8]) -> Self;
 }
@@ -76,26 +77,25 @@ impl Number for bf16 {
     }
 }
 
-/// All numbers as `T`, or none if the bits of one, without the sign, exceed `limit`. Says which bytes were read, a few at a time,
-/// so that a large tensor need not be there as it is in the file and converted, both as a whole.
+/// All numbers as `T` in their place; false if the bits of one, without the sign, exceed `limit`. Says which bytes were read, a
+/// few at a time, so that a large tensor need not be there as it is in the file and converted, both as a whole.
 pub fn convert<T: Number>(
     stored: DType,
     bytes: &[u8],
     limit: u64,
+    all: &mut [T],
     was_read: impl Fn(Range<usize>) + Sync,
-) -> Option<Vec<T>> {
+) -> bool {
     let size = stored.size_in_bytes();
-    let mut all = vec![T::zero(); bytes.len() / size];
     let pieces = all.par_chunks_mut(SCAN / size).zip(bytes.par_chunks(SCAN)).enumerate();
-    let sound = pieces.all(|(number, (to, from))| {
+    pieces.all(|(number, (to, from))| {
         let sound = offenders(stored, from, limit).is_none();
         if sound {
             read(stored, from, to);
         }
         was_read(number * SCAN..number * SCAN + from.len());
         sound
-    });
-    sound.then_some(all)
+    })
 }
 
 fn read<T: Number>(stored: DType, from: &[u8], to: &mut [T]) {

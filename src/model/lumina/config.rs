@@ -89,23 +89,31 @@ impl Config {
         if raw.rope_scaling.is_some_and(|v| !v.is_null()) {
             return Err(unsupported("rope_scaling is set; Lumina-mGPT uses plain rotary positions".into()));
         }
-        let positive = |name: &str, value: f64| {
-            if value.is_finite() && value > 0.0 {
+        let positive = |name: &str, value: f64, most: f64| {
+            if value > 0.0 && value <= most {
                 Ok(value)
             } else {
-                Err(Error::bad_format(file, format!("field {name} is {value}; expected a positive number")))
+                Err(Error::bad_format(file, format!("field {name} is {value}; expected above 0 and at most {most}")))
             }
         };
+        // A hundred times that of any model; with the limit of the others the count of parameters fits 64 bits.
+        let layers = need("num_hidden_layers", raw.num_hidden_layers)?;
+        if layers > 1 << 12 {
+            return Err(Error::bad_format(
+                file,
+                format!("field num_hidden_layers is {layers}, which is not plausible"),
+            ));
+        }
         Ok(Config {
             vocab_size: need("vocab_size", raw.vocab_size)?,
             hidden_size,
             intermediate_size: need("intermediate_size", raw.intermediate_size)?,
-            layers: need("num_hidden_layers", raw.num_hidden_layers)?,
+            layers,
             heads,
             kv_heads,
             head_dim: hidden_size / heads,
-            rms_norm_eps: positive("rms_norm_eps", raw.rms_norm_eps.unwrap_or(1e-5))?,
-            rope_theta: positive("rope_theta", raw.rope_theta.unwrap_or(10000.0))?,
+            rms_norm_eps: positive("rms_norm_eps", raw.rms_norm_eps.unwrap_or(1e-5), 1.0)?,
+            rope_theta: positive("rope_theta", raw.rope_theta.unwrap_or(10000.0), 1e12)?,
             swin_norm: raw.swin_norm.unwrap_or(false),
             tie_word_embeddings: raw.tie_word_embeddings.unwrap_or(false),
         })
@@ -147,6 +155,9 @@ mod tests {
             ("\"num_hidden_layers\": 32", "\"num_hidden_layers\": 0", "num_hidden_layers"),
             ("11008", "99999999999", "intermediate_size"),
             ("1e-05", "-1", "rms_norm_eps"),
+            ("1e-05", "1e300", "rms_norm_eps"),
+            ("10000.0", "1e300", "rope_theta"),
+            ("\"num_hidden_layers\": 32", "\"num_hidden_layers\": 16000000", "num_hidden_layers"),
             ("{", "[", "configuration"),
         ] {
             let text = SEVEN_B.replace(from, to);

@@ -94,6 +94,11 @@ impl Layout {
         self.unit
     }
 
+    /// The most pixels along a side of a picture: of the largest size that the vocabulary has a word for.
+    pub fn largest_side(&self) -> u32 {
+        self.size_tokens.iter().rposition(Option::is_some).unwrap_or(0) as u32 * self.unit
+    }
+
     /// Token id of each VQ index, in order.
     pub fn code_tokens(&self) -> &[u32] {
         &self.code_tokens
@@ -115,12 +120,8 @@ impl Layout {
 
     fn size_token(&self, field: &str, n: u32) -> Result<u32> {
         self.size_tokens.get(n as usize).copied().flatten().ok_or_else(|| {
-            let largest = self.size_tokens.iter().rposition(Option::is_some).unwrap_or(0) as u32;
-            let message = format!(
-                "{} pixels have no size token in this model; the largest is {} pixels",
-                n * self.unit,
-                largest * self.unit
-            );
+            let (pixels, largest) = (n * self.unit, self.largest_side());
+            let message = format!("{pixels} pixels have no size token in this model; the largest is {largest} pixels");
             Error::invalid(field, message)
         })
     }

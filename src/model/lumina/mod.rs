@@ -31,6 +31,9 @@ use transformer::Transformer;
 /// fits into memory.
 const MAX_PROMPT: usize = 4096;
 
+/// What stands before every prompt: around the size of the picture.
+const QUESTION: [&str; 2] = ["Generate an image of ", " according to the following prompt:\n"];
+
 /// An opened model. A clone shares everything.
 #[derive(Clone)]
 struct Lumina {
@@ -126,10 +129,15 @@ impl Family for Lumina {
     }
 
     fn check_target(&self, target: u32) -> Result<()> {
-        let unit = self.layout.unit();
-        crop_sizes(target, unit).map(|_| ()).map_err(|_| {
-            Error::invalid("image_size", format!("is {target}; expected a multiple of {unit}, the model's grid unit"))
-        })
+        let (unit, largest) = (self.layout.unit(), self.layout.largest_side());
+        let wrong = |message: String| Err(Error::invalid("image_size", message));
+        if target == 0 || !target.is_multiple_of(unit) {
+            return wrong(format!("is {target}; expected a multiple of {unit}, the model's grid unit"));
+        }
+        if target > largest {
+            return wrong(format!("is {target}; the model's pictures have at most {largest} pixels along a side"));
+        }
+        crop_sizes(target, unit).map(|_| ()).or_else(|e| wrong(e.to_string()))
     }
 
     fn fit(&self, picture: &Picture, target: u32, crop: Crop) -> Result<Picture> {
@@ -157,7 +165,8 @@ impl Family for Lumina {
 
     /// bos, question, separator.
     fn condition(&self, prompt: &str, words: &[Word], width: u32, height: u32) -> Result<Condition> {
-        let question = format!("Generate an image of {width}x{height} according to the following prompt:\n{prompt}");
+        let [before, behind] = QUESTION;
+        let question = format!("{before}{width}x{height}{behind}{prompt}");
         let mut pieces = vec![Piece::Token(self.layout.bos)];
         for stretch in words::split(&question, words)? {
             match stretch {
@@ -170,6 +179,14 @@ impl Family for Lumina {
             0..=MAX_PROMPT => Ok(Condition { pieces }),
             n => Err(Error::invalid("prompt", format!("has {n} tokens; at most {MAX_PROMPT} are read"))),
         }
+    }
+
+    fn frame(&self) -> &'static [&'static str] {
+        &QUESTION
+    }
+
+    fn knows(&self, word: &str) -> Result<bool> {
+        self.text.knows(word)
     }
 
     /// Nothing: the picture begins at its start token.

@@ -17,6 +17,7 @@ use crate::model::vqgan::{self, Vqgan};
 use crate::run::{Run, Stage};
 use crate::{Error, Result};
 use candle_core::{DType, Device};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The family's line in the registry.
@@ -62,9 +63,10 @@ impl Draft for LuminaDraft {
     fn open(self: Box<Self>, how: &Opening, run: &mut Run) -> Result<Opened> {
         let LuminaDraft { config_text, config, checkpoint, vqgan, footprint } = *self;
         let tokenizer = how.files.bytes("tokenizer.json")?;
-        let text = Text::from_bytes(&tokenizer, &how.files.path("tokenizer.json"))?;
+        let text = Text::open(tokenizer.clone(), &how.files.path("tokenizer.json"), &run.control())?;
         let (vqgan, vq_fingerprint) = vqgan.open(&checkpoint, &how.device)?;
         let vq = vqgan.config();
+        let text = text.of_model(config.vocab_size)?;
         let layout = Layout::new(&text, vq.n_embed, vq.downsampling(), config.vocab_size)?;
         let quantised = how.keep_quantised.then(|| Quantised::open(how.files, &checkpoint, how.format)).flatten();
         let transformer =
@@ -91,6 +93,8 @@ struct VqganParts {
     own: Option<Checkpoint>,
     prefix: &'static str,
     config: vqgan::Config,
+    /// The description that is not there, if the 7B models' is taken in its place.
+    undescribed: Option<PathBuf>,
 }
 
 impl VqganParts {
@@ -108,7 +112,17 @@ impl VqganParts {
         let (checkpoint, prefix) = (self.checkpoint(model), self.prefix);
         let get = |name: &str, shape: &[usize]| checkpoint.get(&format!("{prefix}{name}"), shape, DType::F32, device);
         let has_decoder = checkpoint.contains(&format!("{prefix}decoder.conv_in.weight"));
-        let vqgan = Vqgan::load(&self.config, has_decoder, get)?;
+        let vqgan = Vqgan::load(&self.config, has_decoder, get).map_err(|e| match (e, &self.undescribed) {
+            (Error::Tensor { file, tensor, expected, found }, Some(path)) => {
+                let message = format!(
+                    "is not there, nor vq_config in config.json, to say what image tokenizer it is, and that of the 7B models, \
+                     which is taken then, does not fit: {}: tensor {tensor}: expected {expected}, found {found}; copy vqgan.yaml, too",
+                    file.display()
+                );
+                Error::NotFound { path: path.clone(), message }
+            }
+            (e, _) => e,
+        })?;
         // A tokenizer inside the model's safetensors is part of the model's own fingerprint.
         Ok((vqgan, self.own.as_ref().map_or([0; 32], Checkpoint::fingerprint)))
     }
@@ -139,6 +153,7 @@ fn vqgan_parts(files: &Files, model: &Checkpoint, config: &str) -> Result<VqganP
             })
         }
     };
+    let mut undescribed = None;
     let config = match find("vqgan.yaml") {
         Some(name) => vqgan::Config::from_yaml(&files.text(&name)?, files.path(&name))?,
         None => {
@@ -147,9 +162,12 @@ fn vqgan_parts(files: &Files, model: &Checkpoint, config: &str) -> Result<VqganP
                 serde_json::from_str(config).map_err(|e| Error::bad_format(&file, format!("not JSON: {e}")))?;
             match json.get("vq_config") {
                 Some(vq) => vqgan::Config::from_vq_config(vq, &file)?,
-                None => vqgan::Config::default(),
+                None => {
+                    undescribed = Some(files.path("vqgan.yaml"));
+                    vqgan::Config::default()
+                }
             }
         }
     };
-    Ok(VqganParts { own, prefix, config })
+    Ok(VqganParts { own, prefix, config, undescribed })
 }

@@ -6,6 +6,9 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+/// A checkpoint has one for each tensor, and the largest have some ten thousand.
+const MAX_MEMBERS: u64 = 1 << 20;
+
 /// One file of the archive.
 #[derive(Clone, Debug)]
 pub struct Member {
@@ -18,6 +21,9 @@ pub struct Member {
 /// The members by name. Fails on everything that is not a well-formed archive of stored members.
 pub fn members(bytes: &[u8]) -> Result<HashMap<&str, Member>, String> {
     let Directory { range, count } = directory(bytes)?;
+    if count > MAX_MEMBERS {
+        return Err(format!("is a zip archive of {count} files; a checkpoint has at most {MAX_MEMBERS}"));
+    }
     let mut members = HashMap::new();
     let mut at = range.start;
     for i in 0..count {
