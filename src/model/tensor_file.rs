@@ -3,17 +3,15 @@
 use super::checkpoint::Checkpoint;
 use super::files::Files;
 use crate::run::Control;
-use crate::{Error, Result};
+use crate::{save, Error, Result};
 use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{SafeTensors, View};
 use serde::de::DeserializeOwned;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A kind of file.
 pub struct Kind {
@@ -33,7 +31,7 @@ struct Header<T> {
     content: T,
 }
 
-/// Writes a file beside `path` and renames it, so that nobody ever sees half a file and a failure leaves what was there.
+/// Writes the file `path`, see [`save`](save::save).
 /// The same content gives the same bytes. Ends with an error soon after `stop` is cancelled.
 pub fn save<V: View>(
     path: &Path,
@@ -42,29 +40,15 @@ pub fn save<V: View>(
     tensors: &BTreeMap<String, V>,
     stop: &Control,
 ) -> Result<()> {
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let Some(name) = path.file_name() else {
-        return Err(Error::invalid("path", format!("{} does not name a file", path.display())));
-    };
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if !folder.is_dir() {
-        return Err(Error::NotFound { path: path.to_owned(), message: "its folder does not exist".into() });
-    }
     // Widest numbers first, as the format's own library has them, so that every tensor is aligned.
     let mut tensors: Vec<(&String, &V)> = tensors.iter().collect();
     tensors.sort_by(|(a, x), (b, y)| y.dtype().cmp(&x.dtype()).then(a.cmp(b)));
     let header = header(kind, content, &tensors)
         .map_err(|e| Error::Internal { message: format!("cannot write the header of {}: {e}", path.display()) })?;
-    let mut temporary = std::ffi::OsString::from(".");
-    temporary.push(name);
-    temporary.push(format!(".{}.{}.tmp", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed)));
-    let temporary = path.with_file_name(temporary);
-
-    let write = || {
+    save::save(path, |file| {
         /// What is brought to the disk between two looks at `stop`.
         const PIECE: usize = 32 << 20;
         let failed = |e| Error::io(path, e);
-        let mut file = File::create_new(&temporary).map_err(failed)?;
         file.write_all(&header).map_err(failed)?;
         for (name, tensor) in tensors {
             let data = tensor.data();
@@ -79,15 +63,8 @@ pub fn save<V: View>(
                 }
             }
         }
-        file.sync_all().map_err(failed)?;
-        std::fs::rename(&temporary, path).map_err(failed)
-    };
-    let written = write();
-    if written.is_err() {
-        // The first error is the one to report.
-        let _ = std::fs::remove_file(&temporary);
-    }
-    written
+        Ok(())
+    })
 }
 
 /// What stands before the tensors' bytes, which lie in this order.

@@ -7,7 +7,7 @@ use crate::model::tensor_file::{self, Kind, Opened};
 use crate::model::tokens::Tokens;
 use crate::model::Model;
 use crate::run::{Control, Stage};
-use crate::{Error, Result};
+use crate::{save, Error, Result};
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -190,8 +190,8 @@ impl Checkpointing {
     /// Training came to its end: the file is of no more use.
     pub fn remove(&self) -> Result<()> {
         match &self.path {
-            Some(path) if path.exists() => std::fs::remove_file(path).map_err(|e| Error::io(path, e)),
-            _ => Ok(()),
+            Some(path) => save::remove(path),
+            None => Ok(()),
         }
     }
 }
