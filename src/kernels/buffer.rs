@@ -9,8 +9,24 @@ pub fn zeros(n: usize) -> Vec<f32> {
     zeros
 }
 
+/// `n` bytes that are zero; none if the system has no room for them.
+pub fn try_zeroed(n: usize) -> Option<Vec<u8>> {
+    let layout = std::alloc::Layout::array::<u8>(n).ok().filter(|_| n > 0);
+    let Some(layout) = layout else { return (n == 0).then(Vec::new) };
+    // SAFETY: the layout has bytes.
+    let start = unsafe { std::alloc::alloc_zeroed(layout) };
+    if start.is_null() {
+        return None;
+    }
+    // SAFETY: the global allocator gave these n bytes with the layout of n bytes, and all are set.
+    let zeroed = unsafe { Vec::from_raw_parts(start, n, n) };
+    #[cfg(target_os = "linux")]
+    large_pages(&zeroed);
+    Some(zeroed)
+}
+
 #[cfg(target_os = "linux")]
-fn large_pages(buffer: &[f32]) {
+fn large_pages<T>(buffer: &[T]) {
     const PAGE: usize = 2 << 20;
     let range = buffer.as_ptr_range();
     let (start, end) = ((range.start as usize).next_multiple_of(PAGE), range.end as usize / PAGE * PAGE);

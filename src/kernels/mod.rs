@@ -33,7 +33,7 @@ mod team;
 
 pub use activation::{add, fill, silu_mul, silu_mul_backward};
 pub use attention::Attention;
-pub use buffer::zeros;
+pub use buffer::{try_zeroed, zeros};
 pub use conv::{conv3x3, group_norm, Planes};
 pub use gemm::{gemm, Left};
 pub use loss::cross_entropy;

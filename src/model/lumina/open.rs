@@ -77,7 +77,7 @@ impl Draft for LuminaDraft {
         let identity = vec![
             config_text.into_bytes(),
             tokenizer.to_vec(),
-            checkpoint.fingerprint().to_vec(),
+            checkpoint.fingerprint()?.to_vec(),
             vq_fingerprint.to_vec(),
         ];
         let family = Arc::new(Lumina::new(transformer, layout, text, vqgan, footprint)?);
@@ -110,7 +110,7 @@ impl VqganParts {
         let has_decoder = checkpoint.contains(&format!("{prefix}decoder.conv_in.weight"));
         let vqgan = Vqgan::load(&self.config, has_decoder, get)?;
         // A tokenizer inside the model's safetensors is part of the model's own fingerprint.
-        Ok((vqgan, self.own.as_ref().map_or([0; 32], Checkpoint::fingerprint)))
+        Ok((vqgan, self.own.as_ref().map_or(Ok([0; 32]), Checkpoint::fingerprint)?))
     }
 }
 
