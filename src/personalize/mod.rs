@@ -52,6 +52,7 @@ use lesson::Lesson;
 pub fn train(model: &Model, dataset: &Dataset, options: &Options, draw: &mut Draw, run: &mut Run) -> Result<Subject> {
     run.check()?;
     options.check(model)?;
+    Checkpointing::check(options)?;
     let vectors = embedding_stage::first_vectors(model, options, dataset.len())?;
     let mut lesson = Lesson { options, references: vec![], captions: dataset.captions(), prior: vec![] };
     lesson.check_prompts(Learner::embedding(model, options, &vectors)?.view())?;
@@ -89,7 +90,7 @@ pub fn train(model: &Model, dataset: &Dataset, options: &Options, draw: &mut Dra
         options: serde_json::to_value(recorded).map_err(|e| Error::Internal { message: format!("options: {e}") })?,
         losses: training.losses,
     };
-    training.checkpoints.remove()?;
+    training.checkpoints.remove(run);
     Ok(subject)
 }
 
@@ -110,7 +111,7 @@ impl Training<'_, '_> {
         let batch = self.lesson.batch(learner.view(), stage, step)?;
         let loss = learner.step(&batch, run)?.loss;
         self.losses.push(LossRecord { stage: stage.name().to_string(), step, loss });
-        self.checkpoints.save(learner, &self.losses, &self.lesson.prior, &run.control())?;
+        self.checkpoints.save(learner, &self.losses, &self.lesson.prior, run)?;
         self.finished = !run.report(stage, step + 1, total, Some(loss))?;
         self.draw_sample(learner, run)
     }
