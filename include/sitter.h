@@ -26,8 +26,9 @@
  *            and at least every 100 ms; only SITTER_CONTINUE lets the call go on. sitter_run_cancel may come from any thread.
  *            After SITTER_E_CANCELLED the model is as good as new.
  * Process    No output to standard streams, no signal handlers, no environment or locale changes, no network. The library is
- *            not unloaded by dlclose. In a forked child every object of the parent gives SITTER_E_FORKED: use spawn. One known
- *            exception to never ending the process: when the system has no memory left for a computation on the CPU.
+ *            not unloaded by dlclose. In a forked child every object of the parent gives SITTER_E_FORKED; what the child
+ *            opens itself works on the CPU, if no other thread was in a call when it was forked. One known exception to never
+ *            ending the process: when the system has no memory left for a computation on the CPU.
  */
 
 #ifndef SITTER_H
@@ -225,6 +226,11 @@ typedef struct sitter_event {
    */
   uint32_t item;
   uint32_t item_count;
+  /*
+   What went wrong so far without ending the call, such as a checkpoint that could not be written; the words are in
+   the log. Since 1.1.
+   */
+  uint64_t warnings;
 } sitter_event;
 
 /*
@@ -464,8 +470,7 @@ sitter_status sitter_engine_options_set_max_jobs(struct sitter_engine_options *o
                                                  struct sitter_error **err);
 
 /*
- Threads of each job; 0, the default, takes one per core. At most 1024. On the CPU the tensor library adds some for
- element-wise operations, one set for the process (its environment variable CANDLE_NUM_THREADS says how many). Since 1.0.
+ Threads of each job; 0, the default, takes one per core. At most 1024. Since 1.0.
  */
 SITTER_API
 sitter_status sitter_engine_options_set_threads(struct sitter_engine_options *options,
@@ -889,7 +894,7 @@ sitter_status sitter_subject_info_json(const struct sitter_subject *subject,
 
 /*
  Reads a subject file. The caller owns the result; free it with `sitter_subject_free`. Any thread. SITTER_E_NOT_FOUND,
- SITTER_E_BAD_FORMAT, SITTER_E_RESOURCE_EXHAUSTED. Since 1.0.
+ SITTER_E_BAD_FORMAT, SITTER_E_CORRUPT for a file that is damaged, SITTER_E_RESOURCE_EXHAUSTED. Since 1.0.
  */
 SITTER_API sitter_status sitter_subject_load(const char *path, struct sitter_subject **out, struct sitter_error **err);
 

@@ -12,6 +12,7 @@
 //! | [`run`], [`canvas`] | events, cancel, finish early; what is drawn so far |
 //! | [`random`] | randomness without state |
 //! | [`picture`] | pixels in and out |
+//! | `save` | files that appear whole or not at all |
 //! | `kernels` | the arithmetic of the CPU |
 //! | [`model`] | what a pretrained model is: checkpoint, text, image tokenizer, transformer, layout |
 //! | [`personalize`] | how a subject is taught |
@@ -31,6 +32,7 @@ pub mod picture;
 pub mod random;
 pub mod run;
 pub mod sample;
+mod save;
 
 pub use error::{Error, Result};
 

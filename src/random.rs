@@ -2,9 +2,9 @@
 //! as 1, 2, 3", SC 2011). A number depends only on the seed and on what it is for, never on the order of evaluation, so
 //! the same seed gives the same result however the work is batched, resumed or sped up.
 
-use crate::kernels::{parallel, zeros};
+use crate::kernels::{fill, parallel, zeros};
 use crate::{Error, Result};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use std::sync::{Mutex, PoisonError};
 
 /// Ten rounds of Philox4x32.
@@ -138,6 +138,12 @@ impl Dropout {
         let mut mask = Vec::with_capacity(x.elem_count());
         for &key in &self.keys {
             mask.extend(self.mask(key, site, n));
+        }
+        if x.device().is_cpu() && x.dtype() == DType::F32 {
+            // Not by an operator between tensors, see `model::ops::sum`.
+            let values = x.flatten_all()?.to_vec1::<f32>()?;
+            fill(&mut mask, |at, mask| mask.iter_mut().zip(&values[at..]).for_each(|(mask, &x)| *mask *= x));
+            return Ok(Tensor::from_vec(mask, x.shape(), &Device::Cpu)?);
         }
         let mask = Tensor::from_vec(mask, x.shape(), &Device::Cpu)?.to_device(x.device())?.to_dtype(x.dtype())?;
         Ok((x * mask)?)

@@ -59,6 +59,8 @@ pub struct Event {
     /// Which of `item_count` things the stage is at, from 0; 0 of 1 where there is one.
     pub item: u32,
     pub item_count: u32,
+    /// What went wrong so far without ending the call, see [`Run::warn`].
+    pub warnings: u64,
 }
 
 /// What the event handler wants next.
@@ -120,6 +122,7 @@ pub struct Run<'a> {
     canvas: Canvas,
     started: Instant,
     item: (u32, u32),
+    warnings: u64,
     on_event: Option<OnEvent<'a>>,
 }
 
@@ -130,6 +133,7 @@ impl Default for Run<'_> {
             canvas: Canvas::default(),
             started: Instant::now(),
             item: (0, 1),
+            warnings: 0,
             on_event: None,
         }
     }
@@ -188,11 +192,18 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Tells of something that went wrong, but does not end the call: the words go to the log, the next event counts it.
+    pub fn warn(&mut self, message: &str) {
+        log::warn!("{message}");
+        self.warnings += 1;
+    }
+
     /// Reports a finished step. `Ok(true)` means go on, `Ok(false)` finish early.
     pub fn report(&mut self, stage: Stage, done: u64, total: u64, loss: Option<f32>) -> Result<bool> {
         if let Some(on_event) = &mut self.on_event {
             let (item, item_count) = self.item;
-            let event = Event { stage, done, total, elapsed: self.started.elapsed(), loss, item, item_count };
+            let (elapsed, warnings) = (self.started.elapsed(), self.warnings);
+            let event = Event { stage, done, total, elapsed, loss, item, item_count, warnings };
             match on_event(&event) {
                 Flow::Continue => {}
                 Flow::Cancel => self.control.cancel(),

@@ -395,13 +395,34 @@ fn quantised_weights_are_written_once_and_read_from_then_on_with_the_same_result
             |e: std::io::Result<std::fs::DirEntry>| e.unwrap().file_name().to_string_lossy().contains("tmp");
         assert!(!std::fs::read_dir(&folder).unwrap().any(temporary));
 
-        // Another number in the file is another number in the model: it comes from there.
+        // Another number in the file is another number in the model: it comes from there. (In a file as early versions wrote
+        // it, without check sums.)
         let number = blocks_at(&bytes) + 20;
         bytes[number] ^= 0x55;
+        without_sums(&mut bytes);
         std::fs::write(&file, &bytes).unwrap();
         assert_ne!(states(&open_quantised(&folder, dtype, true)), states(&first));
         assert_eq!(states(&open_quantised(&folder, dtype, false)), states(&first));
     }
+}
+
+/// Takes the check sums out of a file's header, which keeps its length.
+fn without_sums(bytes: &mut [u8]) {
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header = String::from_utf8(bytes[8..8 + length].to_vec()).unwrap();
+    let (before, rest) = header.split_once(r#"\"checks\":\""#).unwrap();
+    let (_, after) = rest.split_once(r#"\","#).unwrap();
+    let shorter = format!("{:length$}", format!("{before}{after}"));
+    bytes[8..8 + length].copy_from_slice(shorter.as_bytes());
+}
+
+#[test]
+fn quantised_weights_outlive_a_file_that_is_cut_off() {
+    let folder = copy("plain");
+    let expected = states(&open_quantised(&folder, "q4_k", true));
+    let model = open_quantised(&folder, "q4_k", true);
+    std::fs::write(folder.path().join("sitter.q4_k.safetensors"), "").unwrap();
+    assert_eq!(states(&model), expected);
 }
 
 #[test]
@@ -423,7 +444,7 @@ fn a_file_of_quantised_weights_that_does_not_fit_is_made_anew() {
     let expected = states(&open_quantised(&folder, "q8_0", true));
     let file = folder.path().join("sitter.q8_0.safetensors");
     let sound = std::fs::read(&file).unwrap();
-    let spoil: [fn(&mut Vec<u8>); 5] = [
+    let spoil: [fn(&mut Vec<u8>); 7] = [
         |bytes| bytes.clear(),
         |bytes| bytes.truncate(bytes.len() / 2),
         |bytes| bytes.truncate(bytes.len() - 1),
@@ -431,6 +452,15 @@ fn a_file_of_quantised_weights_that_does_not_fit_is_made_anew() {
         |bytes| {
             let at = blocks_at(bytes);
             bytes[at..at + 2].copy_from_slice(&[0x00, 0x7c]);
+        },
+        // A single bit, and a stretch of numbers.
+        |bytes| {
+            let at = blocks_at(bytes);
+            bytes[at + 20] ^= 1;
+        },
+        |bytes| {
+            let at = blocks_at(bytes);
+            bytes[at + 2..at + 30].iter_mut().for_each(|b| *b = !*b);
         },
         // Of another model.
         |bytes| {

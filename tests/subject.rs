@@ -136,6 +136,23 @@ fn another_model_refuses_it_and_both_are_named() {
 }
 
 #[test]
+fn a_flipped_bit_is_refused_with_the_name_of_the_file_and_the_tensor() {
+    let model = open("plain");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("damaged.safetensors");
+    subject(&model).save(&path).unwrap();
+    let sound = std::fs::read(&path).unwrap();
+    let data = 8 + u64::from_le_bytes(sound[..8].try_into().unwrap()) as usize;
+    for (at, named) in [(data, "input_layernorm"), (sound.len() - 1, "q_proj"), (data - 40, "header")] {
+        let mut bytes = sound.clone();
+        bytes[at] ^= 2;
+        std::fs::write(&path, &bytes).unwrap();
+        let error = Subject::load(&path).unwrap_err().to_string();
+        assert!(error.contains("damaged.safetensors") && error.contains(named), "{error}");
+    }
+}
+
+#[test]
 fn truncated_and_foreign_files_are_refused_by_name() {
     let model = open("plain");
     let folder = tempfile::tempdir().unwrap();

@@ -530,6 +530,75 @@ fn a_sample_prompt_that_cannot_be_drawn_is_refused_before_anything_is_learned() 
 }
 
 #[test]
+fn a_checkpoint_that_can_not_be_written_is_noticed_before_anything_is_learned() {
+    let model = open("plain", "f32");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("notes"), "not a checkpoint").unwrap();
+    for name in ["no/training", ".", "notes"] {
+        let path = folder.path().join(name);
+        let options = Options { checkpoint_every: 1, checkpoint_path: Some(path.clone()), ..options(Method::TwoStage) };
+        let mut run = Run::with_events(|e| panic!("{e:?}"));
+        let error = teach(&model, &options, &mut run).unwrap_err().to_string();
+        assert!(error.contains(path.to_str().unwrap()), "{error}");
+    }
+    assert_eq!(std::fs::read(folder.path().join("notes")).unwrap(), b"not a checkpoint");
+}
+
+#[test]
+fn a_training_goes_on_while_its_checkpoints_can_not_be_written() {
+    let model = open("plain", "f32");
+    let folder = tempfile::tempdir().unwrap();
+    let (place, away) = (folder.path().join("disk"), folder.path().join("pulled out"));
+    std::fs::create_dir(&place).unwrap();
+    let path = place.join("training");
+    let steps = |file: &std::path::Path| {
+        let text = std::fs::read(file).unwrap();
+        String::from_utf8_lossy(&text).split("\\\"steps\\\":").nth(1).unwrap().chars().next().unwrap()
+    };
+    let mut seen = vec![];
+    let options = Options { checkpoint_every: 1, checkpoint_path: Some(path.clone()), ..options(Method::TwoStage) };
+    let mut run = Run::with_events(|e| {
+        if e.stage == Stage::Layers {
+            match e.done {
+                2 => std::fs::rename(&place, &away).unwrap(),
+                4 => {
+                    // The last good one is still there; the next step finds room again.
+                    assert_eq!(steps(&away.join("training")), '2');
+                    std::fs::rename(&away, &place).unwrap();
+                }
+                5 => assert_eq!(steps(&path), '5'),
+                _ => {}
+            }
+            seen.push((e.done, e.warnings));
+        }
+        Flow::Continue
+    });
+    let taught = teach(&model, &options, &mut run).unwrap();
+    drop(run);
+    assert_eq!(seen, [(1, 0), (2, 0), (3, 1), (4, 2), (5, 2), (6, 2), (7, 2), (8, 2)]);
+    let plain = Options { checkpoint_every: 0, checkpoint_path: None, ..options.clone() };
+    assert_same(&taught, &teach(&model, &plain, &mut Run::new()).unwrap());
+    assert_eq!(std::fs::read_dir(&place).unwrap().count(), 0);
+}
+
+#[test]
+fn a_checkpoint_with_a_flipped_bit_is_refused_by_name() {
+    let model = open("plain", "f32");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("training");
+    let options = Options { checkpoint_every: 1, checkpoint_path: Some(path.clone()), ..options(Method::TwoStage) };
+    let mut stop = Run::with_events(|e| if e.loss.is_some() { Flow::Cancel } else { Flow::Continue });
+    assert!(teach(&model, &options, &mut stop).is_err());
+    let mut bytes = std::fs::read(&path).unwrap();
+    let data = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    bytes[data] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    let error = teach(&model, &options, &mut Run::new()).unwrap_err();
+    assert!(matches!(error, Error::Corrupt { .. }) && error.to_string().contains(path.to_str().unwrap()), "{error}");
+    assert!(error.to_string().contains("tensor mean.vectors"), "{error}");
+}
+
+#[test]
 fn a_checkpoint_of_another_training_is_refused_and_says_why() {
     let model = open("plain", "f32");
     let folder = tempfile::tempdir().unwrap();

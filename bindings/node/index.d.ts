@@ -133,6 +133,8 @@ export interface ProgressEvent {
   /** Which of `itemCount` things the stage is at, from 0. */
   item: number;
   itemCount: number;
+  /** What went wrong so far without ending the call, such as a checkpoint that could not be written; the words are in the log. */
+  warnings: number;
 }
 
 /** Controls of a long call. Calls of one model wait for each other, unless it was opened for more `maxJobs`. */

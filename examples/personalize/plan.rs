@@ -1,8 +1,10 @@
 //! What is going to be drawn, checked before a training that may take hours.
 
 use crate::arguments::Arguments;
-use sitter::model::personalized::{Personalized, Piece, Word};
+use sitter::model::family::Piece;
+use sitter::model::personalized::Personalized;
 use sitter::model::subject::Subject;
+use sitter::model::words::Word;
 use sitter::model::Model;
 use sitter::personalize::TEMPLATES;
 use sitter::sample;
@@ -65,9 +67,9 @@ impl Plan {
         // As if the subject were there.
         let mut view = Personalized::new(model, &[])?;
         view.words.push(Word { identifier: self.identifier.clone(), vectors: 0..1 });
-        view.prompt(&self.plain, options.width, options.height)?;
+        view.condition(&self.plain, options.width, options.height)?;
         for prompt in self.scenes.iter().chain([&self.named]) {
-            let pieces = view.prompt(prompt, options.width, options.height)?;
+            let pieces = view.condition(prompt, options.width, options.height)?.pieces;
             if !pieces.iter().any(|piece| matches!(piece, Piece::Vector(_))) {
                 return Err(nameless(prompt, &self.identifier));
             }

@@ -274,8 +274,7 @@ pub unsafe extern "C" fn sitter_engine_options_free(options: *mut sitter_engine_
     handle::free(options);
 }
 
-/// Threads of each job; 0, the default, takes one per core. At most 1024. On the CPU the tensor library adds some for
-/// element-wise operations, one set for the process (its environment variable CANDLE_NUM_THREADS says how many). Since 1.0.
+/// Threads of each job; 0, the default, takes one per core. At most 1024. Since 1.0.
 #[no_mangle]
 pub unsafe extern "C" fn sitter_engine_options_set_threads(
     options: *mut sitter_engine_options,

@@ -7,6 +7,7 @@
 //! | `status`, `error` | what went wrong, as a number and as text |
 //! | `text`, `buffer` | strings and arrays, in and out |
 //! | `engine` | threads, admission, log |
+//! | `threads` | threads of calls without an engine |
 //! | `memory` | free memory goes back to the system |
 //! | `run`, `job` | long calls: events on the calling thread, cancel from any |
 //! | `model`, `image`, `tokens`, `dataset`, `subject` | the nouns of the four verbs |
@@ -22,7 +23,8 @@
 //! - No status POISONED: models, subjects, tokens and images never change, and setters change a copy first, so a panic
 //!   leaves nothing half done.
 //! - Options are read back as one JSON object per kind of options, not by a getter per field.
-//! - Tensors are memory-mapped only while a model is opened; there is no switch for it.
+//! - Published tensors are memory-mapped, and only while a model is opened; there is no switch for it. What this library wrote
+//!   itself is read.
 
 #![cfg_attr(
     not(test),
@@ -59,5 +61,6 @@ pub mod setters;
 pub mod status;
 pub mod subject;
 mod text;
+mod threads;
 pub mod tokens;
 pub mod version;

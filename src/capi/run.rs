@@ -56,6 +56,9 @@ pub struct sitter_event {
     /// Which of `item_count` things the stage is at, from 0; 0 of 1 where there is one.
     pub item: u32,
     pub item_count: u32,
+    /// What went wrong so far without ending the call, such as a checkpoint that could not be written; the words are in
+    /// the log. Since 1.1.
+    pub warnings: u64,
 }
 
 /// Gets events on the thread that made the call: after each step, and at least every 100 milliseconds. Return
@@ -108,6 +111,7 @@ impl Default for RunState {
                 value: f64::NAN,
                 item: 0,
                 item_count: 1,
+                warnings: 0,
             }),
         }
     }
@@ -133,6 +137,7 @@ impl RunState {
         latest.stage = stage_number(event.stage);
         (latest.done, latest.total) = (event.done, event.total);
         (latest.item, latest.item_count) = (event.item, event.item_count);
+        latest.warnings = event.warnings;
         latest.value = event.loss.map_or(f64::NAN, f64::from);
     }
 

@@ -13,6 +13,7 @@ use super::options::sitter_train_options;
 use super::run::{sitter_run, stage_number};
 use super::status::*;
 use super::text;
+use super::threads::on_own_threads;
 use crate::model::subject::Subject;
 use crate::run::Stage;
 use std::ffi::c_char;
@@ -66,7 +67,7 @@ pub unsafe extern "C" fn sitter_subject_save(
 }
 
 /// Reads a subject file. The caller owns the result; free it with `sitter_subject_free`. Any thread. SITTER_E_NOT_FOUND,
-/// SITTER_E_BAD_FORMAT, SITTER_E_RESOURCE_EXHAUSTED. Since 1.0.
+/// SITTER_E_BAD_FORMAT, SITTER_E_CORRUPT for a file that is damaged, SITTER_E_RESOURCE_EXHAUSTED. Since 1.0.
 #[no_mangle]
 pub unsafe extern "C" fn sitter_subject_load(
     path: *const c_char,
@@ -75,7 +76,8 @@ pub unsafe extern "C" fn sitter_subject_load(
 ) -> sitter_status {
     guard(err, || {
         let out = Out::handle(out, "out")?;
-        let subject = Subject::load(text::required(path, "path")?)?;
+        let path = text::required(path, "path")?;
+        let subject = on_own_threads(|| Subject::load(path))??;
         out.set(handle::new(Arc::new(subject)));
         Ok(())
     })

@@ -12,6 +12,13 @@ fn pieces(n: usize, part: impl Fn(usize, usize) + Sync) {
     parallel(n.div_ceil(CHUNK), 4 * n, |task| part(task * CHUNK, CHUNK.min(n - task * CHUNK)));
 }
 
+/// For what has no kernel of its own: `part(at, piece)` writes the numbers of `y` from `at` on.
+pub fn fill(y: &mut [f32], part: impl Fn(usize, &mut [f32]) + Sync) {
+    let (n, y) = (y.len(), Out::new(y));
+    // SAFETY: the pieces lie within y and do not overlap.
+    pieces(n, |at, n| part(at, unsafe { std::slice::from_raw_parts_mut(y.at(at), n) }));
+}
+
 /// `a += b`
 pub fn add(a: &mut [f32], b: &[f32]) {
     assert_eq!(a.len(), b.len(), "sizes");

@@ -31,7 +31,7 @@ mod rows;
 mod softmax;
 mod team;
 
-pub use activation::{add, silu_mul, silu_mul_backward};
+pub use activation::{add, fill, silu_mul, silu_mul_backward};
 pub use attention::Attention;
 pub use buffer::zeros;
 pub use conv::{conv3x3, group_norm, Planes};

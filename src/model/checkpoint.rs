@@ -6,10 +6,13 @@
 
 mod header;
 mod shards;
+mod source;
 mod values;
 
 use self::header::{clip, header, header_memory, Index};
 use self::shards::shards_without_index;
+pub use self::source::check_sum;
+use self::source::Source;
 use self::values::{convert, limit, offenders, Number};
 use super::files::{is_inside, Bytes, Files};
 use super::pickle;
@@ -17,9 +20,8 @@ use crate::device::memory;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use half::bf16;
-use safetensors::tensor::Dtype;
+use safetensors::tensor::{Dtype, Metadata};
 use sha2::{Digest, Sha256};
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
@@ -41,11 +43,6 @@ pub struct Checkpoint {
     entries: BTreeMap<String, Entry>,
 }
 
-struct Source {
-    path: PathBuf,
-    bytes: Bytes,
-}
-
 /// Where a tensor lies and what it is.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -56,7 +53,7 @@ pub(super) struct Entry {
     /// Its bytes in the file; with a `view`, those of the whole storage that it is a view of.
     pub range: Range<usize>,
     pub view: Option<View>,
-    /// The storage whose check sum covers it.
+    /// The storage, or just its bytes, whose check sum covers it.
     pub storage: Option<usize>,
 }
 
@@ -79,7 +76,7 @@ impl View {
     }
 }
 
-/// A storage of a PyTorch checkpoint, with its check sum.
+/// A storage of a PyTorch checkpoint, or a tensor of a file that this library wrote, with its check sum.
 #[derive(Debug)]
 pub(super) struct Storage {
     pub range: Range<usize>,
@@ -182,6 +179,27 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
+    /// Opens one safetensors file that is read tensor by tensor instead of mapped; nobody has to promise that it stays as it
+    /// is. Returns with it the file's bytes up to the end of its header.
+    pub fn read_file(path: &Path) -> Result<(Checkpoint, Vec<u8>)> {
+        let mut checkpoint = Self::empty(path.to_owned());
+        let (source, mut head, length) = Source::open(path)?;
+        let (start, metadata) = header(&head, length).map_err(|message| Error::bad_format(path, message))?;
+        checkpoint.add(source, start, metadata)?;
+        head.truncate(start);
+        Ok((checkpoint, head))
+    }
+
+    /// Has each tensor checked when it is read: the sums of all, as they lie in the file one after the other.
+    pub fn expect_sums(&mut self, sums: &[u32]) {
+        let mut entries: Vec<&mut Entry> = self.entries.values_mut().collect();
+        entries.sort_by_key(|e| (e.range.start, e.range.end));
+        for (entry, &sum) in entries.into_iter().zip(sums) {
+            entry.storage = Some(self.storages.len());
+            self.storages.push(Storage::new(entry.range.clone(), sum));
+        }
+    }
+
     /// Opens a file made by `torch.save`: the tensors of the dict `key` in it, or of the file itself if that is the dict.
     /// Nothing in the file is executed; what is not a tensor is ignored.
     pub fn open_pickle(files: &Files, name: &str, key: Option<&str>) -> Result<Checkpoint> {
@@ -191,7 +209,7 @@ impl Checkpoint {
         if entries.is_empty() {
             return Err(Error::bad_format(&checkpoint.path, "has no tensors where they are expected"));
         }
-        checkpoint.sources.push(Source { path: checkpoint.path.clone(), bytes });
+        checkpoint.sources.push(Source::whole(checkpoint.path.clone(), bytes));
         checkpoint.entries = entries;
         checkpoint.storages = storages;
         Ok(checkpoint)
@@ -239,16 +257,16 @@ impl Checkpoint {
         self.load(name, entry, dtype, device)
     }
 
-    /// The bytes of the tensor `name`, where they lie, if it is there and stored as U8.
-    pub fn raw(&self, name: &str) -> Option<Bytes> {
-        let entry = self.entries.get(name).filter(|e| e.stored == Stored::Other("U8".into()) && e.view.is_none())?;
-        Some(self.sources[entry.file].bytes.part(entry.range.clone()))
+    /// The bytes of the tensor `name`, if it is there and stored as U8.
+    pub fn raw(&self, name: &str) -> Result<Option<Bytes>> {
+        let entry = self.entries.get(name).filter(|e| e.stored == Stored::Other("U8".into()) && e.view.is_none());
+        entry.map(|entry| self.checked(name, entry)).transpose()
     }
 
     /// A SHA-256 that tells checkpoints apart: over name, dtype, shape and up to 3 x 4 KiB of the bytes (start, middle and
     /// end) of each tensor, in the order of names. It is the same however the tensors are spread over files, and takes
     /// milliseconds for any size; it does not see every change of a single number.
-    pub fn fingerprint(&self) -> [u8; 32] {
+    pub fn fingerprint(&self) -> Result<[u8; 32]> {
         let mut hash = Sha256::new();
         for (name, entry) in &self.entries {
             let mut text = |text: &str| {
@@ -263,14 +281,14 @@ impl Checkpoint {
             }
             let length = length(entry);
             if length <= 3 * SAMPLE {
-                hash.update(self.part(entry, 0..length));
+                hash.update(&*self.part(entry, 0..length)?);
             } else {
                 for start in [0, (length - SAMPLE) / 2, length - SAMPLE] {
-                    hash.update(self.part(entry, start..start + SAMPLE));
+                    hash.update(&*self.part(entry, start..start + SAMPLE)?);
                 }
             }
         }
-        hash.finalize().into()
+        Ok(hash.finalize().into())
     }
 
     fn empty(path: PathBuf) -> Self {
@@ -324,13 +342,22 @@ impl Checkpoint {
         let path = files.path(name);
         let bytes = files.bytes(name)?;
         memory::room(&path, header_memory(&bytes))?;
-        let (start, metadata) = header(&bytes).map_err(|message| Error::bad_format(&path, message))?;
+        let (start, metadata) = header(&bytes, bytes.len()).map_err(|message| Error::bad_format(&path, message))?;
+        self.add(Source::whole(path, bytes), start, metadata)
+    }
+
+    fn add(&mut self, source: Source, start: usize, metadata: Metadata) -> Result<()> {
         let file = self.sources.len();
         for (tensor, info) in metadata.tensors().into_iter().collect::<BTreeMap<_, _>>() {
             if let Some(other) = self.entries.get(&tensor) {
                 let found =
                     format!("it also in {}; remove one of the two files", self.sources[other.file].path.display());
-                return Err(Error::Tensor { file: path, tensor, expected: "it in one shard only".into(), found });
+                return Err(Error::Tensor {
+                    file: source.path,
+                    tensor,
+                    expected: "it in one shard only".into(),
+                    found,
+                });
             }
             let entry = Entry {
                 file,
@@ -342,7 +369,7 @@ impl Checkpoint {
             };
             self.entries.insert(tensor, entry);
         }
-        self.sources.push(Source { path, bytes });
+        self.sources.push(source);
         Ok(())
     }
 
@@ -389,47 +416,61 @@ impl Checkpoint {
     }
 
     /// A tensor's values in the order of its shape: as they lie in the file, or gathered where a view reorders them.
-    fn contents(&self, entry: &Entry) -> Result<Cow<'_, [u8]>> {
-        let Some(view) = &entry.view else { return Ok(Cow::Borrowed(self.bytes(entry))) };
+    fn contents(&self, entry: &Entry, lying: Bytes) -> Result<Bytes> {
+        let Some(view) = &entry.view else { return Ok(lying) };
         let mut gathered = memory::reserved(&self.sources[entry.file].path, length(entry))?;
-        gather(self.bytes(entry), entry, view, 0..entry.shape.iter().product(), &mut gathered);
-        Ok(Cow::Owned(gathered))
+        gather(&lying, entry, view, 0..entry.shape.iter().product(), &mut gathered);
+        Ok(gathered.into())
     }
 
     /// A few of these bytes.
-    fn part(&self, entry: &Entry, range: Range<usize>) -> Cow<'_, [u8]> {
-        let Some(view) = &entry.view else { return Cow::Borrowed(&self.bytes(entry)[range]) };
+    fn part(&self, entry: &Entry, range: Range<usize>) -> Result<Bytes> {
+        let source = &self.sources[entry.file];
+        let Some(view) = &entry.view else {
+            let start = entry.range.start;
+            return source.bytes(start + range.start..start + range.end);
+        };
         let size = entry.stored.size().unwrap_or(1);
         let mut gathered = Vec::new();
         let first = range.start / size;
-        gather(self.bytes(entry), entry, view, first..range.end.div_ceil(size), &mut gathered);
+        let elements = first..range.end.div_ceil(size);
+        gather(&source.bytes(entry.range.clone())?, entry, view, elements, &mut gathered);
         gathered.drain(..range.start - first * size);
         gathered.truncate(range.len());
-        Cow::Owned(gathered)
+        Ok(gathered.into())
     }
 
-    fn bytes(&self, entry: &Entry) -> &[u8] {
-        &self.sources[entry.file].bytes[entry.range.clone()]
+    /// The bytes of an entry, of which the file's check sum, if it has one, is right.
+    fn checked(&self, name: &str, entry: &Entry) -> Result<Bytes> {
+        let source = &self.sources[entry.file];
+        let bytes = source.bytes(entry.range.clone())?;
+        let Some(storage) = entry.storage.map(|s| &self.storages[s]) else { return Ok(bytes) };
+        if storage.verified.load(Ordering::Relaxed) {
+            return Ok(bytes);
+        }
+        let sum = match storage.range == entry.range {
+            true => check_sum(&bytes),
+            false => check_sum(&source.bytes(storage.range.clone())?),
+        };
+        if sum != storage.crc {
+            let message = format!("tensor {name}: the check sum is wrong: the file is damaged, get it again");
+            return Err(Error::Corrupt { file: source.path.clone(), message });
+        }
+        // What is read anew may be another the next time.
+        storage.verified.store(source.is_whole(), Ordering::Relaxed);
+        Ok(bytes)
     }
 
     fn load(&self, name: &str, entry: &Entry, dtype: DType, device: &Device) -> Result<Tensor> {
         let Some(stored) = entry.stored.dtype() else {
             return Err(self.wrong(entry, name, "one of F16, BF16, F32, F64", entry.stored.name()));
         };
-        let file = &self.sources[entry.file].path;
-        if let Some(storage) = entry.storage.map(|s| &self.storages[s]) {
-            if !storage.verified.load(Ordering::Relaxed) {
-                if crc32fast::hash(&self.sources[entry.file].bytes[storage.range.clone()]) != storage.crc {
-                    let message = format!("tensor {name}: the check sum is wrong: the file is damaged, get it again");
-                    return Err(Error::Corrupt { file: file.clone(), message });
-                }
-                storage.verified.store(true, Ordering::Relaxed);
-            }
-        }
-        let bytes = &*self.contents(entry)?;
+        let lying = self.checked(name, entry)?;
+        let values = self.contents(entry, lying.clone())?;
+        let bytes = &*values;
         let loaded = match dtype {
-            DType::F32 if device.is_cpu() => self.convert::<f32>(name, entry, stored, bytes),
-            DType::BF16 if device.is_cpu() => self.convert::<bf16>(name, entry, stored, bytes),
+            DType::F32 if device.is_cpu() => self.convert::<f32>(name, entry, stored, &values),
+            DType::BF16 if device.is_cpu() => self.convert::<bf16>(name, entry, stored, &values),
             _ => match offenders(stored, bytes, limit(stored, dtype)?) {
                 None => Tensor::from_raw_buffer(bytes, stored, &entry.shape, device)
                     .and_then(|t| t.to_dtype(dtype))
@@ -437,15 +478,14 @@ impl Checkpoint {
                 Some(_) => Err(self.offence(name, entry, stored, bytes, dtype)),
             },
         };
-        self.sources[entry.file].bytes.forget(entry.range.clone());
+        lying.forget(0..lying.len());
         loaded
     }
 
-    fn convert<T: Number>(&self, name: &str, entry: &Entry, stored: DType, bytes: &[u8]) -> Result<Tensor> {
+    fn convert<T: Number>(&self, name: &str, entry: &Entry, stored: DType, bytes: &Bytes) -> Result<Tensor> {
         let was_read = |part: Range<usize>| {
             if entry.view.is_none() {
-                let start = entry.range.start;
-                self.sources[entry.file].bytes.forget(start + part.start..start + part.end);
+                bytes.forget(part);
             }
         };
         let count = bytes.len() / stored.size_in_bytes();

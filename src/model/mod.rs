@@ -67,7 +67,7 @@ pub struct OpenOptions {
     /// `auto`, `f32`, `bf16`, `q8_0` or `q4_k`. The image tokenizer always runs in f32.
     pub dtype: String,
     /// Whether quantised weights are kept in a file of the model's folder, `sitter.q8_0.safetensors` or
-    /// `sitter.q4_k.safetensors`: written when the model is opened so for the first time, mapped from then on.
+    /// `sitter.q4_k.safetensors`: written when the model is opened so for the first time, read from then on.
     pub keep_quantised: bool,
 }
 

@@ -59,9 +59,12 @@ impl Rotary {
             // PyTorch computes the inverse frequency and the angle in f32.
             angles.extend((0..half).map(|j| p as f32 * (1.0 / self.theta.powf(j as f64 / half as f64)) as f32));
         }
-        let angles = Tensor::from_vec(angles, (positions.len(), tokens, 1, half), &Device::Cpu)?;
-        let table = |t: Tensor| -> Result<Tensor> { Ok(t.to_dtype(self.dtype)?.to_device(&self.device)?) };
-        Ok((table(angles.cos()?)?, table(angles.sin()?)?))
+        let table = |of: fn(f32) -> f32| -> Result<Tensor> {
+            let values = angles.iter().map(|&angle| of(angle)).collect();
+            let table = Tensor::from_vec(values, (positions.len(), tokens, 1, half), &Device::Cpu)?;
+            Ok(table.to_dtype(self.dtype)?.to_device(&self.device)?)
+        };
+        Ok((table(f32::cos)?, table(f32::sin)?))
     }
 
     /// Whether attention wants a mask, or spans will do.
@@ -146,6 +149,21 @@ impl Places {
         let filled = cache.filled();
         let end = filled.iter().max().unwrap_or(&0) + new;
         let even = filled.windows(2).all(|pair| pair[0] == pair[1]);
+        let half = self.cos.dim(1)?;
+        let span = |first: u32, filled: usize| (0..new).map(move |i| (first, (filled + i + 1) as u32));
+        let spans = self.first.iter().zip(filled).flat_map(|(&first, &filled)| span(first, filled)).collect();
+        let context = |positions: &Tensor, rows: usize, mask: Option<Tensor>| -> Result<Context> {
+            let rotary = |table: &Tensor| table.index_select(positions, 0)?.reshape((rows, new, 1, half));
+            let (cos, sin) = (rotary(&self.cos)?, rotary(&self.sin)?);
+            Ok(Context { cos, sin, mask, spans, dropout: None, stop: self.stop.clone() })
+        };
+        if !self.masked {
+            // On the CPU no table has to be moved, and no operator between tensors is to be used, see `ops::sum`.
+            let position = |(&first, &filled): (&u32, &usize)| (0..new).map(move |i| (filled + i) as u32 - first);
+            let positions: Vec<u32> = self.first.iter().zip(filled).flat_map(position).collect();
+            let n = positions.len();
+            return context(&Tensor::from_vec(positions, n, self.cos.device())?, n / new.max(1), None);
+        }
         // The slots of the new tokens, [rows or 1, new].
         let slots = match on_device {
             _ if even => self.slots.narrow(0, end - new, new)?.unsqueeze(0)?,
@@ -153,20 +171,7 @@ impl Places {
             None => return Err(Error::Internal { message: "rows filled differently need their numbers".into() }),
         };
         let positions = slots.broadcast_sub(&self.first_on_device)?;
-        let (rows, half) = (positions.dim(0)?, self.cos.dim(1)?);
-        let positions = positions.flatten_all()?;
-        let rotary = |table: &Tensor| table.index_select(&positions, 0)?.reshape((rows, new, 1, half));
-        let mask = if self.masked { self.mask(&slots, end, even && new == 1)? } else { None };
-        let span = |first: u32, filled: usize| (0..new).map(move |i| (first, (filled + i + 1) as u32));
-        let spans = self.first.iter().zip(filled).flat_map(|(&first, &filled)| span(first, filled));
-        Ok(Context {
-            cos: rotary(&self.cos)?,
-            sin: rotary(&self.sin)?,
-            mask,
-            spans: spans.collect(),
-            dropout: None,
-            stop: self.stop.clone(),
-        })
+        context(&positions.flatten_all()?, positions.dim(0)?, self.mask(&slots, end, even && new == 1)?)
     }
 
     /// What is added to the scores of new tokens in these slots, [rows or 1, new], for each of the slots before `end`. They see

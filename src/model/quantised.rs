@@ -1,4 +1,4 @@
-//! Quantised weights in a file beside the model's own: made the first time, mapped from then on.
+//! Quantised weights in a file beside the model's own: made the first time, read from then on.
 //!
 //! The file, `sitter.FORMAT.safetensors`, holds the blocks of each quantised matrix as bytes under the matrix's name, and in its
 //! header the fingerprint of the checkpoint that they were made of. It can be made anew at any time: one that does not
@@ -43,7 +43,7 @@ impl Quantised {
     pub fn open(files: &Files, checkpoint: &Checkpoint, format: Format) -> Option<Self> {
         let (Files::Folder(folder), Format::Q8_0 | Format::Q4K) = (files, format) else { return None };
         let path = folder.join(format!("sitter.{}.safetensors", format.name()));
-        let fingerprint = checkpoint.fingerprint().iter().map(|b| format!("{b:02x}")).collect();
+        let fingerprint = checkpoint.fingerprint().ok()?.iter().map(|b| format!("{b:02x}")).collect();
         let origin = Origin { fingerprint, format: format.name().into() };
         let file = match path.exists().then(|| tensor_file::open::<Origin>(&path, &FILE)) {
             Some(Ok(file)) if file.content == origin => Some(file.into_checkpoint()),
@@ -63,7 +63,13 @@ impl Quantised {
     /// The blocks of a matrix, if they are there and sound.
     pub fn get(&self, name: &str, shape: &[usize], format: Format, device: &Device) -> Result<Option<Weight>> {
         let (&[rows, width], Some(dtype)) = (shape, format.blocks(shape[shape.len() - 1])) else { return Ok(None) };
-        let bytes = self.file.as_ref().and_then(|file| file.raw(name));
+        let bytes = match self.file.as_ref().map_or(Ok(None), |file| file.raw(name)) {
+            Err(e @ (Error::Corrupt { .. } | Error::BadFormat { .. } | Error::Io { .. })) => {
+                log::warn!("not used: {e}");
+                None
+            }
+            bytes => bytes?,
+        };
         let found = match bytes {
             Some(bytes) => Blocks::read(bytes, [rows, width], dtype, device)?,
             None => None,
@@ -93,9 +99,8 @@ impl Quantised {
             Weight::Dense(_) => None,
         });
         let matrices: BTreeMap<String, Matrix> = quantised.collect();
-        // The file is replaced by another of the same name: what is mapped stays what it was.
         match tensor_file::save(&self.path, &FILE, &self.origin, &matrices, stop) {
-            Ok(()) => log::info!("wrote {}: it is mapped the next time", self.path.display()),
+            Ok(()) => log::info!("wrote {}: it is read the next time", self.path.display()),
             Err(Error::Cancelled) => return Err(Error::Cancelled),
             Err(e) => log::warn!("the quantised weights are not kept: {e}"),
         }

@@ -11,6 +11,7 @@ mod yaml;
 
 pub use config::Config;
 
+use super::ops;
 use super::tokens::Tokens;
 use crate::run::Run;
 use crate::{Error, Result};
@@ -100,7 +101,7 @@ impl Vqgan {
         let codebook = w.at("quantize.embedding").get("weight", &[config.n_embed, config.embed_dim])?;
         Ok(Vqgan {
             config: config.clone(),
-            codebook_sq: codebook.sqr()?.sum(1)?,
+            codebook_sq: ops::square(&codebook)?.sum(1)?,
             codebook,
             encoder: Encoder::load(&w)?,
             decoder: if decoder { Some(Decoder::load(&w)?) } else { None },
@@ -174,9 +175,9 @@ impl Vqgan {
     /// The index of the nearest code for each row of z `[N, E]`, the lowest of equals.
     fn nearest(&self, z: &Tensor) -> Result<Vec<u32>> {
         // |z|² + |e|² - 2 z·e, in this form and order, so that near-ties fall as in the original.
-        let z_sq = z.sqr()?.sum_keepdim(1)?; // [N, 1]
+        let z_sq = ops::square(z)?.sum_keepdim(1)?; // [N, 1]
         let dots = z.matmul(&self.codebook.t()?)?; // [N, n_embed]
-        let distances = z_sq.broadcast_add(&self.codebook_sq)?.sub(&(dots * 2.0)?)?;
+        let distances = ops::difference(&ops::sum(&z_sq, &self.codebook_sq)?, &(dots * 2.0)?)?;
         let smallest = distances.min_keepdim(D::Minus1)?; // [N, 1]
         if smallest.flatten_all()?.to_vec1::<f32>()?.iter().any(|d| !d.is_finite()) {
             return Err(Error::Overflow {

@@ -250,7 +250,7 @@ impl Entry {
                 return Err(Error::invalid("subject", message));
             }
         };
-        self.weight = (self.weight.to_f32()? + delta)?.to_dtype(dtype)?.into();
+        self.weight = ops::sum(&self.weight.to_f32()?, &delta)?.to_dtype(dtype)?.into();
         Ok(())
     }
 }

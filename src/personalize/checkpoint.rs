@@ -6,8 +6,8 @@ use crate::model::subject::LossRecord;
 use crate::model::tensor_file::{self, Kind, Opened};
 use crate::model::tokens::Tokens;
 use crate::model::Model;
-use crate::run::{Control, Stage};
-use crate::{Error, Result};
+use crate::run::{Run, Stage};
+use crate::{save, Error, Result};
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -103,6 +103,18 @@ pub(super) struct Checkpointing {
 }
 
 impl Checkpointing {
+    /// Errors if what the options ask for cannot be done: to be called before work that would be lost.
+    pub fn check(options: &Options) -> Result<()> {
+        let Some(path) = &options.checkpoint_path else { return Ok(()) };
+        if path.exists() {
+            tensor_file::open::<Position>(path, &FILE)?;
+        }
+        match options.checkpoint_every {
+            0 => Ok(()),
+            _ => save::check(path),
+        }
+    }
+
     /// Looks for what an interrupted training left behind.
     pub fn begin(options: &Options, identity: Identity) -> Result<Self> {
         let path = options.checkpoint_path.clone();
@@ -167,13 +179,14 @@ impl Checkpointing {
         }
     }
 
-    /// Writes a checkpoint if one is due. A run that is cancelled meanwhile leaves the one before it.
+    /// Writes a checkpoint if one is due. A run that is cancelled meanwhile leaves the one before it, and so does a failure,
+    /// after which training goes on: whoever has filled the disk may make room before the next one is due.
     pub fn save(
         &self,
         learner: &Learner,
         losses: &[LossRecord],
         prior: &[(String, Tokens)],
-        stop: &Control,
+        run: &mut Run,
     ) -> Result<()> {
         let Some(path) = self.path.as_deref().filter(|_| self.every > 0 && learner.steps().is_multiple_of(self.every))
         else {
@@ -193,14 +206,20 @@ impl Checkpointing {
             losses: losses.to_vec(),
             prior: prior.iter().map(|(prompt, t)| (t.height(), t.width(), prompt.clone())).collect(),
         };
-        tensor_file::save(path, &FILE, &position, &tensors, stop)
+        match tensor_file::save(path, &FILE, &position, &tensors, &run.control()) {
+            Err(e @ (Error::Io { .. } | Error::NotFound { .. })) => {
+                let (step, every) = (position.steps, self.every);
+                run.warn(&format!("no checkpoint at step {step}, tried again in {every} steps: {e}"));
+                Ok(())
+            }
+            saved => saved,
+        }
     }
 
     /// Training came to its end: the file is of no more use.
-    pub fn remove(&self) -> Result<()> {
-        match &self.path {
-            Some(path) if path.exists() => std::fs::remove_file(path).map_err(|e| Error::io(path, e)),
-            _ => Ok(()),
+    pub fn remove(&self, run: &mut Run) {
+        if let Some(Err(e)) = self.path.as_deref().map(save::remove) {
+            run.warn(&format!("the checkpoint is of no more use, but stays: {e}"));
         }
     }
 }

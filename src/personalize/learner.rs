@@ -5,7 +5,7 @@ use super::options::Options;
 use super::passes::{self, Plan};
 use super::prompts;
 use crate::model::family::{Example, Mode, Objective};
-use crate::model::ops::own_kernels_on;
+use crate::model::ops::{self, own_kernels_on};
 use crate::model::personalized::Personalized;
 use crate::model::subject::Change;
 use crate::model::weight::Weight;
@@ -339,7 +339,7 @@ impl<'m> Learner<'m> {
             match part {
                 Part::Whole => {
                     let before = entry.weight.to_f32()?.to_device(&Device::Cpu)?;
-                    let delta = (value.to_dtype(DType::F32)? - before)?;
+                    let delta = ops::difference(&value.to_dtype(DType::F32)?, &before)?;
                     changes.insert(name, Change::Delta(out(&delta)?));
                 }
                 Part::Down => {

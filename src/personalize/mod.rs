@@ -58,6 +58,7 @@ pub fn train(model: &Model, dataset: &Dataset, options: &Options, draw: &mut Dra
             "identifier: the model knows {word} as a word; with the subject it means the subject in every prompt"
         );
     }
+    Checkpointing::check(options)?;
     let vectors = embedding_stage::first_vectors(model, options, dataset.len())?;
     let mut lesson = Lesson { options, references: vec![], captions: dataset.captions(), prior: vec![] };
     lesson.check_prompts(Learner::embedding(model, options, &vectors)?.view())?;
@@ -95,7 +96,7 @@ pub fn train(model: &Model, dataset: &Dataset, options: &Options, draw: &mut Dra
         options: serde_json::to_value(recorded).map_err(|e| Error::Internal { message: format!("options: {e}") })?,
         losses: training.losses,
     };
-    training.checkpoints.remove()?;
+    training.checkpoints.remove(run);
     Ok(subject)
 }
 
@@ -116,7 +117,7 @@ impl Training<'_, '_> {
         let batch = self.lesson.batch(learner.view(), stage, step)?;
         let loss = learner.step(&batch, run)?.loss;
         self.losses.push(LossRecord { stage: stage.name().to_string(), step, loss });
-        self.checkpoints.save(learner, &self.losses, &self.lesson.prior, &run.control())?;
+        self.checkpoints.save(learner, &self.losses, &self.lesson.prior, run)?;
         self.finished = !run.report(stage, step + 1, total, Some(loss))?;
         self.draw_sample(learner, run)
     }

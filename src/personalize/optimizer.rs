@@ -5,7 +5,7 @@
 
 use super::eight_bit;
 use crate::error::by_name;
-use crate::model::ops::{change, Numbers};
+use crate::model::ops::{self, change, Numbers};
 use crate::random::{philox, Purpose};
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
@@ -267,5 +267,5 @@ impl AdamW {
 
 /// The sum of the squares of a gradient.
 pub fn squared_norm(gradient: &Tensor) -> Result<f64> {
-    Ok(f64::from(gradient.sqr()?.sum_all()?.to_scalar::<f32>()?))
+    Ok(f64::from(ops::square(gradient)?.sum_all()?.to_scalar::<f32>()?))
 }

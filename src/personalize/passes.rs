@@ -65,7 +65,7 @@ pub fn run(
     for pass in passes {
         let one = pass.vectors()?;
         sum = Some(match sum {
-            Some(sum) => (sum + one)?,
+            Some(sum) => ops::add(sum, &one)?,
             None => one,
         });
     }

@@ -1,10 +1,9 @@
 //! PNG files with text in them: what a picture was drawn from travels with the picture.
 
 use super::Picture;
-use crate::{Error, Result};
+use crate::{save, Error, Result};
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::Path;
 
 pub(super) fn save_png(picture: &Picture, path: &Path, text: &[(&str, &str)]) -> Result<()> {
     for (key, value) in text {
@@ -13,7 +12,7 @@ pub(super) fn save_png(picture: &Picture, path: &Path, text: &[(&str, &str)]) ->
             return Err(Error::invalid("text", format!("the text of {key:?} contains a NUL character")));
         }
     }
-    write_whole(path, |file| {
+    save::save(path, |file| {
         let mut out = BufWriter::new(file);
         encode(picture, &mut out, text).map_err(|e| match e {
             png::EncodingError::IoError(e) => Error::io(path, e),
@@ -48,34 +47,6 @@ fn check_key(key: &str) -> Result<()> {
         return Err(Error::invalid("key", m));
     }
     Ok(())
-}
-
-/// Writes a file beside `path` and renames it: nobody ever sees half a file, and a failure leaves what was there.
-fn write_whole(path: &Path, write: impl FnOnce(&std::fs::File) -> Result<()>) -> Result<()> {
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let Some(name) = path.file_name() else {
-        return Err(Error::invalid("path", format!("{} does not name a file", path.display())));
-    };
-    let mut temporary_name = std::ffi::OsString::from(".");
-    temporary_name.push(name);
-    temporary_name.push(format!(".{}.{}.tmp", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed)));
-    let temporary: PathBuf = path.with_file_name(temporary_name);
-
-    let file =
-        std::fs::OpenOptions::new().write(true).create_new(true).open(&temporary).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => {
-                Error::NotFound { path: path.to_owned(), message: "its folder does not exist".into() }
-            }
-            _ => Error::io(path, e),
-        })?;
-    let result = write(&file)
-        .and_then(|()| file.sync_all().map_err(|e| Error::io(path, e)))
-        .and_then(|()| std::fs::rename(&temporary, path).map_err(|e| Error::io(path, e)));
-    if result.is_err() {
-        // The first error is the one to report.
-        let _ = std::fs::remove_file(&temporary);
-    }
-    result
 }
 
 /// The text chunks of a PNG file, in the order of the file within each kind: UTF-8 ones first.

@@ -1,6 +1,7 @@
 //! Drawing again with as little change as can be: the rule of distribution-exact speculative decoding.
 
 use super::link::Link;
+use crate::model::ops;
 use crate::Result;
 use candle_core::{DType, Tensor, D};
 use candle_nn::ops::softmax_last_dim;
@@ -56,8 +57,8 @@ impl Coupling {
     /// were drawn from q, shaped as p. `keep` and `anew` are uniform in (0, 1), [pictures, n], independent of all before.
     pub fn draw(&self, p: &Tensor, q: &Tensor, drafts: &Tensor, keep: &Tensor, anew: &Tensor) -> Result<Tensor> {
         let of_draft = |of: &Tensor| of.gather(&drafts.unsqueeze(2)?, 2)?.squeeze(2);
-        let kept = (keep * of_draft(q)?)?.lt(&of_draft(p)?)?;
-        let more = (p - q)?.relu()?;
+        let kept = ops::product(keep, &of_draft(q)?)?.lt(&of_draft(p)?)?;
+        let more = ops::positive_part(&ops::difference(p, q)?)?;
         #[cfg(test)]
         let more = if self.broken { p.clone() } else { more };
         Ok(kept.where_cond(drafts, &self.invert(&more, anew)?)?)
@@ -72,13 +73,13 @@ impl Coupling {
         let within = mass.reshape((pictures * n * blocks, BLOCK))?.matmul(&self.within)?;
         let sums = within.narrow(1, BLOCK - 1, 1)?.reshape((pictures * n, blocks))?.contiguous()?;
         let before = sums.matmul(&self.before)?.reshape((pictures * n * blocks, 1))?;
-        let running = within.broadcast_add(&before)?.reshape((pictures, n, blocks * BLOCK))?;
-        let target = running.max_keepdim(D::Minus1)?.broadcast_mul(&uniform.unsqueeze(2)?)?;
+        let running = ops::sum(&within, &before)?.reshape((pictures, n, blocks * BLOCK))?;
+        let target = ops::product(&running.max_keepdim(D::Minus1)?, &uniform.unsqueeze(2)?)?;
         // Codes without mass score 0, those where the sum has passed the target more, the earlier the more, the others 1:
         // rounding can never choose a code that has none.
-        let passed = running.broadcast_gt(&target)?.to_dtype(DType::F32)?.broadcast_mul(&self.rank)?;
+        let passed = ops::product(&running.broadcast_gt(&target)?.to_dtype(DType::F32)?, &self.rank)?;
         let possible = mass.gt(&mass.zeros_like()?)?.to_dtype(DType::F32)?;
-        Ok((passed + 1.0)?.broadcast_mul(&possible)?.argmax(D::Minus1)?)
+        Ok(ops::product(&(passed + 1.0)?, &possible)?.argmax(D::Minus1)?)
     }
 }
 

@@ -5,6 +5,7 @@
 
 use super::link::Link;
 use super::Options;
+use crate::model::ops;
 use crate::Result;
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor, D};
 use rayon::prelude::*;
@@ -47,14 +48,14 @@ impl Scorer {
         };
         scores = keep_top_k(&scores, self.top_k)?;
         if let Some(temperature) = &self.temperature {
-            scores = scores.broadcast_div(temperature)?;
+            scores = ops::quotient(&scores, temperature)?;
         }
         Ok(scores)
     }
 
     /// Draws from softmax(scores) by the Gumbel-max rule: u32 [pictures, places], the first of equal sums.
     pub fn draw(&self, scores: &Tensor, noise: &Tensor) -> Result<Tensor> {
-        self.if_sound(scores, (scores + noise)?.argmax(D::Minus1)?)
+        self.if_sound(scores, ops::sum(scores, noise)?.argmax(D::Minus1)?)
     }
 
     /// The drawn codes, but [`UNSOUND`] where a score is not a number.
@@ -70,7 +71,7 @@ impl Scorer {
 fn guide(logits: &Tensor, scale: f32) -> Result<Tensor> {
     let pictures = logits.dim(0)? / 2;
     let (conditional, unconditional) = (logits.narrow(0, 0, pictures)?, logits.narrow(0, pictures, pictures)?);
-    Ok((((conditional - &unconditional)? * f64::from(scale))? + unconditional)?)
+    ops::sum(&(ops::difference(&conditional, &unconditional)? * f64::from(scale))?, &unconditional)
 }
 
 /// Puts every score below the k-th largest of its row to minus infinity; ties with it stay. 0 keeps all.
@@ -84,8 +85,8 @@ fn keep_top_k(scores: &Tensor, k: usize) -> Result<Tensor> {
         false => scores.sort_last_dim(false)?.0.narrow(D::Minus1, k - 1, 1)?,
     };
     // ln 1 = 0 and ln 0 = minus infinity, to be added.
-    let kept = scores.broadcast_ge(&threshold)?.to_dtype(scores.dtype())?.log()?;
-    Ok((scores + kept)?)
+    let kept = ops::ln(&scores.broadcast_ge(&threshold)?.to_dtype(scores.dtype())?)?;
+    ops::sum(&scores, &kept)
 }
 
 /// The k-th largest number of each row; k counts from 1.

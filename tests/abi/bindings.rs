@@ -50,7 +50,8 @@ fn python_table() -> String {
     }
     out.push_str(
         "\n\nclass Event(Structure):\n    _fields_ = [(\"struct_size\", c_uint32), (\"stage\", c_int32), (\"done\", c_uint64), (\"total\", c_uint64),\n\
-         \x20               (\"elapsed_ms\", c_uint64), (\"value\", c_double), (\"item\", c_uint32), (\"item_count\", c_uint32)]\n\n\n\
+         \x20               (\"elapsed_ms\", c_uint64), (\"value\", c_double), (\"item\", c_uint32), (\"item_count\", c_uint32),\n\
+         \x20               (\"warnings\", c_uint64)]\n\n\n\
          EVENT_FN = CFUNCTYPE(c_int32, c_void_p, POINTER(Event))\n\
          LOG_FN = CFUNCTYPE(None, c_void_p, c_int32, c_char_p)\n\
          DROP_FN = CFUNCTYPE(None, c_void_p)\n\n\

@@ -26,6 +26,7 @@
  *            and at least every 100 ms; only SITTER_CONTINUE lets the call go on. sitter_run_cancel may come from any thread.
  *            After SITTER_E_CANCELLED the model is as good as new.
  * Process    No output to standard streams, no signal handlers, no environment or locale changes, no network. The library is
- *            not unloaded by dlclose. In a forked child every object of the parent gives SITTER_E_FORKED: use spawn. One known
- *            exception to never ending the process: when the system has no memory left for a computation on the CPU.
+ *            not unloaded by dlclose. In a forked child every object of the parent gives SITTER_E_FORKED; what the child
+ *            opens itself works on the CPU, if no other thread was in a call when it was forked. One known exception to never
+ *            ending the process: when the system has no memory left for a computation on the CPU.
  */

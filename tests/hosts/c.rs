@@ -150,6 +150,15 @@ fn a_forked_child_is_told_so() {
     check(&program("fork.c"), "c_fork", &[]);
 }
 
+/// Candle is offered threads, so that it would be seen to start them wherever it has a processor.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_forked_child_can_do_with_a_model_of_its_own_what_the_parent_did() {
+    let folder = scratch("c_fork_embedded");
+    let Some(program) = build_c(&program("fork_embedded.c"), &folder, &[]) else { return };
+    run(Command::new(program).arg(folder.join("subject")).env("CANDLE_NUM_THREADS", "3").current_dir(at("")));
+}
+
 #[test]
 fn the_event_has_the_layout_it_had() {
     check(&program("event_layout.c"), "c_event_layout", &[]);

@@ -103,7 +103,7 @@ impl Draft for ToyDraft {
             can_decode: true,
         };
         let rotary = Rotary { head_dim: 2, theta: 1e4, dtype: DType::F32, device: how.device.clone() };
-        let identity = vec![self.checkpoint.fingerprint().to_vec()];
+        let identity = vec![self.checkpoint.fingerprint()?.to_vec()];
         Ok(Opened { family: Arc::new(Toy { facts, words: self.words, weights, embedding, rotary }), identity })
     }
 }

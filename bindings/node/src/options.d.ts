@@ -12,7 +12,7 @@ export interface OpenFields {
   dtype?: 'auto' | 'f32' | 'bf16' | 'q8_0' | 'q4_k';
   /**
    * Whether quantised weights are kept in a file of the model's folder, `sitter.q8_0.safetensors` or
-   * `sitter.q4_k.safetensors`: written when the model is opened so for the first time, mapped from then on.
+   * `sitter.q4_k.safetensors`: written when the model is opened so for the first time, read from then on.
    */
   keepQuantised?: boolean;
 }

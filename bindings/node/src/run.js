@@ -44,6 +44,7 @@ function snapshot(pointer) {
     loss: Number.isNaN(event.value) ? null : event.value,
     item: event.item,
     itemCount: event.item_count,
+    warnings: Number(event.warnings),
   };
 }
 

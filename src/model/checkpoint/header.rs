@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
 /// Headers of real checkpoints have some hundred KB. Reading one takes a few times its size.
-const MAX_HEADER: u64 = 16 << 20;
+pub const MAX_HEADER: u64 = 16 << 20;
 /// Tensors of models have at most 5 dimensions.
 const MAX_RANK: usize = 16;
 
@@ -30,12 +30,13 @@ pub fn header_memory(bytes: &[u8]) -> u64 {
     length.min(MAX_HEADER).min(bytes.len() as u64) * TIMES
 }
 
-/// The header of a safetensors file, and where the data behind it start.
+/// The header of a safetensors file, and where the data behind it start. `bytes` are those of the file, or its first ones: as
+/// many as its header has, and 64 if there are so many. `length` is how many the file has.
 ///
 /// The crate's own `SafeTensors::read_metadata` lets the last of two equal names win, takes many times the header's size
 /// in memory, and does not name the tensor whose size is wrong. So the text is read here; the crate's `Metadata` then
 /// checks that the tensors cover the data without holes or overlaps.
-pub fn header(bytes: &[u8]) -> std::result::Result<(usize, Metadata), String> {
+pub fn header(bytes: &[u8], length: usize) -> std::result::Result<(usize, Metadata), String> {
     const NOT: &str = "is not a safetensors file";
     if let Some(message) = foreign(bytes) {
         return Err(message);
@@ -55,7 +56,7 @@ pub fn header(bytes: &[u8]) -> std::result::Result<(usize, Metadata), String> {
     if len > MAX_HEADER {
         return Err(format!("{NOT}: it claims a header of {len} bytes, at most {MAX_HEADER} are read"));
     }
-    let Some((text, data)) = rest.split_at_checked(len as usize) else {
+    let Some(text) = rest.get(..len as usize) else {
         return Err(format!(
             "is truncated: its header should have {len} bytes, {} are there; get the file again",
             rest.len()
@@ -82,7 +83,7 @@ pub fn header(bytes: &[u8]) -> std::result::Result<(usize, Metadata), String> {
         }
         e => format!("its header is broken: {e}"),
     })?;
-    match (metadata.data_len(), data.len()) {
+    match (metadata.data_len(), length.saturating_sub(8 + len as usize)) {
         (announced, found) if announced > found => {
             Err(format!("is truncated: its tensors have {announced} bytes, {found} are there; get the file again"))
         }

@@ -48,8 +48,8 @@ impl NextToken for Lumina {
         let learned = Tensor::from_vec(learned, (b, t, 1), device)?.broadcast_as((b, t, h))?.contiguous()?;
         let there = table.to_dtype(x.dtype())?.index_select(&which, 0)?.reshape((b, t, h))?;
         let learned = learned.to_dtype(x.dtype())?;
-        let frozen = (x * (1.0 - &learned)?)?;
-        Ok((frozen + (there * learned)?)?)
+        let frozen = ops::product(&x, &(1.0 - &learned)?)?;
+        ops::add(frozen, &ops::product(&there, &learned)?)
     }
 
     fn embed_symbols(&self, symbols: &Tensor) -> Result<Tensor> {

@@ -13,6 +13,7 @@ pub use open::ENTRY;
 
 use super::family::{Condition, Example, Facts, Family, Mode, Pass, Piece, Prediction};
 use super::footprint::Footprint;
+use super::ops;
 use super::text::Text;
 use super::tokens::Tokens;
 use super::vqgan::Vqgan;
@@ -212,7 +213,7 @@ impl Family for Lumina {
         if ids.is_empty() {
             return Err(Error::internal("the tokenizer makes nothing of the prompts"));
         }
-        Ok(self.rows(ids)?.sqr()?.mean(D::Minus1)?.mean_all()?.sqrt()?.to_scalar::<f32>()?)
+        Ok(ops::square(&self.rows(ids)?)?.mean(D::Minus1)?.mean_all()?.sqrt()?.to_scalar::<f32>()?)
     }
 
     /// A picture behind its prompt, closing separator included: everything behind the prompt is labelled, size tokens, codes,

@@ -79,7 +79,7 @@ impl Draft for LuminaDraft {
         let identity = vec![
             config_text.into_bytes(),
             tokenizer.to_vec(),
-            checkpoint.fingerprint().to_vec(),
+            checkpoint.fingerprint()?.to_vec(),
             vq_fingerprint.to_vec(),
         ];
         let family = Arc::new(Lumina::new(transformer, layout, text, vqgan, footprint)?);
@@ -124,7 +124,7 @@ impl VqganParts {
             (e, _) => e,
         })?;
         // A tokenizer inside the model's safetensors is part of the model's own fingerprint.
-        Ok((vqgan, self.own.as_ref().map_or([0; 32], Checkpoint::fingerprint)))
+        Ok((vqgan, self.own.as_ref().map_or(Ok([0; 32]), Checkpoint::fingerprint)?))
     }
 }
 

@@ -6,9 +6,11 @@
 
 mod cpu;
 mod plain;
+mod pointwise;
 
 pub use cpu::{change, floats, Numbers};
 pub use plain::SCORES;
+pub use pointwise::{difference, ln, positive_part, product, quotient, square, sum};
 
 use crate::model::weight::Weight;
 use crate::Result;

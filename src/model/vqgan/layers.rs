@@ -4,7 +4,7 @@
 //! [`plain`] is made of candle's operations, for GPUs. Maps are [B, channels, height, width], f32.
 
 use super::{cpu, plain, Config, Get};
-use crate::model::ops::own_kernels;
+use crate::model::ops::{self, own_kernels};
 use crate::Result;
 use candle_core::{DType, Tensor};
 
@@ -175,7 +175,7 @@ impl Attention {
         let y = self.norm.forward(x)?;
         let (q, k, v) = (self.q.forward(&y)?, self.k.forward(&y)?, self.v.forward(&y)?);
         let mixed = either!(&q, attention(&q, &k, &v))?;
-        Ok((x + self.proj_out.forward(&mixed)?)?)
+        ops::add(self.proj_out.forward(&mixed)?, x)
     }
 }
 

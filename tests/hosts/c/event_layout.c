@@ -14,6 +14,9 @@ FIELD(value, double, 32);
 FIELD(item, uint32_t, 40);
 FIELD(item_count, uint32_t, 44);
 _Static_assert(sizeof(sitter_event) >= 48, "the struct shrank");
+#if SITTER_ABI_MINOR > 0
+FIELD(warnings, uint64_t, 48);
+#endif
 
 /* Only with the header of 1.0 is the size known. */
 #if SITTER_ABI_MINOR == 0

@@ -48,7 +48,8 @@ ABI_MINOR = 1
 
 class Event(Structure):
     _fields_ = [("struct_size", c_uint32), ("stage", c_int32), ("done", c_uint64), ("total", c_uint64),
-                ("elapsed_ms", c_uint64), ("value", c_double), ("item", c_uint32), ("item_count", c_uint32)]
+                ("elapsed_ms", c_uint64), ("value", c_double), ("item", c_uint32), ("item_count", c_uint32),
+                ("warnings", c_uint64)]
 
 
 EVENT_FN = CFUNCTYPE(c_int32, c_void_p, POINTER(Event))

@@ -42,12 +42,14 @@ class Event(NamedTuple):
     item: int
     """Which of `item_count` things the stage is at, from 0."""
     item_count: int
+    warnings: int = 0
+    """What went wrong so far without ending the call, such as a checkpoint that could not be written; the words are in the log."""
 
     @staticmethod
     def _from(raw: _abi.Event) -> "Event":
         loss = None if math.isnan(raw.value) else float(raw.value)
         stage = STAGES.get(raw.stage, f"stage {raw.stage}")
-        return Event(stage, raw.done, raw.total, raw.elapsed_ms / 1000, loss, raw.item, raw.item_count)
+        return Event(stage, raw.done, raw.total, raw.elapsed_ms / 1000, loss, raw.item, raw.item_count, raw.warnings)
 
 
 ProgressFn = Callable[[Event], Any]
