@@ -698,7 +698,7 @@ sitter_status sitter_model_options_set_dtype(struct sitter_model_options *option
 
 /*
  Whether quantised weights are kept in a file of the model's folder, "sitter.q8_0.safetensors" or
- "sitter.q4_k.safetensors": written when the model is opened so for the first time, mapped from then on.
+ "sitter.q4_k.safetensors": written when the model is opened so for the first time, read from then on.
  SITTER_E_INVALID_ARGUMENT. Since 1.1.
  */
 SITTER_API

@@ -17,7 +17,7 @@ fn python(field: &Field) -> String {
         "u32" | "u64" => "int",
         "f32" | "f64" => "float",
         "bool" => "bool",
-        "String" => "str",
+        "String" | "Trainable" => "str",
         "Option<String>" => "Optional[str]",
         "Option<PathBuf>" => "Optional[Union[str, \"os.PathLike[str]\"]]",
         "Vec<u32>" => "Optional[Sequence[int]]",

@@ -105,12 +105,12 @@ export interface TrainFields {
    * the model has, or names of weights separated by commas, in which `*` stands for anything. `lora` is an older
    * name for `qkv` with the adaptation `low_rank`. Default `qkv` (the paper's count of weights fits no other set).
    */
-  trainable?: 'qkv' | 'attention' | 'mlp' | 'all' | 'lora';
+  trainable?: string;
   /**
    * How they learn: `full`, every number of them, or `low_rank`, two factors for each matrix whose product is added
    * to it. Default `full`, method `lora` `low_rank`.
    */
-  adaptation?: string;
+  adaptation?: 'full' | 'low_rank';
   /**
    * Rank of low-rank changes, at most the sides of the matrix. 1 to 1024, default 64 (paper: 16 to 256).
    */

@@ -208,7 +208,7 @@ class Options(unittest.TestCase):
         model = fake()
         for method in typing.get_args(sitter.Method):
             self.assertEqual(model.train_options(method)["method"], method)
-        kinds = {"trainable": sitter.Trainable, "recompute": sitter.Recompute, "optimizer_state": sitter.OptimizerState}
+        kinds = {"adaptation": sitter.Adaptation, "recompute": sitter.Recompute, "optimizer_state": sitter.OptimizerState}
         for name, kind in kinds.items():
             for value in typing.get_args(kind):
                 train(model, **{name: value})

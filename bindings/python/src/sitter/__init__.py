@@ -16,7 +16,7 @@ import os
 from typing import Any, Optional
 
 from ._library import path_utf8, read_json, static_text, utf8
-from ._options import AllTrainOptions, Decoding, Dtype, Method, OptimizerState, Recompute, SampleOptions, Trainable, TrainOptions
+from ._options import Adaptation, AllTrainOptions, Decoding, Dtype, Method, OptimizerState, Recompute, SampleOptions, TrainOptions
 from .errors import (
     BadFormat,
     Cancelled,
@@ -42,10 +42,10 @@ from .subject import Subject
 from .tokens import Sample, Tokens
 
 __all__ = [
-    "AllTrainOptions", "BadFormat", "Cancelled", "Decoding", "DeviceError", "Dtype", "Error", "Event", "FileError",
+    "Adaptation", "AllTrainOptions", "BadFormat", "Cancelled", "Decoding", "DeviceError", "Dtype", "Error", "Event", "FileError",
     "Forked", "ImageLike", "InternalError", "InvalidArgument", "InvalidState", "LibraryError", "Method", "Model",
     "NotFound", "NotSupported", "OptimizerState", "OutOfMemory", "Progress", "Recompute", "Run", "Sample",
-    "SampleOptions", "Subject", "Tokens", "TrainOptions", "Trainable", "UnsupportedModel", "WrongModel", "build_info",
+    "SampleOptions", "Subject", "Tokens", "TrainOptions", "UnsupportedModel", "WrongModel", "build_info",
     "devices", "estimate", "version",
 ]
 

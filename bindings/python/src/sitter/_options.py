@@ -9,7 +9,7 @@ import numpy.typing as npt
 Method = Literal["two_stage", "textual_inversion", "dreambooth", "lora"]
 Dtype = Literal["auto", "f32", "bf16", "q8_0", "q4_k"]
 Decoding = Literal["sequential", "speculative", "speculative_distribution"]
-Trainable = Literal["qkv", "attention", "mlp", "all", "lora"]
+Adaptation = Literal["full", "low_rank"]
 OptimizerState = Literal["f32", "bf16", "int8"]
 Recompute = Literal["auto", "always", "never"]
 
@@ -38,8 +38,10 @@ class TrainOptions(TypedDict, total=False):
     initial_word: Optional[str]
     layer_steps: int
     layer_learning_rate: float
-    trainable: Trainable
+    trainable: str
+    adaptation: Adaptation
     lora_rank: int
+    lora_alpha: float
     layer_stride: int
     layers: Optional[Sequence[int]]
     train_embedding_in_layer_stage: bool
@@ -89,7 +91,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "dtype": "`auto`, `f32`, `bf16`, `q8_0` or `q4_k`. The image tokenizer always runs in f32.",
         "keep_quantised": (
             "Whether quantised weights are kept in a file of the model's folder, `sitter.q8_0.safetensors` or "
-            "`sitter.q4_k.safetensors`: written when the model is opened so for the first time, mapped from then "
+            "`sitter.q4_k.safetensors`: written when the model is opened so for the first time, read from then "
             "on."),
     },
     "sample": {
@@ -125,11 +127,17 @@ MEANINGS: dict[str, dict[str, str]] = {
             "100 to 170)."),
         "layer_learning_rate": "Learning rate of the transformer's weights. 0 to 10, default 5e-6 (paper), `lora` 1e-4 (ours).",
         "trainable": (
-            "Which weights learn in the layers stage. Default `qkv` (the paper's count of weights fits no other "
-            "set)."),
-        "lora_rank": (
-            "Rank of `lora`, at most the sides of the matrix it changes. 1 to 1024, default 64 (paper: 16 to "
-            "256)."),
+            "Which weights learn in the layers stage: `qkv`, `attention`, `mlp`, `all` (norms included) or "
+            "another role that the model has, or names of weights separated by commas, in which `*` stands for "
+            "anything. `lora` is an older name for `qkv` with the adaptation `low_rank`. Default `qkv` (the "
+            "paper's count of weights fits no other set)."),
+        "adaptation": (
+            "How they learn: `full`, every number of them, or `low_rank`, two factors for each matrix whose "
+            "product is added to it. Default `full`, method `lora` `low_rank`."),
+        "lora_rank": "Rank of low-rank changes, at most the sides of the matrix. 1 to 1024, default 64 (paper: 16 to 256).",
+        "lora_alpha": (
+            "Low-rank changes count this much divided by their rank. 0 for as much as the rank, so that they "
+            "count once; at most 10 000, default 0."),
         "layer_stride": (
             "Of the layers that may learn only every n-th does, the first among them. 1 to 1000, default 1 "
             "(paper: 1, 2, 4)."),
