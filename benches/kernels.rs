@@ -2,8 +2,8 @@
 
 use candle_core::{Device, Tensor};
 use criterion::{criterion_group, criterion_main, BenchmarkId, Criterion, Throughput};
-use sitter::model::ops::{self, Rows};
-use sitter::model::weight::Format;
+use sitter::ops::{self, Rows};
+use sitter::weight::Format;
 use std::hint::black_box;
 
 const HIDDEN: usize = 2048;

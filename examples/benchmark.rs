@@ -9,12 +9,12 @@
 use serde::Deserialize;
 use serde_json::{json, Value};
 use sitter::model::personalized::Personalized;
-use sitter::model::tokens::Tokens;
 use sitter::model::{Model, OpenOptions, EMBEDDED};
 use sitter::personalize::{Dataset, Method, Options};
 use sitter::picture::Picture;
 use sitter::run::Run;
 use sitter::sample::{self, draw_pictures};
+use sitter::tokens::Tokens;
 use sitter::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

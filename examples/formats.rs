@@ -8,11 +8,11 @@ use sitter::estimate::{Estimate, Request};
 use sitter::model::family::{Example, Prediction};
 use sitter::model::outline::Outline;
 use sitter::model::personalized::Personalized;
-use sitter::model::tokens::Tokens;
-use sitter::model::weight::Format;
 use sitter::model::{Model, OpenOptions};
 use sitter::personalize::{Method, Options};
 use sitter::run::Run;
+use sitter::tokens::Tokens;
+use sitter::weight::Format;
 use sitter::{sample, Error, Result};
 use std::process::ExitCode;
 

@@ -1,6 +1,6 @@
 //! Pictures in the making: what a run has drawn so far, for whoever wants to watch.
 
-use crate::model::tokens::Tokens;
+use crate::tokens::Tokens;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// The codes that a run has drawn so far, or drew last. Clones look at the same canvas, from any thread.

@@ -1,6 +1,5 @@
 //! Which device and number format a model runs in.
 
-use crate::model::weight::Format;
 use crate::{Error, Result};
 use candle_core::Device;
 use serde::Serialize;
@@ -99,30 +98,15 @@ fn open_cuda(_: usize) -> Result<Device> {
     Err(Error::NotSupported { message: message.into() })
 }
 
-/// The format of the weights by name: `auto`, `f32`, `bf16`, `q8_0` or `q4_k`. `auto` is bf16 on a GPU and f32 on the CPU.
-/// Activations are bf16 on a GPU (beside f32 weights f32) and always f32 on the CPU.
-///
-/// f16 is not offered: activations of the 7B model exceed its range.
-pub fn parse_dtype(name: &str, device: &Device) -> Result<Format> {
-    match Format::ALL.into_iter().find(|f| f.name() == name) {
-        Some(format) => Ok(format),
-        None if name == "auto" && device.is_cuda() => Ok(Format::Bf16),
-        None if name == "auto" => Ok(Format::F32),
-        None => Err(Error::invalid("dtype", format!("\"{name}\" is not one of auto, f32, bf16, q8_0, q4_k"))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn device_and_dtype_names_are_checked() {
+    fn device_names_are_checked() {
         assert!(open_device("cpu").unwrap().is_cpu());
         assert!(matches!(open_device("tpu"), Err(Error::InvalidArgument { .. })));
         assert!(matches!(open_device("cuda:x"), Err(Error::InvalidArgument { .. })));
-        assert_eq!(parse_dtype("auto", &Device::Cpu).unwrap(), Format::F32);
-        assert!(parse_dtype("f16", &Device::Cpu).is_err());
     }
 
     #[test]

@@ -13,8 +13,12 @@
 //! | [`random`] | randomness without state |
 //! | [`picture`] | pixels in and out |
 //! | `save` | files that appear whole or not at all |
+//! | [`tokens`] | a picture in codes |
 //! | `kernels` | the arithmetic of the CPU |
-//! | [`model`] | what a pretrained model is: checkpoint, text, image tokenizer, transformer, layout |
+//! | [`ops`] | what models compute with, on the CPU and on GPUs, forward and backward |
+//! | [`files`] | files of models, and the library's own |
+//! | [`weight`], [`weights`] | numbers in a format; weights by name and role |
+//! | [`model`] | what a pretrained model is: the families, their text and image tokenizers, subjects |
 //! | [`personalize`] | how a subject is taught |
 //! | [`sample`] | how tokens are drawn |
 //! | [`capi`] | the C boundary, `include/sitter.h` |
@@ -25,14 +29,19 @@ mod caught;
 pub mod device;
 pub mod error;
 pub mod estimate;
+pub mod files;
 mod kernels;
 pub mod model;
+pub mod ops;
 pub mod personalize;
 pub mod picture;
 pub mod random;
 pub mod run;
 pub mod sample;
 mod save;
+pub mod tokens;
+pub mod weight;
+pub mod weights;
 
 pub use error::{Error, Result};
 

@@ -66,6 +66,10 @@ impl Place {
             if !found.is_symlink() {
                 return match found {
                     found if found.is_file() => Ok(Place { target, old: Some(found) }),
+                    // As the system says it, by the number that hosts look for.
+                    #[cfg(unix)]
+                    found if found.is_dir() => Err(Error::io(path, std::io::Error::from_raw_os_error(libc::EISDIR))),
+                    #[cfg(not(unix))]
                     found if found.is_dir() => Err(refused("a folder")),
                     _ => Err(refused("a device, a pipe or a socket")),
                 };

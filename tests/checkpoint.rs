@@ -1,8 +1,8 @@
 //! What the checkpoint reader promises about right, wrong and hostile files.
 
 use candle_core::{DType, Device};
-use sitter::model::checkpoint::Checkpoint;
-use sitter::model::files::Files;
+use sitter::files::checkpoint::Checkpoint;
+use sitter::files::Files;
 use sitter::Error;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

@@ -9,14 +9,15 @@ use sitter::estimate::{Estimate, Request};
 use sitter::model::family::{Keep, Mode, Objective};
 use sitter::model::outline::Outline;
 use sitter::model::personalized::Personalized;
-use sitter::model::subject::{Change, Subject};
-use sitter::model::tokens::Tokens;
-use sitter::model::weights::{Part, Target, Wanted};
+use sitter::model::subject::Subject;
 use sitter::model::{add_family, Model, OpenOptions};
 use sitter::personalize::{Adaptation, Dataset, Method, Options, Trainable};
 use sitter::picture::Picture;
 use sitter::run::{Flow, Run, Stage};
 use sitter::sample::{self, draw_pictures, Decoding};
+use sitter::tokens::Tokens;
+use sitter::weights::Change;
+use sitter::weights::{Part, Target, Wanted};
 use sitter::{train, Error};
 use std::collections::BTreeMap;
 use tempfile::TempDir;
@@ -131,7 +132,7 @@ fn gradients_handed_over_by_the_seam_are_the_slopes_of_the_loss() {
     let words = [sitter::model::words::Word { identifier: "[V]".into(), vectors: 0..1 }];
     let condition = family.condition("a [V] dog", &words, 16, 16).unwrap();
     let example = family.example(&condition, &Tokens::new(2, 2, vec![1, 5, 2, 7]).unwrap()).unwrap();
-    let loss = |weights: sitter::model::weights::Weights, vectors: &Tensor| {
+    let loss = |weights: sitter::weights::Weights, vectors: &Tensor| {
         let changed = family.with(weights);
         let mut pass = changed.pass(&[(&example, 0.25)], Some(vectors), &Mode::default()).unwrap();
         (0..2).for_each(|layer| pass.forward(layer, Keep::Nothing).unwrap());

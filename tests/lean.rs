@@ -3,14 +3,15 @@
 use candle_core::{DType, Tensor};
 use sitter::estimate::check_training;
 use sitter::model::family::{Example, Piece};
-use sitter::model::ops::plainly;
 use sitter::model::outline::Outline;
-use sitter::model::subject::{Change, Subject};
+use sitter::model::subject::Subject;
 use sitter::model::{Model, OpenOptions};
+use sitter::ops::plainly;
 use sitter::personalize::{Adaptation, Batch, Dataset, Learner, Method, Options, Recompute, StateFormat, Trainable};
 use sitter::picture::Picture;
 use sitter::run::Run;
 use sitter::sample::memory::check_memory;
+use sitter::weights::Change;
 use sitter::{train, Error};
 use std::collections::BTreeMap;
 use std::path::PathBuf;

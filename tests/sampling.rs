@@ -4,11 +4,11 @@ use candle_core::{IndexOp, Tensor};
 use sitter::canvas::Canvas;
 use sitter::model::family::{Piece, Prediction};
 use sitter::model::personalized::Personalized;
-use sitter::model::tokens::Tokens;
 use sitter::model::{Model, OpenOptions};
 use sitter::random::picture_seed;
 use sitter::run::{Flow, Run};
 use sitter::sample::{draw_pictures, sample, Options};
+use sitter::tokens::Tokens;
 use sitter::Error;
 use std::path::PathBuf;
 

@@ -2,11 +2,12 @@
 
 use candle_core::{DType, Device, Tensor};
 use sitter::model::personalized::Personalized;
-use sitter::model::subject::{Change, LossRecord, Subject};
-use sitter::model::tokens::Tokens;
+use sitter::model::subject::{LossRecord, Subject};
 use sitter::model::{Model, OpenOptions};
 use sitter::personalize::{Dataset, Method, Options, Trainable};
 use sitter::run::Run;
+use sitter::tokens::Tokens;
+use sitter::weights::Change;
 use sitter::{sample, Error};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

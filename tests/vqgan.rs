@@ -3,10 +3,10 @@
 //! Weights and pictures come from the formula that stands there and here.
 
 use candle_core::{Device, Tensor};
-use sitter::model::tokens::Tokens;
 use sitter::model::vqgan::{Config, Vqgan};
 use sitter::picture::Picture;
 use sitter::run::Run;
+use sitter::tokens::Tokens;
 use sitter::Error;
 use std::collections::HashMap;
 

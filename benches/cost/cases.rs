@@ -150,9 +150,9 @@ fn draw(model: &Model, subjects: &[&Subject], prompt: &str, side: u32, count: u3
     timed(|| draw_pictures(&view, &[prompt], &options, &mut Run::new()).map(drop))
 }
 
-fn grid(model: &Model, side: u32) -> Result<sitter::model::tokens::Tokens> {
+fn grid(model: &Model, side: u32) -> Result<sitter::tokens::Tokens> {
     let codes = model.info().codebook as u32;
-    sitter::model::tokens::Tokens::new(side, side, (0..side * side).map(|i| i * 7919 % codes).collect())
+    sitter::tokens::Tokens::new(side, side, (0..side * side).map(|i| i * 7919 % codes).collect())
 }
 
 pub fn pictures(count: u32) -> Result<Dataset> {

@@ -6,6 +6,7 @@ use sitter::capi::engine::*;
 use sitter::capi::error::*;
 use sitter::capi::image::*;
 use sitter::capi::model::*;
+use sitter::capi::nouns::*;
 use sitter::capi::options::*;
 use sitter::capi::run::*;
 use sitter::capi::setters::*;

@@ -2,8 +2,8 @@
 //! names the file, without a panic and without memory that only a claim in the file asks for.
 
 use candle_core::{DType, Device};
-use sitter::model::checkpoint::Checkpoint;
-use sitter::model::files::Files;
+use sitter::files::checkpoint::Checkpoint;
+use sitter::files::Files;
 use sitter::model::lumina::config::Config;
 use sitter::model::lumina::layout::Layout;
 use sitter::model::subject::Subject;

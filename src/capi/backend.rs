@@ -2,12 +2,12 @@
 
 use crate::model::personalized::Personalized;
 use crate::model::subject::Subject;
-use crate::model::tokens::Tokens;
 use crate::model::Model;
 use crate::personalize::{self, Dataset, Method};
 use crate::picture::{Crop, Picture};
 use crate::run::{Run, Stage};
 use crate::sample;
+use crate::tokens::Tokens;
 use crate::{Error, Result};
 use std::sync::Arc;
 

@@ -1,6 +1,7 @@
 //! What every exported function passes through.
 
-use super::error::{sitter_error, Failure};
+use super::error::{handle_of, sitter_error};
+use super::failure::Failure;
 use super::status::*;
 use crate::caught;
 use std::any::Any;
@@ -31,7 +32,7 @@ pub fn guard(err: *mut *mut sitter_error, body: impl FnOnce() -> Result<(), Fail
     let status = failure.status;
     if !err.is_null() {
         // SAFETY: as above.
-        unsafe { err.write(failure.into_handle()) };
+        unsafe { err.write(handle_of(failure)) };
     }
     status
 }

@@ -1,6 +1,6 @@
 //! Arrays from C, results to C.
 
-use super::error::Failure;
+use super::failure::Failure;
 use super::handle::{self, Noun};
 use super::status::SITTER_E_BUFFER_TOO_SMALL;
 

@@ -3,30 +3,15 @@
 use super::boundary::guard;
 use super::buffer::Out;
 use super::engine::lock;
-use super::error::{sitter_error, Failure};
-use super::handle::{self, Noun};
-use super::image::{sitter_image, Image};
+use super::error::sitter_error;
+use super::failure::Failure;
+use super::handle;
+use super::nouns::{sitter_dataset, sitter_image, Entry};
 use super::status::*;
 use super::text;
 use crate::personalize::{Dataset, MAX_PICTURES};
 use std::ffi::c_char;
 use std::sync::{Arc, Mutex};
-
-/// Reference pictures of one subject, three to five as a rule, with a caption for each or for none. Builder handle.
-pub struct sitter_dataset {
-    _opaque: [u8; 0],
-}
-
-impl Noun for sitter_dataset {
-    const NAME: &'static str = "sitter_dataset";
-    type Value = Arc<Mutex<Vec<Entry>>>;
-}
-
-#[derive(Clone)]
-pub struct Entry {
-    image: Arc<Image>,
-    caption: Option<String>,
-}
 
 /// The dataset as the training takes it.
 pub fn build(entries: &[Entry]) -> Result<Dataset, Failure> {

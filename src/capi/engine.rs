@@ -2,7 +2,8 @@
 
 use super::boundary::guard;
 use super::buffer::{copy_text, Out};
-use super::error::{sitter_error, Failure};
+use super::error::sitter_error;
+use super::failure::Failure;
 use super::handle::{self, Noun};
 use super::status::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};

@@ -1,8 +1,8 @@
 //! What went wrong, as an object of its own: no thread-local "last error".
 
+use super::failure::Failure;
 use super::handle::{self, Noun};
-use super::status::{self, *};
-use crate::Error;
+use super::status::*;
 use std::ffi::{c_char, CString};
 use std::sync::Arc;
 
@@ -22,47 +22,12 @@ pub struct ErrorText {
     detail: CString,
 }
 
-/// A failed call, on its way to the host.
-#[derive(Debug)]
-pub struct Failure {
-    pub status: sitter_status,
-    pub message: String,
-    /// The chain of causes, one per line.
-    pub detail: String,
-}
-
-impl Failure {
-    pub fn new(status: sitter_status, message: impl Into<String>) -> Self {
-        Failure { status, message: message.into(), detail: String::new() }
-    }
-
-    pub fn invalid(field: &str, message: impl std::fmt::Display) -> Self {
-        Failure::new(SITTER_E_INVALID_ARGUMENT, format!("{field}: {message}"))
-    }
-
-    pub fn null(what: &str) -> Self {
-        Failure::new(SITTER_E_NULL_POINTER, format!("{what} is NULL"))
-    }
-
-    /// As a handle that the host owns.
-    pub(super) fn into_handle(self) -> *mut sitter_error {
-        // A message is one line of text; NUL would end it early.
-        let line = |s: &str| CString::new(s.replace('\0', "\u{fffd}").replace('\n', " ")).unwrap_or_default();
-        let detail = CString::new(self.detail.replace('\0', "\u{fffd}")).unwrap_or_default();
-        handle::new(Arc::new(ErrorText { status: self.status, message: line(&self.message), detail }))
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        let mut causes = Vec::new();
-        let mut next = std::error::Error::source(&error);
-        while let Some(cause) = next {
-            causes.push(cause.to_string());
-            next = cause.source();
-        }
-        Failure { status: status::of(&error), message: error.to_string(), detail: causes.join("\n") }
-    }
+/// A failure as a handle that the host owns.
+pub(super) fn handle_of(failure: Failure) -> *mut sitter_error {
+    // A message is one line of text; NUL would end it early.
+    let line = |s: &str| CString::new(s.replace('\0', "\u{fffd}").replace('\n', " ")).unwrap_or_default();
+    let detail = CString::new(failure.detail.replace('\0', "\u{fffd}")).unwrap_or_default();
+    handle::new(Arc::new(ErrorText { status: failure.status, message: line(&failure.message), detail }))
 }
 
 /// The status of an error; SITTER_OK for NULL. Any thread. Since 1.0.

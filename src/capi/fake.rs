@@ -4,11 +4,11 @@
 
 use super::backend::{Backend, Drawn};
 use crate::model::subject::{LossRecord, Subject};
-use crate::model::tokens::Tokens;
 use crate::personalize::{self, Dataset, Method};
 use crate::picture::Picture;
 use crate::run::{Run, Stage};
 use crate::sample;
+use crate::tokens::Tokens;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! Opaque handles. Each starts with a tag that says what it is, so that a host that mixes up two `void *` is told so
 //! instead of corrupting memory. Best effort: memory that was freed and used again cannot be recognised.
 
-use super::error::Failure;
+use super::failure::Failure;
 use super::status::*;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

@@ -2,34 +2,18 @@
 
 use super::boundary::guard;
 use super::buffer::{copy_out, Out};
-use super::error::{sitter_error, Failure};
-use super::handle::{self, Noun};
+use super::error::sitter_error;
+use super::failure::Failure;
+use super::handle;
 use super::job::perform;
-use super::model::sitter_model;
+use super::nouns::{sitter_image, sitter_model, sitter_tokens, Image};
 use super::run::sitter_run;
 use super::status::*;
 use super::text;
-use super::tokens::sitter_tokens;
 use crate::picture::Picture;
 use crate::run::Stage;
 use std::ffi::c_char;
 use std::sync::Arc;
-
-/// An RGB picture of eight bits per channel. Shared handle; never changes.
-pub struct sitter_image {
-    _opaque: [u8; 0],
-}
-
-impl Noun for sitter_image {
-    const NAME: &'static str = "sitter_image";
-    type Value = Arc<Image>;
-}
-
-pub struct Image {
-    pub picture: Picture,
-    /// What made it, for a decoded picture: JSON.
-    provenance: Option<String>,
-}
 
 /// Channels of a host's pixels and how they become RGB.
 fn from_rows<T: Copy>(

@@ -2,7 +2,7 @@
 
 use super::boundary::{calling_out, catch, refuse_reentry};
 use super::engine::Engine;
-use super::error::Failure;
+use super::failure::Failure;
 use super::run::{stage_number, Callback, RunState, SITTER_CONTINUE, SITTER_STAGE_WAITING};
 use super::status::SITTER_E_INTERNAL;
 use crate::run::{Flow, Run, Stage};

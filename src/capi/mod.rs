@@ -48,6 +48,7 @@ mod buffer;
 pub mod dataset;
 pub mod engine;
 pub mod error;
+mod failure;
 #[cfg(debug_assertions)]
 mod fake;
 mod handle;
@@ -55,6 +56,7 @@ pub mod image;
 mod job;
 mod memory;
 pub mod model;
+pub mod nouns;
 pub mod options;
 pub mod run;
 pub mod setters;

@@ -4,11 +4,12 @@ use super::backend::Backend;
 use super::boundary::guard;
 use super::buffer::{copy_text, Out};
 use super::engine::{lock, sitter_engine, Engine};
-use super::error::{sitter_error, Failure};
-use super::handle::{self, Noun};
+use super::error::sitter_error;
+use super::failure::Failure;
+use super::handle;
 use super::job::perform;
 use super::memory::GiveBack;
-use super::options::{sitter_model_options, sitter_sample_options, sitter_train_options};
+use super::nouns::{sitter_model, sitter_model_options, sitter_sample_options, sitter_train_options, OpenModel};
 use super::run::sitter_run;
 use super::status::*;
 use super::text;
@@ -20,23 +21,6 @@ use crate::run::Stage;
 use crate::sample;
 use std::ffi::c_char;
 use std::sync::Arc;
-
-/// A pretrained model. Shared handle; never changes.
-pub struct sitter_model {
-    _opaque: [u8; 0],
-}
-
-impl Noun for sitter_model {
-    const NAME: &'static str = "sitter_model";
-    type Value = Arc<OpenModel>;
-}
-
-pub struct OpenModel {
-    pub engine: Arc<Engine>,
-    pub backend: Box<dyn Backend>,
-    // Dropped last.
-    _memory: GiveBack,
-}
 
 /// Opens a model folder in Hugging Face layout (`config.json`, `model.safetensors` or shards with an index,
 /// `tokenizer.json`, image tokenizer), or `embedded:`, the small model inside the library. `engine` may be NULL: the model

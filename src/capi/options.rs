@@ -3,9 +3,10 @@
 use super::boundary::guard;
 use super::buffer::{copy_text, Out};
 use super::engine::lock;
-use super::error::{sitter_error, Failure};
+use super::error::sitter_error;
+use super::failure::Failure;
 use super::handle::{self, Noun};
-use super::model::sitter_model;
+use super::nouns::{sitter_model, sitter_model_options, sitter_sample_options, sitter_train_options};
 use super::status::*;
 use super::text;
 use crate::model::OpenOptions;
@@ -14,21 +15,6 @@ use crate::sample;
 use serde::Serialize;
 use std::ffi::c_char;
 use std::sync::{Arc, Mutex};
-
-/// How to open a model. Builder handle.
-pub struct sitter_model_options {
-    _opaque: [u8; 0],
-}
-
-/// How to draw. Builder handle.
-pub struct sitter_sample_options {
-    _opaque: [u8; 0],
-}
-
-/// How to teach a subject. Builder handle.
-pub struct sitter_train_options {
-    _opaque: [u8; 0],
-}
 
 /// Options that can be checked one field at a time.
 pub trait Fields: Clone + Serialize + Send + 'static {
@@ -51,21 +37,6 @@ impl Fields for personalize::Options {
     fn check_ranges(&self) -> crate::Result<()> {
         personalize::Options::check_ranges(self)
     }
-}
-
-impl Noun for sitter_model_options {
-    const NAME: &'static str = "sitter_model_options";
-    type Value = Arc<Mutex<OpenOptions>>;
-}
-
-impl Noun for sitter_sample_options {
-    const NAME: &'static str = "sitter_sample_options";
-    type Value = Arc<Mutex<sample::Options>>;
-}
-
-impl Noun for sitter_train_options {
-    const NAME: &'static str = "sitter_train_options";
-    type Value = Arc<Mutex<personalize::Options>>;
 }
 
 /// Sets a field if its new value is allowed; otherwise nothing changes.

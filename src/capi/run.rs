@@ -3,10 +3,11 @@
 use super::boundary::guard;
 use super::buffer::Out;
 use super::engine::lock;
-use super::error::{sitter_error, Failure};
+use super::error::sitter_error;
+use super::failure::Failure;
 use super::handle::{self, Noun};
+use super::nouns::{sitter_tokens, Grid};
 use super::status::*;
-use super::tokens::{sitter_tokens, Grid};
 use crate::canvas::Canvas;
 use crate::run::{Control, Event, Stage};
 use std::ffi::c_void;

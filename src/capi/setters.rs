@@ -4,7 +4,8 @@
 use super::boundary::guard;
 use super::buffer::array;
 use super::error::sitter_error;
-use super::options::{change, flag, sitter_model_options, sitter_sample_options, sitter_train_options};
+use super::nouns::{sitter_model_options, sitter_sample_options, sitter_train_options};
+use super::options::{change, flag};
 use super::status::sitter_status;
 use super::text;
 use crate::personalize::{Adaptation, Recompute, StateFormat, Trainable};

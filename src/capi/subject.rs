@@ -2,14 +2,14 @@
 
 use super::boundary::guard;
 use super::buffer::{copy_out, copy_text, Out};
-use super::dataset::{self, sitter_dataset};
+use super::dataset;
 use super::engine::lock;
-use super::error::{sitter_error, Failure};
-use super::handle::{self, Noun};
+use super::error::sitter_error;
+use super::failure::Failure;
+use super::handle;
 use super::job::perform;
 use super::memory::GiveBack;
-use super::model::sitter_model;
-use super::options::sitter_train_options;
+use super::nouns::{sitter_dataset, sitter_model, sitter_subject, sitter_train_options};
 use super::run::{sitter_run, stage_number};
 use super::status::*;
 use super::text;
@@ -18,16 +18,6 @@ use crate::model::subject::Subject;
 use crate::run::Stage;
 use std::ffi::c_char;
 use std::sync::Arc;
-
-/// What training learned about one subject. It belongs to the model it was trained on. Shared handle; never changes.
-pub struct sitter_subject {
-    _opaque: [u8; 0],
-}
-
-impl Noun for sitter_subject {
-    const NAME: &'static str = "sitter_subject";
-    type Value = Arc<Subject>;
-}
 
 /// Teaches the model a subject; the model stays as it is. `options` come from `sitter_train_options_new`; at least the class
 /// word has to be set. `run` may be NULL. The caller owns the result; free it with `sitter_subject_free`. Any thread.

@@ -1,6 +1,6 @@
 //! Strings and paths from C: UTF-8, NUL-terminated, copied.
 
-use super::error::Failure;
+use super::failure::Failure;
 use std::ffi::{c_char, CStr};
 
 /// A string that may not be NULL.

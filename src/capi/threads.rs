@@ -1,6 +1,6 @@
 //! Threads for the calls that compute without an engine.
 
-use super::error::Failure;
+use super::failure::Failure;
 use super::status::SITTER_E_RESOURCE_EXHAUSTED;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::sync::atomic::{AtomicPtr, Ordering};

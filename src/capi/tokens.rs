@@ -2,36 +2,18 @@
 
 use super::boundary::guard;
 use super::buffer::{array, copy_out, handles, Out};
-use super::error::{sitter_error, Failure};
-use super::handle::{self, Noun};
-use super::image::sitter_image;
+use super::error::sitter_error;
+use super::failure::Failure;
+use super::handle;
 use super::job::perform;
-use super::model::sitter_model;
-use super::options::sitter_sample_options;
+use super::nouns::{sitter_image, sitter_model, sitter_sample_options, sitter_subject, sitter_tokens, Grid};
 use super::run::sitter_run;
 use super::status::*;
-use super::subject::sitter_subject;
 use super::text;
-use crate::model::tokens::Tokens;
 use crate::run::Stage;
+use crate::tokens::Tokens;
 use std::ffi::c_char;
 use std::sync::Arc;
-
-/// The grid of image tokens of one picture: indices into the codebook. Shared handle; never changes.
-pub struct sitter_tokens {
-    _opaque: [u8; 0],
-}
-
-impl Noun for sitter_tokens {
-    const NAME: &'static str = "sitter_tokens";
-    type Value = Arc<Grid>;
-}
-
-pub struct Grid {
-    pub tokens: Tokens,
-    /// What drew it: JSON.
-    pub provenance: Option<String>,
-}
 
 /// The most pictures of one call.
 const MAX_PICTURES: usize = 256;

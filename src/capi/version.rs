@@ -2,7 +2,8 @@
 
 use super::boundary::guard;
 use super::buffer::copy_text;
-use super::error::{sitter_error, Failure};
+use super::error::sitter_error;
+use super::failure::Failure;
 use super::status::{self, *};
 use super::text;
 use std::ffi::{c_char, CStr};

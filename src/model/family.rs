@@ -2,16 +2,16 @@
 //! [registry](super::registry); docs/adding-a-model-family.md walks through it.
 
 use super::cache::Cache;
-use super::files::Files;
 use super::footprint::Footprint;
 use super::places::{Context, Rotary};
-use super::tokens::Tokens;
-use super::weight::Format;
-use super::weights::{Gradients, Wanted, Weights};
 use super::words::Word;
+use crate::files::Files;
 use crate::picture::{Crop, Picture};
 use crate::random::Dropout;
 use crate::run::{Control, Run};
+use crate::tokens::Tokens;
+use crate::weight::Format;
+use crate::weights::{Gradients, Wanted, Weights};
 use crate::Result;
 use candle_core::{DType, Device, Tensor};
 use std::ops::Range;

@@ -1,7 +1,7 @@
 //! How much memory a model takes, from its shape alone: what [`estimate`](crate::estimate) adds up.
 
-use super::weight::Format;
-use super::weights::Spec;
+use crate::weight::Format;
+use crate::weights::Spec;
 use candle_core::Device;
 
 /// Bytes of an activation or a gradient on the CPU.

@@ -13,48 +13,40 @@
 //! | role | what a weight serves (`qkv`, `mlp`), by which it is chosen to learn |
 
 pub mod cache;
-pub mod checkpoint;
 pub mod embedded;
 pub mod family;
-pub mod files;
 pub mod footprint;
 pub mod lumina;
-pub mod ops;
 pub mod outline;
 pub mod personalized;
-mod pickle;
 pub mod places;
 pub mod quantised;
 pub mod recommended;
 mod registry;
 pub mod subject;
-pub(crate) mod tensor_file;
 pub mod text;
 mod tokenizer_file;
-pub mod tokens;
 pub mod vqgan;
-pub mod weight;
-pub mod weights;
 pub mod words;
 
 pub use registry::add_family;
 pub(crate) use registry::roles;
 
-use crate::device::{open_device, parse_device, parse_dtype};
+use crate::device::{open_device, parse_device};
+use crate::files::Files;
 use crate::picture::{Crop, Picture};
 use crate::run::Run;
+use crate::tokens::Tokens;
+use crate::weight::{parse_dtype, Format};
 use crate::{Error, Result};
 use candle_core::Device;
 use family::{Facts, Family, Opening};
-use files::Files;
 use outline::Outline;
 use recommended::Recommended;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::Arc;
-use tokens::Tokens;
-use weight::Format;
 
 /// The name under which the small model inside the library is opened.
 pub const EMBEDDED: &str = "embedded:";

@@ -2,9 +2,9 @@
 
 use super::footprint::{Footprint, Place};
 use super::recommended::Recommended;
-use super::weight::Format;
 use super::{model_files, registry, Model, OpenOptions};
-use crate::device::{self, open_device, parse_dtype};
+use crate::device::{self, open_device};
+use crate::weight::{parse_dtype, Format};
 use crate::{Error, Result};
 use candle_core::Device;
 use std::path::Path;

@@ -2,11 +2,11 @@
 
 use super::family::{Condition, Example, Family, Keep, Mode, Objective};
 use super::subject::Subject;
-use super::tokens::Tokens;
 use super::words::{has_word, Word};
 use super::Model;
 use crate::kernels::together;
 use crate::run::{Control, Run, Stage};
+use crate::tokens::Tokens;
 use crate::{Error, Result};
 use candle_core::Tensor;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! Where tokens stand and what they see: rotary positions, spans and masks.
 
 use super::cache::Cache;
-use crate::model::ops;
+use crate::ops;
 use crate::random::Dropout;
 use crate::run::Control;
 use crate::{Error, Result};

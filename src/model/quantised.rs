@@ -4,12 +4,12 @@
 //! header the fingerprint of the checkpoint that they were made of. It can be made anew at any time: one that does not
 //! fit is replaced, and where none can be written the model works without.
 
-use super::checkpoint::Checkpoint;
-use super::files::Files;
-use super::tensor_file::{self, Kind};
-use super::weight::{Blocks, Format, Weight};
-use super::weights::Weights;
+use crate::files::checkpoint::Checkpoint;
+use crate::files::tensor_file::{self, Kind};
+use crate::files::Files;
 use crate::run::Control;
+use crate::weight::{Blocks, Format, Weight};
+use crate::weights::Weights;
 use crate::{Error, Result};
 use candle_core::Device;
 use safetensors::{Dtype, View};

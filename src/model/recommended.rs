@@ -3,7 +3,7 @@
 //! The file comes with the model, from whoever made it: it may set numbers and names that only change how good a result is.
 //! Which ones these are is said beside the options; nothing else is taken from it, least of all a path.
 
-use super::files::Files;
+use crate::files::Files;
 use crate::{Error, Result};
 use serde::de::DeserializeOwned;
 use serde::Serialize;

@@ -1,8 +1,8 @@
 //! The families that this library knows: the only list of them.
 
 use super::family::Entry;
-use super::files::Files;
 use super::lumina;
+use crate::files::Files;
 use crate::{Error, Result};
 use std::sync::{Mutex, PoisonError};
 

@@ -1,8 +1,9 @@
 //! What training learned about one subject, and the small file it is kept in.
 
-use super::tensor_file::{self, Kind};
 use super::Model;
+use crate::files::tensor_file::{self, Kind};
 use crate::run::Control;
+use crate::weights::Change;
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
@@ -18,15 +19,6 @@ pub fn check_identifier(identifier: &str) -> std::result::Result<(), String> {
         true => Ok(()),
         false => Err(format!("is {identifier:?}; allowed are 1 to 64 bytes without blanks")),
     }
-}
-
-/// How one weight differs from the model's own.
-#[derive(Clone, Debug)]
-pub enum Change {
-    /// To be added to the weight; its shape.
-    Delta(Tensor),
-    /// `up` [out, rank] times `down` [rank, in] is to be added.
-    LowRank { down: Tensor, up: Tensor },
 }
 
 /// One recorded training loss: computed at `step` of `stage` before its update.
@@ -86,23 +78,6 @@ pub struct Info {
     /// Training steps done, and the loss of the last one.
     pub steps: usize,
     pub last_loss: Option<f32>,
-}
-
-impl Change {
-    /// Shape of the weight that it changes.
-    pub fn shape(&self) -> Result<Vec<usize>> {
-        Ok(match self {
-            Change::Delta(delta) => delta.dims().to_vec(),
-            Change::LowRank { down, up } => vec![up.dim(0)?, down.dim(1)?],
-        })
-    }
-
-    fn numbers(&self) -> usize {
-        match self {
-            Change::Delta(delta) => delta.elem_count(),
-            Change::LowRank { down, up } => down.elem_count() + up.elem_count(),
-        }
-    }
 }
 
 impl Subject {

@@ -1,7 +1,7 @@
 //! The text tokenizer: words to token ids, and token ids by name.
 
-use super::files::Bytes;
 use super::tokenizer_file::{vet, Vetted};
+use crate::files::Bytes;
 use crate::run::Control;
 use crate::{caught, Error, Result};
 use std::panic::{catch_unwind, AssertUnwindSafe};

@@ -11,9 +11,9 @@ mod yaml;
 
 pub use config::Config;
 
-use super::ops;
-use super::tokens::Tokens;
+use crate::ops;
 use crate::run::Run;
+use crate::tokens::Tokens;
 use crate::{Error, Result};
 use candle_core::{DType, Tensor, D};
 use layers::{Attention, Conv1x1, Conv3x3, GroupNorm, ResBlock, Source};

@@ -2,11 +2,11 @@
 
 use super::learner::Learner;
 use super::options::Options;
+use crate::files::tensor_file::{self, Kind, Opened};
 use crate::model::subject::LossRecord;
-use crate::model::tensor_file::{self, Kind, Opened};
-use crate::model::tokens::Tokens;
 use crate::model::Model;
 use crate::run::{Run, Stage};
+use crate::tokens::Tokens;
 use crate::{save, Error, Result};
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};

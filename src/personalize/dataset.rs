@@ -1,11 +1,11 @@
 //! The reference pictures of a subject: read, varied and encoded once, before training begins.
 
 use super::options::Options;
-use crate::model::tokens::Tokens;
 use crate::model::Model;
 use crate::picture::{Crop, Picture};
 use crate::random::{Purpose, Stream};
 use crate::run::{Run, Stage};
+use crate::tokens::Tokens;
 use crate::{Error, Result};
 use std::path::Path;
 

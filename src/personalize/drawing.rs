@@ -5,9 +5,9 @@ use super::learner::Learner;
 use super::options::Options;
 use super::{prompts, Training};
 use crate::model::personalized::Personalized;
-use crate::model::tokens::Tokens;
 use crate::model::Model;
 use crate::run::{Run, Stage};
+use crate::tokens::Tokens;
 use crate::{Error, Result};
 
 /// Class pictures drawn with one prompt.

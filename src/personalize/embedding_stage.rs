@@ -3,6 +3,7 @@
 use super::learner::Learner;
 use super::options::Options;
 use super::prompts;
+use super::templates::TEMPLATES;
 use super::Training;
 use crate::model::subject::LossRecord;
 use crate::model::Model;
@@ -35,7 +36,7 @@ pub(super) fn first_vectors(model: &Model, options: &Options, pictures: usize) -
     let hidden = model.facts().width;
     let (own, device) = (options.embedding_vectors as usize, model.device());
     let pictures = if options.per_image_tokens { pictures } else { 0 };
-    let texts: Vec<String> = (0..prompts::TEMPLATES.len()).map(|index| prompts::prior(options, index)).collect();
+    let texts: Vec<String> = (0..TEMPLATES.len()).map(|index| prompts::prior(options, index)).collect();
     let size = model.family().usual_size(&texts)?;
     let noise = |rows: usize, step: u64| -> Result<Tensor> {
         let mut random = Stream::new(options.seed, Purpose::Initial, step << 32);

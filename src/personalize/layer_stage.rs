@@ -2,9 +2,9 @@
 
 use super::learner::Learner;
 use super::Training;
-use crate::model::subject::Change;
 use crate::model::Model;
 use crate::run::Run;
+use crate::weights::Change;
 use crate::Result;
 use candle_core::Tensor;
 use std::collections::BTreeMap;

@@ -7,9 +7,9 @@ use super::options::Options;
 use super::prompts;
 use crate::model::family::{Example, Piece};
 use crate::model::personalized::Personalized;
-use crate::model::tokens::Tokens;
 use crate::random::{Purpose, Stream};
 use crate::run::Stage;
+use crate::tokens::Tokens;
 use crate::{Error, Result};
 
 /// Everything that batches are made from.

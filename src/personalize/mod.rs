@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `options` | everything that can be set, and the presets called methods |
 //! | `dataset` | reference pictures, varied and encoded |
-//! | `prompts` | what they are learned under |
+//! | `templates`, `prompts` | what they are learned under |
 //! | `lesson` | batches of both, dealt out by seed and step |
 //! | `drawing` | pictures that a training has drawn: of the class to learn from, of the subject to look at |
 //! | `learner` | what learns, and one step of it |
@@ -26,6 +26,7 @@ pub mod optimizer;
 mod options;
 mod passes;
 mod prompts;
+mod templates;
 mod trainable;
 
 pub use dataset::{Dataset, MAX_PICTURES, SHIFT, ZOOM};
@@ -33,7 +34,7 @@ pub use drawing::{Draw, Request};
 pub use learner::{Batch, Learner, Outcome};
 pub use optimizer::StateFormat;
 pub use options::{Method, Options, Recompute};
-pub use prompts::TEMPLATES;
+pub use templates::TEMPLATES;
 pub use trainable::{Adaptation, Trainable};
 
 use crate::model::subject::{LossRecord, Subject};

@@ -5,7 +5,7 @@
 
 use super::eight_bit;
 use crate::error::by_name;
-use crate::model::ops::{self, change, Numbers};
+use crate::ops::{self, change, Numbers};
 use crate::random::{philox, Purpose};
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
@@ -232,7 +232,7 @@ impl AdamW {
         let random =
             |block: usize, what: u32| philox([block as u32, step, purpose, what], [seed as u32, (seed >> 32) as u32]);
         let gradient = update.gradient.flatten_all()?.to_device(&Device::Cpu)?.contiguous()?;
-        let gradients = crate::model::ops::floats(&gradient)?;
+        let gradients = crate::ops::floats(&gradient)?;
         let (mean, square) = &mut self.states[index];
         change(update.value, |values| {
             let values: Vec<Block> = match values {

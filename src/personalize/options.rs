@@ -4,14 +4,14 @@
 //! marked so.
 
 use super::optimizer::StateFormat;
-use super::prompts;
+use super::templates::{PLACE, TEMPLATES};
 use super::trainable::{Adaptation, Trainable};
 use crate::error::by_name;
 use crate::model::recommended::{Recommendable, Recommended};
 use crate::model::subject::check_identifier;
-use crate::model::weights::Spec;
 use crate::model::words::has_word;
 use crate::model::Model;
+use crate::weights::Spec;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -404,7 +404,7 @@ impl Options {
         whole("prior_count", self.prior_count, 1, 10_000)?;
         whole("sample_every", self.sample_every, 0, 1_000_000)?;
         check_identifier(&self.identifier).map_err(|what| Error::invalid("identifier", what))?;
-        if let Some(bad) = self.templates.iter().find(|t| t.matches(prompts::PLACE).count() != 1) {
+        if let Some(bad) = self.templates.iter().find(|t| t.matches(PLACE).count() != 1) {
             return Err(Error::invalid("templates", format!("{bad:?} does not have exactly one {{}} for the subject")));
         }
         if self.initial_embedding.iter().flatten().any(|v| !v.is_finite()) {
@@ -446,7 +446,7 @@ impl Options {
             return Err(Error::invalid("identifier", format!("{id} is part of the class word \"{class}\"")));
         }
         // Those that the user gives are looked at below.
-        let templates = if self.templates.is_empty() { &prompts::TEMPLATES[..] } else { &[] };
+        let templates = if self.templates.is_empty() { &TEMPLATES[..] } else { &[] };
         if let Some(text) = templates.iter().chain(model.family().frame()).find(|text| has_word(text, id)) {
             return Err(Error::invalid(
                 "identifier",

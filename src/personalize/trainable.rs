@@ -2,7 +2,7 @@
 
 use crate::error::by_name;
 use crate::model;
-use crate::model::weights::Spec;
+use crate::weights::Spec;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;

@@ -1,7 +1,7 @@
 //! Drawing again with as little change as can be: the rule of distribution-exact speculative decoding.
 
 use super::link::Link;
-use crate::model::ops;
+use crate::ops;
 use crate::Result;
 use candle_core::{DType, Tensor, D};
 use candle_nn::ops::softmax_last_dim;

@@ -5,7 +5,7 @@
 
 use super::link::Link;
 use super::Options;
-use crate::model::ops;
+use crate::ops;
 use crate::Result;
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor, D};
 use rayon::prelude::*;

@@ -1,9 +1,9 @@
 //! The names that options have a choice of, for the languages whose types can tell.
 
 use crate::setters::Field;
-use sitter::model::weight::Format;
 use sitter::personalize::{Adaptation, Method, Recompute, StateFormat};
 use sitter::sample::Decoding;
+use sitter::weight::Format;
 
 /// Which names an option can have; None where it is not a matter of a few names.
 pub fn choices(field: &Field) -> Option<Vec<&'static str>> {

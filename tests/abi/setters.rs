@@ -84,7 +84,8 @@ fn generate() -> String {
         "//! Setters of the option objects. Generated from the fields of the Rust options by tests/abi/setters.rs; do not edit:\n\
          //! `SITTER_UPDATE=1 cargo test --test abi`.\n\n\
          use super::boundary::guard;\nuse super::buffer::array;\nuse super::error::sitter_error;\n\
-         use super::options::{change, flag, sitter_model_options, sitter_sample_options, sitter_train_options};\n\
+         use super::nouns::{sitter_model_options, sitter_sample_options, sitter_train_options};\n\
+         use super::options::{change, flag};\n\
          use super::status::sitter_status;\nuse super::text;\nuse crate::personalize::{Adaptation, Recompute, StateFormat, Trainable};\nuse crate::sample::Decoding;\nuse std::ffi::c_char;\n",
     );
     let first = std::fs::read_to_string(at("abi/v1.0/sitter.h")).unwrap();

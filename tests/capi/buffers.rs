@@ -6,6 +6,7 @@ use sitter::capi::engine::*;
 use sitter::capi::error::sitter_error;
 use sitter::capi::image::*;
 use sitter::capi::model::*;
+use sitter::capi::nouns::sitter_tokens;
 use sitter::capi::options::*;
 use sitter::capi::setters::*;
 use sitter::capi::status::*;

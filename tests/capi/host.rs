@@ -5,6 +5,10 @@ use sitter::capi::engine::*;
 use sitter::capi::error::*;
 use sitter::capi::image::*;
 use sitter::capi::model::*;
+use sitter::capi::nouns::{
+    sitter_dataset, sitter_image, sitter_model, sitter_sample_options, sitter_subject, sitter_tokens,
+    sitter_train_options,
+};
 use sitter::capi::options::*;
 use sitter::capi::run::*;
 use sitter::capi::setters::*;

@@ -5,6 +5,7 @@ use crate::host::*;
 use safetensors::SafeTensors;
 use sitter::capi::engine::sitter_engine;
 use sitter::capi::image::*;
+use sitter::capi::nouns::{sitter_image, sitter_model, sitter_subject};
 use sitter::capi::setters::*;
 use sitter::capi::status::*;
 use sitter::capi::subject::*;
@@ -80,7 +81,7 @@ fn shared_engine() -> *const sitter_engine {
     ENGINE.get_or_init(|| engine(1, 8)).at
 }
 
-fn open_folder(folder: &Path) -> Result<Handle<sitter::capi::model::sitter_model>> {
+fn open_folder(folder: &Path) -> Result<Handle<sitter_model>> {
     open_on(shared_engine(), folder.to_str().unwrap(), null_mut())
 }
 

@@ -2,7 +2,7 @@
 
 use crate::host::*;
 use sitter::capi::engine::*;
-use sitter::capi::options::sitter_train_options;
+use sitter::capi::nouns::sitter_train_options;
 use sitter::capi::run::*;
 use sitter::capi::setters::*;
 use sitter::capi::status::*;

@@ -5,6 +5,7 @@ use serde_json::{json, Value};
 use sitter::capi::engine::*;
 use sitter::capi::error::sitter_error;
 use sitter::capi::model::{sitter_model_free, sitter_model_open};
+use sitter::capi::nouns::{sitter_model_options, sitter_sample_options, sitter_train_options};
 use sitter::capi::options::*;
 use sitter::capi::setters::*;
 use sitter::capi::status::*;
@@ -96,7 +97,8 @@ fn train_setters(at: *mut sitter_train_options) -> Vec<Setter> {
         setter!(at, sitter_train_options_set_layer_steps, "layer_steps"; (7) => 7; (1_000_001)),
         setter!(at, sitter_train_options_set_layer_learning_rate, "layer_learning_rate"; (0.5) => 0.5; (-1e-9), (11.0), (nan)),
         setter!(at, sitter_train_options_set_trainable, "trainable";
-            (c"all".as_ptr()) => "all", (c"mlp".as_ptr()) => "mlp", (c"attention".as_ptr()) => "attention", (c"lora".as_ptr()) => "lora", (c"qkv".as_ptr()) => "qkv";
+            (c"all".as_ptr()) => "all", (c"mlp".as_ptr()) => "mlp", (c"attention".as_ptr()) => "attention", (c"lora".as_ptr()) => "lora", (c"*.o_proj.weight,mlp".as_ptr()) => "*.o_proj.weight,mlp",
+            (c"qkv".as_ptr()) => "qkv";
             (c"QKV".as_ptr()), (c"".as_ptr())),
         flag!(at, sitter_train_options_set_keep_gradients, "keep_gradients"),
         flag!(at, sitter_train_options_set_master_weights, "master_weights"),
@@ -106,7 +108,10 @@ fn train_setters(at: *mut sitter_train_options) -> Vec<Setter> {
         setter!(at, sitter_train_options_set_recompute, "recompute";
             (c"auto".as_ptr()) => "auto", (c"always".as_ptr()) => "always", (c"never".as_ptr()) => "never";
             (c"sometimes".as_ptr()), (c"".as_ptr())),
+        setter!(at, sitter_train_options_set_adaptation, "adaptation";
+            (c"low_rank".as_ptr()) => "low_rank", (c"full".as_ptr()) => "full"; (c"lora".as_ptr()), (c"".as_ptr())),
         setter!(at, sitter_train_options_set_lora_rank, "lora_rank"; (1024) => 1024; (0), (1025)),
+        setter!(at, sitter_train_options_set_lora_alpha, "lora_alpha"; (32.0) => 32.0; (-1.0), (10_001.0), (nan)),
         setter!(at, sitter_train_options_set_layer_stride, "layer_stride"; (4) => 4; (0), (1001)),
         setter!(at, sitter_train_options_set_layers, "layers"; (layers.as_ptr(), 2) => [1, 3], (null(), 0) => Vec::<u32>::new(); ),
         flag!(at, sitter_train_options_set_train_embedding_in_layer_stage, "train_embedding_in_layer_stage"),
@@ -234,7 +239,8 @@ fn the_methods_are_presets_and_models_recommend() {
     assert_eq!(read(None)["image_size"], 16);
     assert_eq!(read(Some("textual_inversion"))["layer_steps"], 0);
     assert_eq!(read(Some("dreambooth"))["embedding_steps"], 0);
-    assert_eq!(read(Some("lora"))["trainable"], "lora");
+    let lora = read(Some("lora"));
+    assert_eq!((&lora["trainable"], &lora["adaptation"]), (&"qkv".into(), &"low_rank".into()));
     let unknown = made(sitter_train_options_free, |out, err| unsafe {
         sitter_train_options_new(studio.model.at, c"hypernetwork".as_ptr(), out, err)
     });

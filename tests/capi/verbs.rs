@@ -3,7 +3,7 @@
 use crate::events::check_events;
 use crate::host::*;
 use sitter::capi::image::*;
-use sitter::capi::options::sitter_sample_options;
+use sitter::capi::nouns::{sitter_image, sitter_sample_options, sitter_subject};
 use sitter::capi::run::*;
 use sitter::capi::setters::*;
 use sitter::capi::status::*;

@@ -96,6 +96,7 @@ impl Argument {
             ("const char *", "device") => "\"cpu\"",
             ("const char *", "dtype") => "\"f32\"",
             ("const char *", "trainable") => "\"qkv\"",
+            ("const char *", "adaptation") => "\"low_rank\"",
             ("const char *", "optimizer_state") => "\"bf16\"",
             ("const char *", "decoding") => "\"speculative\"",
             ("const char *", "recompute") => "\"auto\"",

@@ -4,17 +4,17 @@
 //! depends on the piece before it and nothing else: the first code on the last piece of the prompt, where learned vectors stand.
 
 use candle_core::{DType, Device, Tensor};
+use sitter::files::checkpoint::Checkpoint;
+use sitter::files::Files;
 use sitter::model::cache::{Cache, CacheShape};
-use sitter::model::checkpoint::Checkpoint;
 use sitter::model::family::*;
-use sitter::model::files::Files;
 use sitter::model::footprint::{Drawn, Footprint, Place};
 use sitter::model::places::{Context, Rotary};
-use sitter::model::tokens::Tokens;
-use sitter::model::weights::{Gradients, Part, Spec, Target, Wanted, Weights};
 use sitter::model::words::{self, Stretch, Word};
 use sitter::picture::{Crop, Picture};
 use sitter::run::{Control, Run, Stage};
+use sitter::tokens::Tokens;
+use sitter::weights::{Gradients, Part, Spec, Target, Wanted, Weights};
 use sitter::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::Path;

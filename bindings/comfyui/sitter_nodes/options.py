@@ -11,6 +11,7 @@ from typing import Any, Mapping, Optional
 RECOMMENDED = "as recommended"
 METHODS = ("two_stage", "textual_inversion", "dreambooth", "lora")
 TRAINABLE = ("qkv", "attention", "mlp", "all", "lora")
+ADAPTATION = ("full", "low_rank")
 STATES = ("f32", "bf16", "int8")
 RECOMPUTE = ("auto", "always", "never")
 
@@ -71,7 +72,10 @@ OPTIONS = (
            "7B: 0.000005, lora 0.0001; embedded: 0.0002, lora 0.001"),
     Option("trainable", "choice", "Which weights of a layer learn in the second stage.", "7B: qkv; embedded: all",
            choices=(RECOMMENDED, *TRAINABLE)),
-    _int("lora_rank", 1, 1024, "Rank of the low-rank changes of the method lora.", "64; embedded with lora: 16"),
+    Option("adaptation", "choice", "How weights learn: every number of them, or two factors of low rank for each matrix.",
+           "full; lora: low_rank", choices=(RECOMMENDED, *ADAPTATION)),
+    _int("lora_rank", 1, 1024, "Rank of low-rank changes.", "64; embedded with lora: 16"),
+    _float("lora_alpha", 0, 10_000, 0.5, "Low-rank changes count this much divided by their rank; 0: once.", "0"),
     _int("layer_stride", 1, 1000, "Of the layers only every n-th learns, the first among them.", "1"),
     Option("layers", "text", "The layers that may learn, by number from 0, with commas between them.", "all"),
     _flag("train_embedding_in_layer_stage", "Whether the word goes on learning in the second stage.", "no; dreambooth: yes"),

@@ -155,7 +155,7 @@ class Options(unittest.TestCase):
         model = fake()
         self.assertEqual(model.sample_options()["width"], 16)
         self.assertEqual(model.train_options()["trainable"], "qkv")
-        self.assertEqual(model.train_options("lora")["trainable"], "lora")
+        self.assertEqual(model.train_options("lora")["adaptation"], "low_rank")
 
     def test_every_default_can_be_given_back(self):
         model = fake()
@@ -195,7 +195,7 @@ class Options(unittest.TestCase):
         told = inspect.getdoc(sitter.Model.train)
         for name in sitter.model.Options("train", None, None).names():
             self.assertRegex(told, rf"(?m)^{name}: |[. ]{name}: ", name)
-        self.assertIn("Rank of `lora`", told)
+        self.assertIn("Rank of low-rank changes", told)
 
     def test_the_types_for_checkers_have_the_librarys_options_and_names(self):
         keys = {kind: set(getattr(sitter, kind).__annotations__) for kind in ("SampleOptions", "TrainOptions", "AllTrainOptions")}

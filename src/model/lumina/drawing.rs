@@ -3,8 +3,8 @@
 use super::Lumina;
 use crate::model::cache::Cache;
 use crate::model::family::{Condition, NextToken, Piece};
-use crate::model::ops;
 use crate::model::places::{Context, Rotary};
+use crate::ops;
 use crate::Result;
 use candle_core::{DType, Tensor};
 

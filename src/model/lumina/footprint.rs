@@ -4,9 +4,9 @@ use super::config::Config;
 use super::pass::CHUNK;
 use super::transformer::{self, HEAD};
 use crate::model::footprint::{Drawn, Footprint, Place, F32};
-use crate::model::ops::SCORES;
 use crate::model::vqgan;
-use crate::model::weights::Spec;
+use crate::ops::SCORES;
+use crate::weights::Spec;
 
 /// Tokens of a usual prompt with the question around it.
 const PROMPT: u128 = 48;

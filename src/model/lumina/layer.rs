@@ -5,9 +5,9 @@
 
 use super::config::Config;
 use crate::model::cache::LayerCache;
-use crate::model::ops::{self, Heads};
 use crate::model::places::Context;
-use crate::model::weights::{Entry, Gradients, Part, Spec, Target, Wanted, WeightId, Weights};
+use crate::ops::{self, Heads};
+use crate::weights::{Entry, Gradients, Part, Spec, Target, Wanted, WeightId, Weights};
 use crate::{Error, Result};
 use candle_core::Tensor;
 

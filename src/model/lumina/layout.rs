@@ -4,7 +4,7 @@
 //! newline, image end | separator`; the part behind the first bar is what the model is scored on.
 
 use crate::model::text::Text;
-use crate::model::tokens::Tokens;
+use crate::tokens::Tokens;
 use crate::{Error, Result};
 
 /// Size tokens count grid units of two codes, up to this number.

@@ -4,9 +4,9 @@ use super::layer::Kept;
 use super::transformer::Transformer;
 use super::Lumina;
 use crate::model::family::{Example, Keep, Loss, Mode, NextToken, Objective, Pass, Piece};
-use crate::model::ops;
 use crate::model::places::Context;
-use crate::model::weights::{Gradients, Wanted};
+use crate::ops;
+use crate::weights::{Gradients, Wanted};
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
 

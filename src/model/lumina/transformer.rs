@@ -2,14 +2,14 @@
 
 use super::config::Config;
 use super::layer::{self, Layer};
+use crate::files::checkpoint::Checkpoint;
 use crate::kernels::together;
 use crate::model::cache::{Cache, CacheShape};
-use crate::model::checkpoint::Checkpoint;
-use crate::model::ops;
 use crate::model::places::{Context, Rotary};
 use crate::model::quantised::Quantised;
-use crate::model::weight::{Format, Weight};
-use crate::model::weights::{Spec, Weights};
+use crate::ops;
+use crate::weight::{Format, Weight};
+use crate::weights::{Spec, Weights};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 

@@ -2,7 +2,7 @@
 
 use super::layers::{Conv1x1, Conv3x3, GroupNorm, Reading, EPSILON};
 use crate::kernels::{self, gemm, Left, Matrix, Planes};
-use crate::model::ops::{change, floats, Numbers};
+use crate::ops::{change, floats, Numbers};
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;

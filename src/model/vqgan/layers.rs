@@ -4,7 +4,7 @@
 //! [`plain`] is made of candle's operations, for GPUs. Maps are [B, channels, height, width], f32.
 
 use super::{cpu, plain, Config, Get};
-use crate::model::ops::{self, own_kernels};
+use crate::ops::{self, own_kernels};
 use crate::Result;
 use candle_core::{DType, Tensor};
 
@@ -182,7 +182,7 @@ impl Attention {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ops::plainly;
+    use crate::ops::plainly;
     use candle_core::Device;
 
     fn random(dims: &[usize], size: f32) -> Tensor {

@@ -212,7 +212,7 @@ struct poll {
 /* What is polled never goes back within a stage. */
 static void *poll_events(void *argument) {
     struct poll *p = argument;
-    sitter_event last = {0, 0, 0, 0, 0, 0.0, 0, 0};
+    sitter_event last = {0, 0, 0, 0, 0, 0.0, 0, 0, 0};
     while (!look(&p->ended)) {
         sitter_event event;
         EXPECT(SITTER_OK, sitter_run_snapshot(p->run, &event, sizeof event, &err));

@@ -9,8 +9,8 @@ mod archive;
 mod machine;
 mod value;
 
-use super::checkpoint::{Entry, Storage, Stored, View};
-use super::files::foreign;
+use super::entry::{Entry, Storage, Stored, View};
+use super::foreign;
 use crate::device::memory;
 use crate::{Error, Result};
 use archive::Member;

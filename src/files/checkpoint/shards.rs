@@ -1,6 +1,6 @@
 //! Shards that come without an index: their names say whether all are there.
 
-use crate::model::files::Files;
+use crate::files::Files;
 use crate::{Error, Result};
 use std::collections::HashSet;
 

@@ -1,6 +1,6 @@
 //! The text at the head of safetensors files and of their indexes, read with bounds and without silent repairs.
 
-use crate::model::files::foreign;
+use crate::files::foreign;
 use safetensors::tensor::{Dtype, Metadata, SafeTensorError, TensorInfo};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::Deserialize;

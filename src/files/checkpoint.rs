@@ -14,19 +14,20 @@ use self::shards::shards_without_index;
 pub use self::source::check_sum;
 use self::source::Source;
 use self::values::{convert, limit, offenders, Number};
-use super::files::{is_inside, Bytes, Files};
+use super::entry::{Entry, Storage, Stored, View};
 use super::pickle;
+use super::{is_inside, Bytes, Files};
 use crate::device::memory;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use half::bf16;
-use safetensors::tensor::{Dtype, Metadata};
+use safetensors::tensor::Metadata;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 #[cfg(target_endian = "big")]
 compile_error!("checkpoints are little-endian and are used in place; big-endian machines are not supported");
@@ -41,113 +42,6 @@ pub struct Checkpoint {
     sources: Vec<Source>,
     storages: Vec<Storage>,
     entries: BTreeMap<String, Entry>,
-}
-
-/// Where a tensor lies and what it is.
-#[derive(Debug)]
-pub(super) struct Entry {
-    /// Which of the checkpoint's files.
-    pub file: usize,
-    pub stored: Stored,
-    pub shape: Vec<usize>,
-    /// Its bytes in the file; with a `view`, those of the whole storage that it is a view of.
-    pub range: Range<usize>,
-    pub view: Option<View>,
-    /// The storage, or just its bytes, whose check sum covers it.
-    pub storage: Option<usize>,
-}
-
-/// How a tensor that is not contiguous lies in its storage, in elements.
-#[derive(Debug)]
-pub(super) struct View {
-    pub offset: usize,
-    pub strides: Vec<usize>,
-}
-
-impl View {
-    /// Whether the elements stand one after the other in their own order.
-    pub fn is_contiguous(&self, shape: &[usize]) -> bool {
-        let mut expected = 1;
-        shape.iter().zip(&self.strides).rev().all(|(&size, &stride)| {
-            let fits = size == 1 || stride == expected;
-            expected *= size;
-            fits
-        })
-    }
-}
-
-/// A storage of a PyTorch checkpoint, or a tensor of a file that this library wrote, with its check sum.
-#[derive(Debug)]
-pub(super) struct Storage {
-    pub range: Range<usize>,
-    /// CRC-32; 0 if the writer left it out.
-    crc: u32,
-    verified: AtomicBool,
-}
-
-impl Storage {
-    pub fn new(range: Range<usize>, crc: u32) -> Self {
-        Storage { range, crc, verified: AtomicBool::new(crc == 0) }
-    }
-}
-
-/// The kind of numbers that a file has for a tensor.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Stored {
-    F16,
-    BF16,
-    F32,
-    F64,
-    /// None that weights come in; its name for messages.
-    Other(String),
-}
-
-impl Stored {
-    fn from_safetensors(dtype: Dtype) -> Self {
-        match dtype {
-            Dtype::F16 => Stored::F16,
-            Dtype::BF16 => Stored::BF16,
-            Dtype::F32 => Stored::F32,
-            Dtype::F64 => Stored::F64,
-            other => Stored::Other(other.to_string()),
-        }
-    }
-
-    /// From the name of a storage class, as in `torch.HalfStorage`, or of a dtype, as in `torch.float16`.
-    pub fn from_torch(name: &str) -> Self {
-        match name {
-            "HalfStorage" | "float16" | "half" => Stored::F16,
-            "BFloat16Storage" | "bfloat16" => Stored::BF16,
-            "FloatStorage" | "float32" | "float" => Stored::F32,
-            "DoubleStorage" | "float64" | "double" => Stored::F64,
-            other => Stored::Other(other.to_owned()),
-        }
-    }
-
-    /// Bytes per number, if it is one of the kinds that are read.
-    pub fn size(&self) -> Option<usize> {
-        self.dtype().map(|dtype| dtype.size_in_bytes())
-    }
-
-    fn dtype(&self) -> Option<DType> {
-        match self {
-            Stored::F16 => Some(DType::F16),
-            Stored::BF16 => Some(DType::BF16),
-            Stored::F32 => Some(DType::F32),
-            Stored::F64 => Some(DType::F64),
-            Stored::Other(_) => None,
-        }
-    }
-
-    fn name(&self) -> &str {
-        match self {
-            Stored::F16 => "F16",
-            Stored::BF16 => "BF16",
-            Stored::F32 => "F32",
-            Stored::F64 => "F64",
-            Stored::Other(name) => name,
-        }
-    }
 }
 
 impl Checkpoint {

@@ -1,8 +1,7 @@
 //! The weights of a model by name and role: what a family computes with, what can learn, and what a subject changes.
 
-use super::subject::Change;
 use super::weight::Weight;
-use crate::model::ops;
+use crate::ops;
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
 use std::collections::BTreeMap;
@@ -63,6 +62,33 @@ pub struct Entry {
     pub weight: Weight,
     /// A change that is not merged into the matrix.
     pub low_rank: Option<LowRank>,
+}
+
+/// How one weight differs from the model's own.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// To be added to the weight; its shape.
+    Delta(Tensor),
+    /// `up` [out, rank] times `down` [rank, in] is to be added.
+    LowRank { down: Tensor, up: Tensor },
+}
+
+impl Change {
+    /// Shape of the weight that it changes.
+    pub fn shape(&self) -> Result<Vec<usize>> {
+        Ok(match self {
+            Change::Delta(delta) => delta.dims().to_vec(),
+            Change::LowRank { down, up } => vec![up.dim(0)?, down.dim(1)?],
+        })
+    }
+
+    /// Numbers that it is stored in.
+    pub fn numbers(&self) -> usize {
+        match self {
+            Change::Delta(delta) => delta.elem_count(),
+            Change::LowRank { down, up } => down.elem_count() + up.elem_count(),
+        }
+    }
 }
 
 /// Which of its numbers learn.

@@ -102,7 +102,7 @@ fn binary(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ops::plainly;
+    use crate::ops::plainly;
 
     fn random(dims: &[usize]) -> Tensor {
         Tensor::randn(0f32, 1.0, dims, &Device::Cpu).unwrap()

@@ -12,7 +12,7 @@ pub use cpu::{change, floats, Numbers};
 pub use plain::SCORES;
 pub use pointwise::{difference, ln, positive_part, product, quotient, square, sum};
 
-use crate::model::weight::Weight;
+use crate::weight::Weight;
 use crate::Result;
 use candle_core::{Device, Tensor};
 use std::cell::Cell;
@@ -183,7 +183,7 @@ fn per_row(heads: &Tensor, n: usize) -> Result<Tensor> {
 mod tests {
     use super::*;
     use crate::kernels::{best_level, set_level, Level};
-    use crate::model::weight::Format;
+    use crate::weight::Format;
     use candle_core::DType;
 
     fn random(dims: &[usize]) -> Tensor {

@@ -141,6 +141,9 @@ pub struct Opened<T> {
 /// Opens a file of this kind. Every error names the file.
 pub fn open<T: DeserializeOwned>(path: &Path, kind: &Kind) -> Result<Opened<T>> {
     let bad = |message: String| Error::bad_format(path, message);
+    if path.file_name().is_none() {
+        return Err(Error::invalid("path", format!("{} does not name a file", path.display())));
+    }
     let found = std::fs::metadata(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Error::NotFound {
             path: path.to_owned(),

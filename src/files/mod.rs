@@ -1,5 +1,10 @@
 //! Where a model's files come from: a folder, or the library itself.
 
+pub mod checkpoint;
+mod entry;
+pub mod pickle;
+pub(crate) mod tensor_file;
+
 use crate::device::memory;
 use crate::{Error, Result};
 use memmap2::Mmap;

@@ -2,7 +2,7 @@
 
 use super::{Heads, Rows};
 use crate::kernels::{self, zeros, Attention, Left, Matrix};
-use crate::model::weight::Weight;
+use crate::weight::Weight;
 use crate::{Error, Result};
 use candle_core::quantized::GgmlDType;
 use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Storage, Tensor, D};

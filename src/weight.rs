@@ -77,6 +77,19 @@ impl Format {
     }
 }
 
+/// The format of the weights by name: `auto`, `f32`, `bf16`, `q8_0` or `q4_k`. `auto` is bf16 on a GPU and f32 on the CPU.
+/// Activations are bf16 on a GPU (beside f32 weights f32) and always f32 on the CPU.
+///
+/// f16 is not offered: activations of the 7B model exceed its range.
+pub fn parse_dtype(name: &str, device: &Device) -> Result<Format> {
+    match Format::ALL.into_iter().find(|f| f.name() == name) {
+        Some(format) => Ok(format),
+        None if name == "auto" && device.is_cuda() => Ok(Format::Bf16),
+        None if name == "auto" => Ok(Format::F32),
+        None => Err(Error::invalid("dtype", format!("\"{name}\" is not one of auto, f32, bf16, q8_0, q4_k"))),
+    }
+}
+
 /// A matrix [out, in] or a vector. A clone shares the numbers.
 #[derive(Clone)]
 pub enum Weight {
@@ -261,5 +274,17 @@ impl Blocks {
 impl From<Tensor> for Weight {
     fn from(tensor: Tensor) -> Self {
         Weight::Dense(tensor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_formats_are_checked() {
+        assert_eq!(parse_dtype("auto", &Device::Cpu).unwrap(), Format::F32);
+        assert_eq!(parse_dtype("q4_k", &Device::Cpu).unwrap(), Format::Q4K);
+        assert!(parse_dtype("f16", &Device::Cpu).is_err());
     }
 }

@@ -2,7 +2,7 @@
 
 use super::header::MAX_HEADER;
 use crate::device::memory;
-use crate::model::files::Bytes;
+use crate::files::Bytes;
 use crate::{Error, Result};
 use rayon::prelude::*;
 use std::fs::File;

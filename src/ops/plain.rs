@@ -2,7 +2,7 @@
 //! of the activations.
 
 use super::{Heads, Rows};
-use crate::model::weight::Weight;
+use crate::weight::Weight;
 use crate::Result;
 use candle_core::quantized::QMatMul;
 use candle_core::{DType, Module, Tensor, D};
