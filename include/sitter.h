@@ -1329,6 +1329,16 @@ sitter_status sitter_train_options_set_master_weights(struct sitter_train_option
                                                       struct sitter_error **err);
 
 /*
+ Where these and the values that learn are, and updates are made: "device", that of the model, or "host". "device"
+ needs "optimizer_state" "f32" and "master_weights". Default "auto": the device if it is a GPU on which they fit. The
+ numbers are the same but for rounding. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_train_options_set_optimizer_device(struct sitter_train_options *options,
+                                                        const char *optimizer_device,
+                                                        struct sitter_error **err);
+
+/*
  What the optimizer's two running means are kept in: "f32" (8 bytes for each number that learns), "bf16" (4) or
  "int8" (2). Default "f32". SITTER_E_INVALID_ARGUMENT. Since 1.1.
  */

@@ -854,6 +854,12 @@ public:
         });
         return *this;
     }
+    TrainOptions &optimizer_device(const std::string &optimizer_device) {
+        detail::check([&](sitter_error **err) {
+            return sitter_train_options_set_optimizer_device(get(), optimizer_device.c_str(), err);
+        });
+        return *this;
+    }
     TrainOptions &optimizer_state(const std::string &optimizer_state) {
         detail::check([&](sitter_error **err) {
             return sitter_train_options_set_optimizer_state(get(), optimizer_state.c_str(), err);

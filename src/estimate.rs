@@ -5,7 +5,7 @@
 
 use crate::model::footprint::F32;
 use crate::model::outline::{bytes, Outline};
-use crate::personalize::{Adaptation, Method, Options, Recompute, StateFormat};
+use crate::personalize::{Adaptation, Method, OptimizerDevice, Options, Recompute, StateFormat};
 use crate::sample;
 use crate::{Error, Result};
 use serde::Serialize;
@@ -45,6 +45,8 @@ impl Estimate {
         let weights = outline.footprint.weights(&outline.at);
         let side = u128::from(train.image_size);
         let pixels = |pixels: u128| bytes(weights + outline.footprint.pixels(pixels));
+        let optimizer_device = optimizer_device(outline, train);
+        let train = &Options { optimizer_device, ..(*train).clone() };
         let training = Training { outline, options: train };
         let layers = training.layers();
         Estimate {
@@ -64,6 +66,24 @@ impl Estimate {
         let stages = [(options.embedding_steps, self.embedding), (options.layer_steps, self.layers)];
         let worst = stages.into_iter().filter(|(steps, _)| *steps > 0).map(|(_, bytes)| bytes).max();
         worst.unwrap_or(0).max(self.encode)
+    }
+}
+
+/// Where the optimizer of a training is to be: what the options say, for `auto` the device if it is a GPU on which that fits.
+pub fn optimizer_device(outline: &Outline, options: &Options) -> OptimizerDevice {
+    match options.optimizer_device {
+        OptimizerDevice::Auto if outline.at.on_gpu && options.fits_device() => {
+            let there = Options { optimizer_device: OptimizerDevice::Device, ..options.clone() };
+            let sample = sample::Options::default();
+            let estimate = Estimate::of(outline, &Request { sample: &sample, prompts: 1, train: &there });
+            let needed = estimate.training(&there) - if outline.opened { estimate.weights } else { 0 };
+            match outline.free {
+                Some(free) if needed <= free => OptimizerDevice::Device,
+                _ => OptimizerDevice::Host,
+            }
+        }
+        OptimizerDevice::Auto => OptimizerDevice::Host,
+        chosen => chosen,
     }
 }
 
@@ -178,6 +198,11 @@ impl Training<'_> {
         let kept = options.clip_norm > 0.0 && options.keep_gradients;
         let gradients = F32 * if kept { numbers } else { largest };
         let copies = if at.on_gpu { numbers * at.dense() + F32 * largest } else { 0 };
-        Held { device: self.passes(backward) + copies, host: values + states + gradients }
+        let (passes, learning) = (self.passes(backward), values + states + gradients);
+        match options.on_device() && at.on_gpu {
+            // With what an update makes of the largest tensor.
+            true => Held { device: passes + copies + learning + 4 * F32 * largest, host: 0 },
+            false => Held { device: passes + copies, host: learning },
+        }
     }
 }

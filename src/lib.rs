@@ -60,7 +60,10 @@ pub fn train(
     run: &mut Run,
 ) -> Result<Subject> {
     options.check(model)?;
-    estimate::check_training(&model::outline::Outline::of(model), options)?;
+    let outline = model::outline::Outline::of(model);
+    estimate::check_training(&outline, options)?;
+    let optimizer_device = estimate::optimizer_device(&outline, options);
+    let options = &personalize::Options { optimizer_device, ..options.clone() };
     let settings = sample::Options::for_model(model)?;
     let mut draw = |view: &Personalized, request: &personalize::Request, run: &mut Run| {
         let personalize::Request { width, height, count, seed, .. } = *request;

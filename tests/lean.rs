@@ -1,13 +1,15 @@
 //! Training in little memory: what it costs in exactness, and that nothing else changes.
 
 use candle_core::{DType, Tensor};
-use sitter::estimate::check_training;
+use sitter::estimate::{check_training, optimizer_device, Estimate, Request};
 use sitter::model::family::{Example, Piece};
 use sitter::model::outline::Outline;
 use sitter::model::subject::Subject;
 use sitter::model::{Model, OpenOptions};
 use sitter::ops::plainly;
-use sitter::personalize::{Adaptation, Batch, Dataset, Learner, Method, Options, Recompute, StateFormat, Trainable};
+use sitter::personalize::{
+    Adaptation, Batch, Dataset, Learner, Method, OptimizerDevice, Options, Recompute, StateFormat, Trainable,
+};
 use sitter::picture::Picture;
 use sitter::run::Run;
 use sitter::sample::memory::check_memory;
@@ -117,6 +119,44 @@ fn a_step_with_the_operations_and_the_groups_of_a_gpu_is_the_step_with_our_kerne
             let gap = distance(&own.state().unwrap(), &plain.state().unwrap(), &start);
             assert!(gap < 1e-3, "{name} {trainable:?} {accumulation}: {gap}");
         }
+    }
+}
+
+#[test]
+fn the_optimizer_gives_the_same_numbers_on_the_device_and_on_the_host() {
+    let model = open("plain", "f32");
+    for trainable in [Trainable::ALL, Trainable::LORA] {
+        let host = Options { weight_decay: 0.1, clip_norm: 0.5, ..options(trainable) };
+        let device = Options { optimizer_device: OptimizerDevice::Device, ..host.clone() };
+        let start = taught(&model, &host, 0).0;
+        let ((a, losses), (b, same)) = (taught(&model, &host, 5), taught(&model, &device, 5));
+        let gap = distance(&b, &a, &start);
+        assert!(gap < 1e-5, "{gap}");
+        assert!(losses.iter().zip(&same).all(|(a, b)| (a - b).abs() < 1e-5 * a), "{losses:?} {same:?}");
+        assert!(a.keys().eq(b.keys()));
+    }
+    let lean = Options { optimizer_state: StateFormat::Int8, ..options(Trainable::QKV) };
+    let wrong = Options { optimizer_device: OptimizerDevice::Device, ..lean };
+    let error = wrong.check(&model).unwrap_err().to_string();
+    assert!(error.contains("optimizer_device") && error.contains("f32"), "{error}");
+}
+
+#[test]
+fn the_optimizer_is_on_the_device_where_that_is_a_gpu_on_which_it_fits() {
+    let mut outline = Outline::read(golden("plain"), &OpenOptions::default()).unwrap();
+    let all = Options { image_size: 16, ..options(Trainable::ALL) };
+    let lean = Options { optimizer_state: StateFormat::Int8, ..all.clone() };
+    assert_eq!(optimizer_device(&outline, &all), OptimizerDevice::Host, "on the CPU");
+    outline.at.on_gpu = true;
+    let estimate =
+        |train: &Options| Estimate::of(&outline, &Request { sample: &Default::default(), prompts: 1, train });
+    let on = |optimizer_device: OptimizerDevice| estimate(&Options { optimizer_device, ..all.clone() });
+    let (device, host) = (on(OptimizerDevice::Device), on(OptimizerDevice::Host));
+    assert!(device.layers_host == 0 && device.layers >= host.layers + host.layers_host);
+    for (free, expected) in [(device.layers, OptimizerDevice::Device), (device.layers - 1, OptimizerDevice::Host)] {
+        let outline = Outline { free: Some(free), ..outline.clone() };
+        assert_eq!(optimizer_device(&outline, &all), expected);
+        assert_eq!(optimizer_device(&outline, &lean), OptimizerDevice::Host, "lean states");
     }
 }
 

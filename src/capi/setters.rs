@@ -8,7 +8,7 @@ use super::nouns::{sitter_model_options, sitter_sample_options, sitter_train_opt
 use super::options::{change, flag};
 use super::status::sitter_status;
 use super::text;
-use crate::personalize::{Adaptation, Recompute, StateFormat, Trainable};
+use crate::personalize::{Adaptation, OptimizerDevice, Recompute, StateFormat, Trainable};
 use crate::sample::Decoding;
 use std::ffi::c_char;
 
@@ -581,6 +581,23 @@ pub unsafe extern "C" fn sitter_train_options_set_optimizer_state(
     guard(err, || {
         change(options, |o| {
             o.optimizer_state = StateFormat::parse(&text::required(optimizer_state, "optimizer_state")?)?;
+            Ok(())
+        })
+    })
+}
+
+/// Where these and the values that learn are, and updates are made: "device", that of the model, or "host". "device"
+/// needs "optimizer_state" "f32" and "master_weights". Default "auto": the device if it is a GPU on which they fit. The
+/// numbers are the same but for rounding. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_optimizer_device(
+    options: *mut sitter_train_options,
+    optimizer_device: *const c_char,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.optimizer_device = OptimizerDevice::parse(&text::required(optimizer_device, "optimizer_device")?)?;
             Ok(())
         })
     })

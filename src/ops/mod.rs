@@ -10,7 +10,7 @@ mod pointwise;
 
 pub use cpu::{change, floats, Numbers};
 pub use plain::SCORES;
-pub use pointwise::{difference, ln, positive_part, product, quotient, square, sum};
+pub use pointwise::{difference, ln, positive_part, product, quotient, root, square, sum};
 
 use crate::weight::Weight;
 use crate::Result;

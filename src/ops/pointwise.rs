@@ -33,6 +33,11 @@ pub fn square(x: &Tensor) -> Result<Tensor> {
     unary(x, Tensor::sqr, |x| x * x)
 }
 
+/// The square root.
+pub fn root(x: &Tensor) -> Result<Tensor> {
+    unary(x, Tensor::sqrt, f32::sqrt)
+}
+
 /// The natural logarithm; minus infinity of 0.
 pub fn ln(x: &Tensor) -> Result<Tensor> {
     unary(x, Tensor::log, f32::ln)

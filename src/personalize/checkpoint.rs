@@ -45,7 +45,9 @@ impl Identity {
             Ok(serde_json::Value::Object(all)) => all,
             _ => Default::default(),
         };
-        let all = all.into_iter().filter(|(name, _)| !name.starts_with("checkpoint_") && !name.starts_with("sample_"));
+        let all = all.into_iter().filter(|(name, _)| {
+            !name.starts_with("checkpoint_") && !name.starts_with("sample_") && name != "optimizer_device"
+        });
         Identity {
             model: model.fingerprint().to_string(),
             dtype: model.info().dtype.to_string(),

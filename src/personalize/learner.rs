@@ -41,9 +41,10 @@ struct Parameter {
     /// `vectors`, or the weight's name in the checkpoint, for low-rank changes with `.down` or `.up` behind it.
     name: String,
     place: Place,
-    /// On the CPU, in storage of its own, where updates change it: f32, or the model's dtype without master weights.
+    /// In storage of its own, where updates change it: f32, or the model's dtype without master weights. In the memory of the
+    /// host, or on the model's device.
     value: Tensor,
-    /// What the model's passes read: the value itself on the CPU, elsewhere a copy in the model's dtype.
+    /// What the model's passes read: the value itself on the CPU, on a GPU a copy in the model's dtype.
     seen: Tensor,
     learning_rate: f64,
     weight_decay: f64,
@@ -94,6 +95,7 @@ impl<'m> Learner<'m> {
             let mut push = |name: String, part: Part, value: Tensor, dtype: DType| -> Result<()> {
                 let place = Place::Weight(Target { part, weight: id });
                 let (learning_rate, weight_decay) = (options.layer_learning_rate, options.weight_decay);
+                let value = value.to_device(&home(model, options))?;
                 let seen = seen(model, &value, dtype)?;
                 parameters.push(Parameter { name, place, value, seen, learning_rate, weight_decay });
                 Ok(())
@@ -132,9 +134,9 @@ impl<'m> Learner<'m> {
         }
         let vectors = Some(vectors.to_device(model.device())?.to_dtype(DType::F32)?);
         let view = Personalized { model, family: model.family().clone(), words, vectors };
-        let sizes = parameters.iter().map(|p| p.value.elem_count());
-        let betas = (options.beta1, options.beta2);
-        let optimizer = AdamW::new(sizes, betas, options.optimizer_state, options.seed);
+        let (betas, on_device) = ((options.beta1, options.beta2), options.on_device());
+        let values = parameters.iter().map(|p| &p.value);
+        let optimizer = AdamW::new(values, betas, options.optimizer_state, on_device, options.seed)?;
         let mut learner = Learner { view, options: options.clone(), stage, parameters, optimizer };
         learner.install()?;
         Ok(learner)
@@ -252,7 +254,7 @@ impl<'m> Learner<'m> {
         let (mut loss, mut squared, mut begun) = (0.0, 0.0, false);
         let mut use_gradient = |place: Place, gradient: Tensor| -> Result<()> {
             let Some(index) = parameters.iter().position(|p| p.place == place) else { return Ok(()) };
-            let gradient = gradient.to_device(&Device::Cpu)?;
+            let gradient = gradient.to_device(parameters[index].value.device())?;
             squared += optimizer::squared_norm(&gradient)?;
             match &mut purpose {
                 Use::Measure => {}
@@ -333,6 +335,7 @@ impl<'m> Learner<'m> {
         for Parameter { place, value, seen, .. } in parameters {
             let Place::Weight(Target { part, weight }) = place else { continue };
             drop(seen);
+            let value = value.to_device(&Device::Cpu)?;
             let entry = &original[weight];
             let name = entry.spec.name.clone();
             let out = |t: &Tensor| -> Result<Tensor> { Ok(t.to_dtype(entry.weight.dense_dtype())?.copy()?) };
@@ -363,8 +366,9 @@ impl<'m> Learner<'m> {
     pub fn state(&self) -> Result<BTreeMap<String, Tensor>> {
         let mut state = BTreeMap::new();
         for (index, p) in self.parameters.iter().enumerate() {
-            let (mean, square) = self.optimizer.state(index);
-            state.insert(format!("value.{}", p.name), p.value.to_dtype(DType::F32)?.copy()?);
+            let (mean, square) = self.optimizer.state(index)?;
+            let value = p.value.to_dtype(DType::F32)?.copy()?.to_device(&Device::Cpu)?;
+            state.insert(format!("value.{}", p.name), value);
             state.insert(format!("mean.{}", p.name), Tensor::from_vec(mean, p.value.shape(), &Device::Cpu)?);
             state.insert(format!("square.{}", p.name), Tensor::from_vec(square, p.value.shape(), &Device::Cpu)?);
         }
@@ -376,20 +380,20 @@ impl<'m> Learner<'m> {
         let mut states = Vec::new();
         for p in &mut self.parameters {
             let get = |part: &str| get(&format!("{part}.{}", p.name), p.value.dims());
-            let value = get("value")?.to_dtype(p.value.dtype())?.copy()?;
+            let value = get("value")?.to_dtype(p.value.dtype())?.copy()?.to_device(p.value.device())?;
             let flat = |t: Tensor| Ok::<_, Error>(t.flatten_all()?.to_vec1::<f32>()?);
             states.push((flat(get("mean")?)?, flat(get("square")?)?));
             p.seen = seen(self.view.model, &value, p.seen.dtype())?;
             p.value = value;
         }
-        self.optimizer.restore(steps, states);
+        self.optimizer.restore(steps, states)?;
         self.install()
     }
 }
 
 impl Parameter {
     fn vectors(model: &Model, options: &Options, vectors: &Tensor) -> Result<Self> {
-        let value = vectors.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.copy()?;
+        let value = vectors.to_device(&home(model, options))?.to_dtype(DType::F32)?.copy()?;
         Ok(Parameter {
             name: "vectors".into(),
             place: Place::Vectors,
@@ -413,7 +417,15 @@ impl Parameter {
     }
 }
 
-/// What a model's passes read of a value on the CPU.
+/// Where values that learn live.
+fn home(model: &Model, options: &Options) -> Device {
+    match options.on_device() {
+        true => model.device().clone(),
+        false => Device::Cpu,
+    }
+}
+
+/// What a model's passes read of a value.
 fn seen(model: &Model, value: &Tensor, dtype: DType) -> Result<Tensor> {
     match model.device().is_cpu() {
         true => Ok(value.clone()),

@@ -32,7 +32,7 @@ mod trainable;
 pub use dataset::{Dataset, MAX_PICTURES, SHIFT, ZOOM};
 pub use drawing::{Draw, Request};
 pub use learner::{Batch, Learner, Outcome};
-pub use optimizer::StateFormat;
+pub use optimizer::{OptimizerDevice, StateFormat};
 pub use options::{Method, Options, Recompute};
 pub use templates::TEMPLATES;
 pub use trainable::{Adaptation, Trainable};

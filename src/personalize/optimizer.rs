@@ -1,14 +1,14 @@
 //! AdamW as `torch.optim.AdamW` does it, with lean states.
 //!
-//! The states live in the memory of the host, whatever device the model is on, and so do the values that learn: a GPU holds
-//! neither. Each tensor is updated by itself, as soon as its gradient is there.
+//! The states, and the values that learn, live in the memory of the host, where they may be lean, or on the device of the model.
+//! Each tensor is updated by itself, as soon as its gradient is there.
 
 use super::eight_bit;
 use crate::error::by_name;
 use crate::ops::{self, change, Numbers};
 use crate::random::{philox, Purpose};
 use crate::{Error, Result};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use half::bf16;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -55,6 +55,57 @@ impl StateFormat {
             StateFormat::Bf16 => 4 * n,
             StateFormat::Int8 => 2 * (n + 4 * n.div_ceil(BLOCK as u128)),
         }
+    }
+}
+
+/// Where the optimizer's states and the values that learn are, and updates are made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OptimizerDevice {
+    /// On the device of the model if it is a GPU on which they fit, else in the memory of the host.
+    #[default]
+    Auto,
+    /// On the device of the model: no gradient leaves it.
+    Device,
+    /// In the memory of the host.
+    Host,
+}
+
+impl OptimizerDevice {
+    pub const ALL: [OptimizerDevice; 3] = [OptimizerDevice::Auto, OptimizerDevice::Device, OptimizerDevice::Host];
+
+    /// As it is written in options and files.
+    pub fn name(self) -> &'static str {
+        match self {
+            OptimizerDevice::Auto => "auto",
+            OptimizerDevice::Device => "device",
+            OptimizerDevice::Host => "host",
+        }
+    }
+
+    /// By the name that [`OptimizerDevice::name`] gives.
+    pub fn parse(name: &str) -> Result<Self> {
+        by_name("optimizer_device", name, Self::ALL, Self::name)
+    }
+}
+
+/// What is remembered of a tensor: running means of its gradient and of the gradient's square.
+enum Memory {
+    Host(State, State),
+    /// f32, as the tensor.
+    Device(Tensor, Tensor),
+}
+
+impl Memory {
+    fn new(value: &Tensor, format: StateFormat, on_device: bool) -> Result<Self> {
+        let n = value.elem_count();
+        Ok(match on_device {
+            true => {
+                let zeros = || Tensor::zeros(value.shape(), DType::F32, value.device());
+                Memory::Device(zeros()?, zeros()?)
+            }
+            false => Memory::Host(State::new(format, n, true), State::new(format, n, false)),
+        })
     }
 }
 
@@ -170,15 +221,14 @@ pub struct AdamW {
     seed: u64,
     /// Updates so far.
     steps: u64,
-    /// Running means of the gradient and of its square, of each tensor.
-    states: Vec<(State, State)>,
+    memories: Vec<Memory>,
 }
 
 /// What the optimizer is to do with one tensor.
 pub struct Update<'a> {
-    /// On the CPU, contiguous, f32 or bf16 (rounded at random); changed where it lies.
+    /// Contiguous; changed where it lies. On the CPU f32 or bf16 (rounded at random), on the device f32.
     pub value: &'a Tensor,
-    /// On the CPU, f32.
+    /// f32, where the value is.
     pub gradient: &'a Tensor,
     /// The gradient is multiplied by it first.
     pub scale: f64,
@@ -188,19 +238,35 @@ pub struct Update<'a> {
 }
 
 impl AdamW {
-    /// For tensors of these numbers of elements.
-    pub fn new(sizes: impl Iterator<Item = usize>, (beta1, beta2): (f64, f64), format: StateFormat, seed: u64) -> Self {
-        let states = sizes.map(|n| (State::new(format, n, true), State::new(format, n, false))).collect();
-        AdamW { beta1, beta2, format, seed, steps: 0, states }
+    /// For these values; with `on_device` what is remembered of them is f32 and where they are, else in a format and in the
+    /// memory of the host.
+    pub fn new<'a>(
+        values: impl Iterator<Item = &'a Tensor>,
+        (beta1, beta2): (f64, f64),
+        format: StateFormat,
+        on_device: bool,
+        seed: u64,
+    ) -> Result<Self> {
+        let memories = values.map(|value| Memory::new(value, format, on_device)).collect::<Result<_>>()?;
+        Ok(AdamW { beta1, beta2, format, seed, steps: 0, memories })
     }
 
     /// Goes on from an earlier state.
-    pub fn restore(&mut self, steps: u64, states: Vec<(Vec<f32>, Vec<f32>)>) {
+    pub fn restore(&mut self, steps: u64, states: Vec<(Vec<f32>, Vec<f32>)>) -> Result<()> {
         self.steps = steps;
-        let of = |(mean, square): (Vec<f32>, Vec<f32>)| {
-            (State::of(self.format, &mean, true), State::of(self.format, &square, false))
-        };
-        self.states = states.into_iter().map(of).collect();
+        for (memory, (mean, square)) in self.memories.iter_mut().zip(states) {
+            match memory {
+                Memory::Host(m, s) => {
+                    (*m, *s) = (State::of(self.format, &mean, true), State::of(self.format, &square, false));
+                }
+                Memory::Device(m, s) => {
+                    for (to, from) in [(m, mean), (s, square)] {
+                        to.slice_set(&Tensor::from_vec(from, to.shape(), to.device())?, 0, 0)?;
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     pub fn steps(&self) -> u64 {
@@ -208,9 +274,14 @@ impl AdamW {
     }
 
     /// The running means of tensor `index`.
-    pub fn state(&self, index: usize) -> (Vec<f32>, Vec<f32>) {
-        let (mean, square) = &self.states[index];
-        (mean.to_vec(), square.to_vec())
+    pub fn state(&self, index: usize) -> Result<(Vec<f32>, Vec<f32>)> {
+        match &self.memories[index] {
+            Memory::Host(mean, square) => Ok((mean.to_vec(), square.to_vec())),
+            Memory::Device(mean, square) => {
+                let numbers = |t: &Tensor| -> Result<Vec<f32>> { Ok(t.flatten_all()?.to_vec1()?) };
+                Ok((numbers(mean)?, numbers(square)?))
+            }
+        }
     }
 
     /// To be called before the first update of a step.
@@ -229,11 +300,27 @@ impl AdamW {
         let (scale, eps) = (update.scale as f32, EPS as f32);
         let purpose = Purpose::Rounding as u32 | (index as u32) << 8;
         let (seed, step) = (self.seed, self.steps as u32);
+        let (mean, square) = match &mut self.memories[index] {
+            Memory::Host(mean, square) => (mean, square),
+            Memory::Device(mean, square) => {
+                // The same formulas as below, rounded in nearly the same places.
+                let times = |x: &Tensor, factor: f32| Ok::<_, Error>((x * f64::from(factor))?);
+                let g = times(update.gradient, scale)?;
+                let m = ops::sum(&times(mean, b1)?, &times(&g, c1)?)?;
+                let s = ops::sum(&times(square, b2)?, &ops::product(&times(&g, c2)?, &g)?)?;
+                let below = (times(&ops::root(&s)?, 1.0 / root)? + f64::from(eps))?;
+                let change = ops::quotient(&times(&m, rate)?, &below)?;
+                let v = ops::difference(&times(update.value, kept)?, &change)?;
+                for (to, from) in [(&*mean, &m), (&*square, &s), (update.value, &v)] {
+                    to.slice_set(from, 0, 0)?;
+                }
+                return Ok(());
+            }
+        };
         let random =
             |block: usize, what: u32| philox([block as u32, step, purpose, what], [seed as u32, (seed >> 32) as u32]);
         let gradient = update.gradient.flatten_all()?.to_device(&Device::Cpu)?.contiguous()?;
         let gradients = crate::ops::floats(&gradient)?;
-        let (mean, square) = &mut self.states[index];
         change(update.value, |values| {
             let values: Vec<Block> = match values {
                 Numbers::F32(all) => all.chunks_mut(BLOCK).map(Block::F32).collect(),

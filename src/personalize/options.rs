@@ -3,7 +3,7 @@
 //! "Paper" is arXiv 2504.13162, "Lumina" the fine-tuning recipe of Lumina-mGPT; what neither says is our choice and
 //! marked so.
 
-use super::optimizer::StateFormat;
+use super::optimizer::{OptimizerDevice, StateFormat};
 use super::templates::{PLACE, TEMPLATES};
 use super::trainable::{Adaptation, Trainable};
 use crate::error::by_name;
@@ -160,6 +160,10 @@ pub struct Options {
     /// What the optimizer's two running means are kept in: `f32` (8 bytes for each number that learns), `bf16` (4) or `int8`
     /// (2). Default `f32`.
     pub optimizer_state: StateFormat,
+    /// Where these and the values that learn are, and updates are made: `device`, that of the model, or `host`. `device` needs
+    /// `optimizer_state` `f32` and `master_weights`. Default `auto`: the device if it is a GPU on which they fit. The numbers are the
+    /// same but for rounding.
+    pub optimizer_device: OptimizerDevice,
     /// Whether what learns is kept in f32 whatever the model runs in. If not, updates of a bf16 model are rounded at random, and
     /// 2 bytes fewer are taken for each number that learns. Default true.
     pub master_weights: bool,
@@ -253,6 +257,7 @@ impl Default for Options {
             clip_norm: 4.0,
             keep_gradients: true,
             optimizer_state: StateFormat::F32,
+            optimizer_device: OptimizerDevice::Auto,
             master_weights: true,
             recompute: Recompute::Auto,
             z_loss: 1e-5,
@@ -326,6 +331,7 @@ impl Recommendable for Options {
         "class_word",
         "initial_embedding",
         "keep_gradients",
+        "optimizer_device",
         "recompute",
         "sample_every",
         "sample_prompt",
@@ -463,6 +469,11 @@ impl Options {
                 format!("{bad:?} already contains the identifier {id}; write {{}} there"),
             ));
         }
+        if self.on_device() && !self.fits_device() {
+            let message =
+                "is device, which needs optimizer_state f32 and master_weights; lean states are made on the host";
+            return Err(Error::invalid("optimizer_device", message));
+        }
         let hidden = model.facts().width;
         match (&self.initial_embedding, &self.initial_word) {
             (Some(_), Some(_)) => {
@@ -509,6 +520,17 @@ impl Options {
             example.map_or("", |entry| &entry.spec.name)
         );
         Err(Error::invalid("trainable", message))
+    }
+
+    /// Whether values, states and updates are on the model's device; `auto` counts as `host`, see
+    /// [`optimizer_device`](crate::estimate::optimizer_device).
+    pub fn on_device(&self) -> bool {
+        self.optimizer_device == OptimizerDevice::Device
+    }
+
+    /// Whether they could be.
+    pub fn fits_device(&self) -> bool {
+        self.optimizer_state == StateFormat::F32 && self.master_weights
     }
 
     /// Whether a weight learns in the layers stage, if its layer does.

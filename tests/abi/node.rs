@@ -52,7 +52,9 @@ fn kind(ty: &str) -> &'static str {
         "u64" => "u64",
         "f32" | "f64" => "number",
         "bool" => "boolean",
-        "String" | "Trainable" | "Adaptation" | "StateFormat" | "Recompute" | "Decoding" => "string",
+        "String" | "Trainable" | "Adaptation" | "StateFormat" | "OptimizerDevice" | "Recompute" | "Decoding" => {
+            "string"
+        }
         "Option<String>" => "string?",
         "Option<PathBuf>" => "path?",
         "Vec<u32>" => "u32[]",

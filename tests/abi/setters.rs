@@ -49,7 +49,7 @@ fn forms(field: &str, ty: &str) -> (String, String) {
         "String" => one("*const c_char", &format!("text::required({field}, \"{field}\")?")),
         "Option<String>" => one("*const c_char", &format!("text::optional({field}, \"{field}\")?")),
         "Option<PathBuf>" => one("*const c_char", &format!("text::optional({field}, \"{field}\")?.map(Into::into)")),
-        "Trainable" | "Adaptation" | "StateFormat" | "Recompute" | "Decoding" => {
+        "Trainable" | "Adaptation" | "StateFormat" | "OptimizerDevice" | "Recompute" | "Decoding" => {
             one("*const c_char", &format!("{ty}::parse(&text::required({field}, \"{field}\")?)?"))
         }
         "Vec<u32>" => (
@@ -86,7 +86,7 @@ fn generate() -> String {
          use super::boundary::guard;\nuse super::buffer::array;\nuse super::error::sitter_error;\n\
          use super::nouns::{sitter_model_options, sitter_sample_options, sitter_train_options};\n\
          use super::options::{change, flag};\n\
-         use super::status::sitter_status;\nuse super::text;\nuse crate::personalize::{Adaptation, Recompute, StateFormat, Trainable};\nuse crate::sample::Decoding;\nuse std::ffi::c_char;\n",
+         use super::status::sitter_status;\nuse super::text;\nuse crate::personalize::{Adaptation, OptimizerDevice, Recompute, StateFormat, Trainable};\nuse crate::sample::Decoding;\nuse std::ffi::c_char;\n",
     );
     let first = std::fs::read_to_string(at("abi/v1.0/sitter.h")).unwrap();
     for Field { noun, name: ident, ty, doc } in fields() {

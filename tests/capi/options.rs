@@ -105,6 +105,8 @@ fn train_setters(at: *mut sitter_train_options) -> Vec<Setter> {
         setter!(at, sitter_train_options_set_optimizer_state, "optimizer_state";
             (c"f32".as_ptr()) => "f32", (c"bf16".as_ptr()) => "bf16", (c"int8".as_ptr()) => "int8";
             (c"INT8".as_ptr()), (c"".as_ptr())),
+        setter!(at, sitter_train_options_set_optimizer_device, "optimizer_device";
+            (c"device".as_ptr()) => "device", (c"host".as_ptr()) => "host", (c"auto".as_ptr()) => "auto"; (c"gpu".as_ptr()), (c"".as_ptr())),
         setter!(at, sitter_train_options_set_recompute, "recompute";
             (c"auto".as_ptr()) => "auto", (c"always".as_ptr()) => "always", (c"never".as_ptr()) => "never";
             (c"sometimes".as_ptr()), (c"".as_ptr())),

@@ -97,6 +97,7 @@ impl Argument {
             ("const char *", "dtype") => "\"f32\"",
             ("const char *", "trainable") => "\"qkv\"",
             ("const char *", "adaptation") => "\"low_rank\"",
+            ("const char *", "optimizer_device") => "\"host\"",
             ("const char *", "optimizer_state") => "\"bf16\"",
             ("const char *", "decoding") => "\"speculative\"",
             ("const char *", "recompute") => "\"auto\"",

@@ -72,10 +72,7 @@ OPTIONS = (
            "7B: 0.000005, lora 0.0001; embedded: 0.0002, lora 0.001"),
     Option("trainable", "choice", "Which weights of a layer learn in the second stage.", "7B: qkv; embedded: all",
            choices=(RECOMMENDED, *TRAINABLE)),
-    Option("adaptation", "choice", "How weights learn: every number of them, or two factors of low rank for each matrix.",
-           "full; lora: low_rank", choices=(RECOMMENDED, *ADAPTATION)),
     _int("lora_rank", 1, 1024, "Rank of low-rank changes.", "64; embedded with lora: 16"),
-    _float("lora_alpha", 0, 10_000, 0.5, "Low-rank changes count this much divided by their rank; 0: once.", "0"),
     _int("layer_stride", 1, 1000, "Of the layers only every n-th learns, the first among them.", "1"),
     Option("layers", "text", "The layers that may learn, by number from 0, with commas between them.", "all"),
     _flag("train_embedding_in_layer_stage", "Whether the word goes on learning in the second stage.", "no; dreambooth: yes"),
@@ -116,6 +113,12 @@ OPTIONS = (
     _flag("master_weights", "Whether what learns is kept in f32 whatever the model runs in; no needs less memory.", "yes"),
     Option("recompute", "choice", "Whether the backward pass computes each layer anew, for less memory, or keeps what it needs.", "auto",
            choices=(RECOMMENDED, *RECOMPUTE)),
+    # What came later stands at the end: saved workflows know widgets by their place.
+    Option("adaptation", "choice", "How weights learn: every number of them, or two factors of low rank for each matrix.",
+           "full; lora: low_rank", choices=(RECOMMENDED, *ADAPTATION)),
+    _float("lora_alpha", 0, 10_000, 0.5, "Low-rank changes count this much divided by their rank; 0: once.", "0"),
+    Option("optimizer_device", "choice", "Where the optimizer works: on the device of the model, or in the memory of the host.",
+           "auto", choices=(RECOMMENDED, "auto", "device", "host")),
 )
 
 # Set by Train Subject itself, or not at all: no workflow names a file to write, and vectors are no text.

@@ -170,6 +170,12 @@ export interface TrainFields {
    */
   optimizerState?: 'f32' | 'bf16' | 'int8';
   /**
+   * Where these and the values that learn are, and updates are made: `device`, that of the model, or `host`.
+   * `device` needs `optimizerState` `f32` and `masterWeights`. Default `auto`: the device if it is a GPU on which
+   * they fit. The numbers are the same but for rounding.
+   */
+  optimizerDevice?: 'auto' | 'device' | 'host';
+  /**
    * Whether what learns is kept in f32 whatever the model runs in. If not, updates of a bf16 model are rounded at
    * random, and 2 bytes fewer are taken for each number that learns. Default true.
    */

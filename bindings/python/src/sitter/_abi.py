@@ -169,6 +169,7 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "sitter_train_options_set_lora_alpha": (c_int32, [c_void_p, c_double, POINTER(c_void_p)]),
     "sitter_train_options_set_lora_rank": (c_int32, [c_void_p, c_uint32, POINTER(c_void_p)]),
     "sitter_train_options_set_master_weights": (c_int32, [c_void_p, c_int32, POINTER(c_void_p)]),
+    "sitter_train_options_set_optimizer_device": (c_int32, [c_void_p, c_char_p, POINTER(c_void_p)]),
     "sitter_train_options_set_optimizer_state": (c_int32, [c_void_p, c_char_p, POINTER(c_void_p)]),
     "sitter_train_options_set_per_image_tokens": (c_int32, [c_void_p, c_int32, POINTER(c_void_p)]),
     "sitter_train_options_set_prior_count": (c_int32, [c_void_p, c_uint32, POINTER(c_void_p)]),

@@ -11,6 +11,7 @@ Dtype = Literal["auto", "f32", "bf16", "q8_0", "q4_k"]
 Decoding = Literal["sequential", "speculative", "speculative_distribution"]
 Adaptation = Literal["full", "low_rank"]
 OptimizerState = Literal["f32", "bf16", "int8"]
+OptimizerDevice = Literal["auto", "device", "host"]
 Recompute = Literal["auto", "always", "never"]
 
 
@@ -53,6 +54,7 @@ class TrainOptions(TypedDict, total=False):
     clip_norm: float
     keep_gradients: bool
     optimizer_state: OptimizerState
+    optimizer_device: OptimizerDevice
     master_weights: bool
     recompute: Recompute
     z_loss: float
@@ -163,6 +165,10 @@ MEANINGS: dict[str, dict[str, str]] = {
         "optimizer_state": (
             "What the optimizer's two running means are kept in: `f32` (8 bytes for each number that learns), "
             "`bf16` (4) or `int8` (2). Default `f32`."),
+        "optimizer_device": (
+            "Where these and the values that learn are, and updates are made: `device`, that of the model, or "
+            "`host`. `device` needs `optimizer_state` `f32` and `master_weights`. Default `auto`: the device if "
+            "it is a GPU on which they fit. The numbers are the same but for rounding."),
         "master_weights": (
             "Whether what learns is kept in f32 whatever the model runs in. If not, updates of a bf16 model are "
             "rounded at random, and 2 bytes fewer are taken for each number that learns. Default true."),
