@@ -226,11 +226,10 @@ fn child_computes_on_engines_of_one_and_of_three_threads() {
         let ours: Vec<u64> = (0..threads).map(|i| spent[format!("sitter-{i}").as_str()]).collect();
         assert_eq!(now.keys().filter(|n| n.starts_with("sitter-")).count(), threads, "{now:?}");
         let own = ours.iter().sum::<u64>();
-        // candle splits large element-wise operations among threads of its own, which all engines share.
-        let candle = spent.iter().filter(|(n, _)| n.starts_with("candle-bp-")).map(|(_, t)| t).sum::<u64>();
         let all = spent.values().sum::<u64>();
-        assert!(own > 50 && candle < own, "little work on the engine's threads: {spent:?}");
-        assert!((all - own - candle) * 50 <= all, "work elsewhere: {spent:?}");
+        assert!(own > 20, "little work on the engine's threads: {spent:?}");
+        assert!((all - own) * 50 <= all, "work elsewhere: {spent:?}");
+        assert!(!now.keys().any(|n| n.starts_with("candle")), "candle has threads: {now:?}");
         let working = ours.iter().filter(|&&t| t * 10 > own).count();
         // candle splits its products among as many threads as the machine has cores.
         let expected = threads.min(std::thread::available_parallelism().unwrap().get());
