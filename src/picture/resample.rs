@@ -1,5 +1,5 @@
-//! Pillow's resampling of 8-bit pictures, to the bit: two passes, columns first, with weights in 22-bit fixed point and
-//! an 8-bit picture between the passes.
+//! Pillow's resampling of 8-bit pictures, to the bit: two passes with weights in 22-bit fixed point and an 8-bit picture
+//! between them. Which pass comes first is Pillow 13's choice, see [`apply`].
 
 use super::Picture;
 use rayon::prelude::*;
@@ -43,7 +43,11 @@ impl Filter {
 
 /// For each pixel of the result, along one axis: the first source pixel it is made of, and the weights of that pixel
 /// and the ones after it.
-pub(super) struct Taps(Vec<(usize, Vec<i32>)>);
+pub(super) struct Taps {
+    pixels: Vec<(usize, Vec<i32>)>,
+    /// By how many pixels the whole axis shrinks, also where only a part of it is made.
+    shrinks: i64,
+}
 
 impl Taps {
     /// Pixels `first .. first + count` of a line of `len` pixels that is scaled to `scaled` pixels.
@@ -60,12 +64,12 @@ impl Taps {
             let weights: Vec<f64> = (low..high).map(|x| filter.weight((x as f64 - centre + 0.5) * inverse)).collect();
             (low as usize, fixed_point(weights))
         });
-        Taps(taps.collect())
+        Taps { pixels: taps.collect(), shrinks: i64::from(len) - scaled as i64 }
     }
 
     /// Pixels `first .. first + count` as they are.
     pub(super) fn copied(first: u32, count: u32) -> Self {
-        Taps((first..first + count).map(|i| (i as usize, vec![1 << PRECISION_BITS])).collect())
+        Taps { pixels: (first..first + count).map(|i| (i as usize, vec![1 << PRECISION_BITS])).collect(), shrinks: 0 }
     }
 
     /// A line of `len` pixels magnified about its middle and moved by `shift` times its length. What lies beyond the
@@ -87,13 +91,13 @@ impl Taps {
             }
             (first as usize, fixed_point(weights))
         });
-        Taps(taps.collect())
+        Taps { pixels: taps.collect(), shrinks: 0 }
     }
 
     /// The source pixels that are needed: first and one past the last.
     fn range(&self) -> (usize, usize) {
-        let first = self.0.iter().map(|(at, _)| *at).min().unwrap_or(0);
-        let end = self.0.iter().map(|(at, w)| at + w.len()).max().unwrap_or(0);
+        let first = self.pixels.iter().map(|(at, _)| *at).min().unwrap_or(0);
+        let end = self.pixels.iter().map(|(at, w)| at + w.len()).max().unwrap_or(0);
         (first, end)
     }
 }
@@ -118,55 +122,68 @@ fn clip(sum: i32) -> u8 {
 const HALF: i32 = 1 << (PRECISION_BITS - 1);
 
 /// Resamples both axes. `None` leaves an axis as it is.
+///
+/// The passes round to eight bits each, so their order shows. Pillow up to 12 made the columns first; Pillow 13 makes the rows
+/// first where that leaves the second pass clearly less to do: if the height shrinks, and by more than twice as many pixels
+/// as the width.
 pub(super) fn apply(p: &Picture, columns: Option<&Taps>, rows: Option<&Taps>) -> Picture {
-    let source_row = p.width as usize * 3;
-    let (first, end) = rows.map_or((0, p.height as usize), Taps::range);
-    let width = columns.map_or(p.width as usize, |t| t.0.len());
-    let row = width * 3;
-
-    // Columns, and only the rows that the second pass reads.
-    let mut narrow = vec![0u8; row * (end - first)];
-    let lines = p.rgb[first * source_row..end * source_row].par_chunks_exact(source_row);
-    narrow.par_chunks_exact_mut(row).zip(lines).for_each(|(out, line)| match columns {
-        None => out.copy_from_slice(line),
-        Some(columns) => {
-            for (pixel, (at, weights)) in out.chunks_exact_mut(3).zip(&columns.0) {
-                let mut sums = [HALF; 3];
-                for (source, &w) in line[at * 3..].chunks_exact(3).zip(weights) {
-                    for c in 0..3 {
-                        sums[c] += i32::from(source[c]) * w;
-                    }
-                }
-                for c in 0..3 {
-                    pixel[c] = clip(sums[c]);
-                }
-            }
+    let width = columns.map_or(p.width as usize, |t| t.pixels.len());
+    let height = rows.map_or(p.height as usize, |t| t.pixels.len());
+    let source = p.width as usize * 3;
+    let rgb = match (columns, rows) {
+        (None, None) => p.rgb.clone(),
+        (Some(columns), None) => make_columns(&p.rgb, source, columns),
+        (None, Some(rows)) => make_rows(&p.rgb, source, 0, rows),
+        (Some(columns), Some(rows)) if rows.shrinks > 0 && rows.shrinks > 2 * columns.shrinks => {
+            make_columns(&make_rows(&p.rgb, source, 0, rows), source, columns)
         }
-    });
-
-    let height = rows.map_or(p.height as usize, |t| t.0.len());
-    let rgb = match rows {
-        None => narrow,
-        Some(rows) => {
-            let mut rgb = vec![0u8; row * height];
-            rgb.par_chunks_exact_mut(row).zip(&rows.0).for_each_init(
-                || vec![0i32; row],
-                |sums, (out, (at, weights))| {
-                    sums.fill(HALF);
-                    for (line, &w) in narrow[(at - first) * row..].chunks_exact(row).zip(weights) {
-                        for (sum, &v) in sums.iter_mut().zip(line) {
-                            *sum += i32::from(v) * w;
-                        }
-                    }
-                    for (v, &sum) in out.iter_mut().zip(sums.iter()) {
-                        *v = clip(sum);
-                    }
-                },
-            );
-            rgb
+        (Some(columns), Some(rows)) => {
+            // Only the rows that the second pass reads.
+            let (first, end) = rows.range();
+            make_rows(&make_columns(&p.rgb[first * source..end * source], source, columns), width * 3, first, rows)
         }
     };
     Picture { width: width as u32, height: height as u32, rgb }
+}
+
+/// Each line of `source` bytes resampled.
+fn make_columns(rgb: &[u8], source: usize, columns: &Taps) -> Vec<u8> {
+    let row = columns.pixels.len() * 3;
+    let mut narrow = vec![0u8; row * (rgb.len() / source)];
+    narrow.par_chunks_exact_mut(row).zip(rgb.par_chunks_exact(source)).for_each(|(out, line)| {
+        for (pixel, (at, weights)) in out.chunks_exact_mut(3).zip(&columns.pixels) {
+            let mut sums = [HALF; 3];
+            for (source, &w) in line[at * 3..].chunks_exact(3).zip(weights) {
+                for c in 0..3 {
+                    sums[c] += i32::from(source[c]) * w;
+                }
+            }
+            for c in 0..3 {
+                pixel[c] = clip(sums[c]);
+            }
+        }
+    });
+    narrow
+}
+
+/// Lines of `row` bytes, of which `rgb` has those from line `first` of the picture on, resampled into others.
+fn make_rows(rgb: &[u8], row: usize, first: usize, rows: &Taps) -> Vec<u8> {
+    let mut short = vec![0u8; row * rows.pixels.len()];
+    short.par_chunks_exact_mut(row).zip(&rows.pixels).for_each_init(
+        || vec![0i32; row],
+        |sums, (out, (at, weights))| {
+            sums.fill(HALF);
+            for (line, &w) in rgb[(at - first) * row..].chunks_exact(row).zip(weights) {
+                for (sum, &v) in sums.iter_mut().zip(line) {
+                    *sum += i32::from(v) * w;
+                }
+            }
+            for (v, &sum) in out.iter_mut().zip(sums.iter()) {
+                *v = clip(sum);
+            }
+        },
+    );
+    short
 }
 
 #[cfg(test)]
@@ -182,7 +199,7 @@ mod tests {
             Taps::zoomed(50, 0.3, 0.9),
             Taps::zoomed(50, 7.0, -1.0),
         ] {
-            for (at, weights) in &taps.0 {
+            for (at, weights) in &taps.pixels {
                 let sum: i64 = weights.iter().map(|&w| i64::from(w)).sum();
                 assert!((sum - (1 << PRECISION_BITS)).abs() <= weights.len() as i64, "{at} {sum}");
             }
@@ -193,6 +210,7 @@ mod tests {
     fn a_window_of_the_result_is_the_result_cut() {
         let all = Taps::resized(200, 77, 0, 77, Filter::Bicubic);
         let window = Taps::resized(200, 77, 30, 20, Filter::Bicubic);
-        assert_eq!(all.0[30..50], window.0[..]);
+        assert_eq!(all.pixels[30..50], window.pixels[..]);
+        assert_eq!(all.shrinks, window.shrinks);
     }
 }
