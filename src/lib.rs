@@ -21,6 +21,7 @@
 //! | [`model`] | what a pretrained model is: the families, their text and image tokenizers, subjects |
 //! | [`personalize`] | how a subject is taught |
 //! | [`sample`] | how tokens are drawn |
+//! | [`evaluate`] | how drawn pictures are measured, as the papers do |
 //! | [`capi`] | the C boundary, `include/sitter.h` |
 
 pub mod canvas;
@@ -29,6 +30,7 @@ mod caught;
 pub mod device;
 pub mod error;
 pub mod estimate;
+pub mod evaluate;
 pub mod files;
 mod kernels;
 pub mod model;

@@ -134,6 +134,11 @@ impl Picture {
         crop::fit(self, target, patch, crop)
     }
 
+    /// The part of `size` at `(left, top)` of this picture scaled to `scaled`, by Pillow's bicubic. The part must lie inside.
+    pub(crate) fn scaled_part(&self, scaled: (u64, u64), at: (u64, u64), size: (u32, u32)) -> Picture {
+        crop::scaled_part(self, scaled, at, size)
+    }
+
     /// The mirror image, left and right exchanged.
     pub fn flip_horizontal(&self) -> Picture {
         let row = self.width as usize * 3;

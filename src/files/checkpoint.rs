@@ -129,6 +129,11 @@ impl Checkpoint {
         self.entries.get(name).and_then(|entry| entry.stored.dtype())
     }
 
+    /// All files that it was opened from.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.sources.iter().map(|source| source.path.as_path())
+    }
+
     /// The file that messages name: the only file, the index, or the first shard.
     pub fn path(&self) -> &Path {
         &self.path

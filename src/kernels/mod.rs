@@ -11,6 +11,7 @@
 //! | `matrix` | weights as they lie in memory: f32, bf16, q8_0, q4_k |
 //! | `gemm` | products of large matrices |
 //! | `norm`, `activation`, `attention`, `loss` | what stands between the products, forward and backward |
+//! | `bias` | rows of biases and the activations of a plain transformer |
 //! | `conv` | 3x3 convolutions and group norm of the image tokenizer |
 //! | `softmax` | softmax of rows; what attention and the loss share |
 //! | `rows` | products of a few rows with a large matrix, whose bits do not depend on how many rows there are |
@@ -20,6 +21,7 @@
 
 mod activation;
 mod attention;
+mod bias;
 mod buffer;
 mod conv;
 mod gemm;
@@ -33,12 +35,13 @@ mod team;
 
 pub use activation::{add, fill, silu_mul, silu_mul_backward};
 pub use attention::Attention;
+pub use bias::{add_to_rows, fill_rows, gelu, quick_gelu};
 pub use buffer::zeros;
 pub use conv::{conv3x3, group_norm, Planes};
 pub use gemm::{gemm, Left};
 pub use loss::cross_entropy;
 pub use matrix::Matrix;
-pub use norm::{rms_norm, rms_norm_backward, Rotary};
+pub use norm::{layer_norm, rms_norm, rms_norm_backward, Rotary};
 pub use rows::rows;
 pub use softmax::softmax;
 pub use team::{parallel, together};

@@ -96,14 +96,19 @@ pub(super) fn fit(picture: &Picture, target: u32, patch: u32, crop: Crop) -> Res
     let scaled_h = ((h * scale).round_ties_even() as u64).max(u64::from(ch));
     let (left, top) = crop.offset((scaled_w - u64::from(cw), scaled_h - u64::from(ch)))?;
 
-    // Only the pixels inside the crop are computed: a picture one pixel wide may be scaled to any length.
+    Ok(scaled_part(source, (scaled_w, scaled_h), (left, top), (cw, ch)))
+}
+
+/// The part of `size` at `(left, top)` of the picture scaled to `scaled`, bicubic. Only that part is computed: a picture one
+/// pixel wide may be scaled to any length.
+pub(super) fn scaled_part(picture: &Picture, scaled: (u64, u64), at: (u64, u64), size: (u32, u32)) -> Picture {
     let taps = |len: u32, scaled: u64, first: u64, count: u32| match u64::from(len) == scaled {
         true => Taps::copied(first as u32, count),
         false => Taps::resized(len, scaled, first, count, Filter::Bicubic),
     };
-    let columns = taps(source.width, scaled_w, left, cw);
-    let rows = taps(source.height, scaled_h, top, ch);
-    Ok(resample::apply(source, Some(&columns), Some(&rows)))
+    let columns = taps(picture.width, scaled.0, at.0, size.0);
+    let rows = taps(picture.height, scaled.1, at.1, size.1);
+    resample::apply(picture, Some(&columns), Some(&rows))
 }
 
 #[cfg(test)]
