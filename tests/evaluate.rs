@@ -39,7 +39,7 @@ fn sizes(v: &Value) -> Vec<(u32, u32)> {
 }
 
 fn open(dino: Option<&str>, clip: Option<&str>) -> Evaluator {
-    let options = OpenOptions { dino: dino.map(golden), clip: clip.map(golden) };
+    let options = OpenOptions { dino: dino.map(golden), clip: clip.map(golden), lpips: None };
     Evaluator::open(&options, &mut Run::new()).unwrap()
 }
 
@@ -265,7 +265,7 @@ fn copy_of(name: &str) -> tempfile::TempDir {
 #[test]
 fn wrong_weights_are_an_error_that_names_the_file() {
     let fails = |dino: Option<&Path>, clip: Option<&Path>| {
-        let options = OpenOptions { dino: dino.map(Into::into), clip: clip.map(Into::into) };
+        let options = OpenOptions { dino: dino.map(Into::into), clip: clip.map(Into::into), lpips: None };
         Evaluator::open(&options, &mut Run::new()).err().expect("it opens").to_string()
     };
     assert!(fails(None, None).starts_with("dino, clip: "));
@@ -307,4 +307,62 @@ fn a_network_that_is_not_there_is_asked_for_by_name() {
     let evaluator = open(Some("dino"), None);
     let error = evaluator.clip_text(&["a dog"], &mut Run::new()).unwrap_err().to_string();
     assert!(error.starts_with("clip: ") && error.contains("CLIP"), "{error}");
+}
+
+/// Random-looking numbers from -1 to 1 that the golden script computes too.
+fn numbers(seed: u32, count: usize) -> Vec<f32> {
+    let number = |i: u32| {
+        let mut h = i.wrapping_mul(73856093) ^ seed.wrapping_mul(19349663);
+        h ^= h >> 13;
+        h = h.wrapping_mul(0x5bd1e995);
+        h ^= h >> 15;
+        (h & 0xffff) as f32 / 32767.5 - 1.0
+    };
+    (0..count as u32).map(number).collect()
+}
+
+/// AlexNet and LPIPS with such weights, in two files as they are published.
+fn alexnet(folder: &Path) {
+    use safetensors::tensor::{serialize_to_file, Dtype, TensorView};
+    let convolutions = [(0, 64, 3, 11), (3, 192, 64, 5), (6, 384, 192, 3), (8, 256, 384, 3), (10, 256, 256, 3)];
+    let (mut net, mut lins) = (vec![], vec![]);
+    let scaled = |values: Vec<f32>, by: f32, plus: f32| -> Vec<u8> {
+        values.into_iter().flat_map(|v| (v * by + plus).to_le_bytes()).collect()
+    };
+    for (i, (number, outputs, inputs, kernel)) in convolutions.into_iter().enumerate() {
+        let shape = vec![outputs, inputs, kernel, kernel];
+        let (count, seed) = (shape.iter().product(), i as u32);
+        let size = 2.0 / ((inputs * kernel * kernel) as f32).sqrt();
+        net.push((format!("features.{number}.weight"), shape, scaled(numbers(seed, count), size, 0.0)));
+        net.push((format!("features.{number}.bias"), vec![outputs], scaled(numbers(seed + 10, outputs), 0.1, 0.0)));
+        lins.push((
+            format!("lin{i}.model.1.weight"),
+            vec![1, outputs, 1, 1],
+            scaled(numbers(seed + 20, outputs), 0.5, 0.5),
+        ));
+    }
+    for (name, tensors) in [("alexnet.safetensors", &net), ("alex.safetensors", &lins)] {
+        let views = tensors
+            .iter()
+            .map(|(name, shape, bytes)| (name.clone(), TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap()));
+        serialize_to_file(views, None, &folder.join(name)).unwrap();
+    }
+}
+
+#[test]
+fn diversity_is_the_lpips_of_pictures_of_the_same_text() {
+    let folder = tempfile::tempdir().unwrap();
+    alexnet(folder.path());
+    let options = OpenOptions { lpips: Some(folder.path().into()), ..OpenOptions::default() };
+    let evaluator = Evaluator::open(&options, &mut Run::new()).unwrap();
+    assert_eq!(evaluator.info().lpips.as_ref().unwrap().len(), 2);
+    let expected = expected();
+    let drawn: Vec<Picture> = sizes(&expected["drawn"]).into_iter().map(formula).collect();
+    let scores = measure(&evaluator, Protocol::D, &drawn[..1], &drawn);
+    let (found, expected) = (scores.diversity.unwrap(), expected["diversity"].as_f64().unwrap());
+    assert!((found - expected).abs() < 1e-4 * expected.max(1.0), "{found} instead of {expected}");
+    assert_eq!(measure(&evaluator, Protocol::D, &drawn[..1], &drawn[..2]).diversity, None);
+    std::fs::remove_file(folder.path().join("alex.safetensors")).unwrap();
+    let error = Evaluator::open(&options, &mut Run::new()).err().unwrap().to_string();
+    assert!(error.contains("lin0.model.1.weight"), "{error}");
 }

@@ -15,6 +15,7 @@
 
 mod clip;
 mod dino;
+mod lpips;
 mod preprocess;
 pub mod protocols;
 pub mod scores;
@@ -29,6 +30,7 @@ use crate::picture::Picture;
 use crate::run::{Control, Run, Stage};
 use crate::{Error, Result};
 use clip::Clip;
+use lpips::Lpips;
 use preprocess::{Statistics, View};
 use rayon::prelude::*;
 use serde::Serialize;
@@ -50,6 +52,9 @@ pub struct OpenOptions {
     pub dino: Option<PathBuf>,
     /// CLIP, ViT-B/32 in the papers: a folder.
     pub clip: Option<PathBuf>,
+    /// LPIPS on AlexNet, for the diversity of pictures of one prompt: a folder with torchvision's weights of AlexNet and the
+    /// alex.pth of LPIPS, or a file with both.
+    pub lpips: Option<PathBuf>,
 }
 
 impl OpenOptions {
@@ -64,6 +69,8 @@ impl OpenOptions {
 pub struct Info {
     pub dino: Option<NetworkInfo>,
     pub clip: Option<NetworkInfo>,
+    /// LPIPS's files.
+    pub lpips: Option<Vec<Fingerprint>>,
 }
 
 /// What is known about one network.
@@ -89,6 +96,7 @@ impl NetworkInfo {
 pub struct Evaluator {
     dino: Option<Vision>,
     clip: Option<Clip>,
+    lpips: Option<Lpips>,
     info: Info,
 }
 
@@ -115,25 +123,33 @@ struct Eyes {
 
 impl Evaluator {
     pub fn open(options: &OpenOptions, run: &mut Run) -> Result<Self> {
-        let OpenOptions { dino, clip } = options;
-        let total = [dino, clip].into_iter().flatten().count() as u64;
+        let OpenOptions { dino, clip, lpips } = options;
+        let total = [dino, clip, lpips].into_iter().flatten().count() as u64;
         if total == 0 {
-            return Err(Error::invalid("dino, clip", "neither is given; name the folder of at least one network"));
+            return Err(Error::invalid("dino, clip", "none is given; name the folder of at least one network"));
         }
-        let mut evaluator = Evaluator { dino: None, clip: None, info: Info { dino: None, clip: None } };
+        let info = Info { dino: None, clip: None, lpips: None };
+        let (mut evaluator, mut done) = (Evaluator { dino: None, clip: None, lpips: None, info }, 0..=total);
+        let mut report = |run: &mut Run| run.report(Stage::Open, done.next().unwrap_or(total), total, None);
+        report(run)?;
         if let Some(path) = dino {
             let weights = Weights::open(path, "DINO")?;
             let (network, files) = rayon::join(|| dino::load(&weights), || weights.fingerprints(&[]));
             let network = evaluator.dino.insert(network?);
             evaluator.info.dino = Some(NetworkInfo::of(network, files?));
-            run.report(Stage::Open, 1, total, None)?;
+            report(run)?;
         }
         if let Some(path) = clip {
             let weights = Weights::open(path, "CLIP")?;
             let (network, files) = rayon::join(|| clip::load(&weights), || weights.fingerprints(&clip::TOKENIZER));
             let network = evaluator.clip.insert(network?);
             evaluator.info.clip = Some(NetworkInfo::of(&network.vision, files?));
-            run.report(Stage::Open, total, total, None)?;
+            report(run)?;
+        }
+        if let Some(path) = lpips {
+            let (network, files) = Lpips::open(path)?;
+            (evaluator.lpips, evaluator.info.lpips) = (Some(network), Some(files));
+            report(run)?;
         }
         Ok(evaluator)
     }
@@ -242,22 +258,30 @@ impl Evaluator {
     /// Reads a picture and takes its patches.
     fn look(&self, source: Source, eyes: Eyes, control: &Control) -> Result<Seen> {
         control.check()?;
-        let read;
-        let picture = match source {
-            Source::Picture(picture) => picture,
-            Source::File(path) => {
-                read = Picture::load(path)?;
-                &read
-            }
-        };
+        let picture = source.read()?;
         let patches = |network: Option<&Vision>, eye: Option<(View, Statistics)>| match (network, eye) {
-            (Some(network), Some((view, statistics))) => statistics.patches(&view.of(picture), network.patch),
+            (Some(network), Some((view, statistics))) => statistics.patches(&view.of(&picture), network.patch),
             _ => vec![],
         };
         Ok(Seen {
             dino: patches(self.dino.as_ref(), eyes.dino),
             clip: patches(self.clip.as_ref().map(|c| &c.vision), eyes.clip),
         })
+    }
+
+    /// How different pictures look, two and two, on average; None without LPIPS or with fewer than two pictures. Reports the
+    /// pictures done as [`vectors`](Self::vectors) does.
+    fn diversity(&self, sources: &[Source], run: &mut Run, (done, total): (u64, u64)) -> Result<Option<f64>> {
+        let Some(lpips) = self.lpips.as_ref().filter(|_| sources.len() > 1) else { return Ok(None) };
+        let mut looks = vec![];
+        for (source, done) in sources.iter().zip(done + 1..) {
+            looks.push(lpips.look(&*source.read()?, &run.control())?);
+            run.report(Stage::Score, done, total, None)?;
+        }
+        let pairs: Vec<_> =
+            looks.iter().enumerate().flat_map(|(i, a)| looks[..i].iter().map(move |b| (a, b))).collect();
+        let sum: f64 = pairs.par_iter().map(|(a, b)| lpips.distance(a, b)).collect::<Vec<_>>().iter().sum();
+        Ok(Some(sum / pairs.len() as f64))
     }
 
     /// CLIP's vectors of texts by text, each made once; none without CLIP.

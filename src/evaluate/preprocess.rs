@@ -61,7 +61,7 @@ impl Statistics {
     pub const HALF: Self = Statistics { mean: [0.5; 3], deviation: [0.5; 3] };
 
     /// Numbers of the levels of each channel.
-    fn levels(&self) -> [[f32; 256]; 3] {
+    pub fn levels(&self) -> [[f32; 256]; 3] {
         std::array::from_fn(|c| std::array::from_fn(|v| (v as f32 / 255.0 - self.mean[c]) / self.deviation[c]))
     }
 

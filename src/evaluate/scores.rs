@@ -6,6 +6,7 @@ use crate::picture::Picture;
 use crate::run::{Run, Stage};
 use crate::{Error, Result};
 use serde::Serialize;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -22,6 +23,15 @@ pub struct Item<'a> {
     pub source: Source<'a>,
     /// The prompt, with `{}` in the place of the identifier: "a {} dog in the snow". Empty if it is not known.
     pub text: &'a str,
+}
+
+impl Source<'_> {
+    pub(super) fn read(&self) -> Result<Cow<'_, Picture>> {
+        match self {
+            Source::Picture(picture) => Ok(Cow::Borrowed(picture)),
+            Source::File(path) => Picture::load(path).map(Cow::Owned),
+        }
+    }
 }
 
 impl<'a> Item<'a> {
@@ -69,6 +79,8 @@ pub struct Scores {
     /// as they should: over DreamBooth's folders DINO is 0.774 and CLIP-I 0.885.
     pub real: Option<Real>,
     pub leakage: Option<Leakage>,
+    /// How different pictures of the same text look: LPIPS of all pairs, the mean over the texts with several. DreamBooth's DIV.
+    pub diversity: Option<f64>,
     pub each: Vec<Scored>,
     pub failed: Vec<Failed>,
     pub networks: Info,
@@ -181,11 +193,12 @@ pub(super) fn score(evaluator: &Evaluator, request: &Request, run: &mut Run) -> 
     }
 
     let eyes = evaluator.eyes(protocol);
-    let total: usize = groups.iter().map(|g| g.len()).sum();
+    let looks = if evaluator.lpips.is_some() { request.pictures.len() } else { 0 };
+    let total = (groups.iter().map(|g| g.len()).sum::<usize>() + looks) as u64;
     let (mut done, mut failed, mut read) = (0, vec![], vec![]);
     for (group, role) in groups.into_iter().zip(ROLES) {
         let sources: Vec<Source> = group.iter().map(|item| item.source).collect();
-        let made = evaluator.vectors(&sources, eyes, run, (done, total as u64))?;
+        let made = evaluator.vectors(&sources, eyes, run, (done, total))?;
         done += group.len() as u64;
         read.push(sort(group, role, made, &mut failed)?);
     }
@@ -204,10 +217,16 @@ pub(super) fn score(evaluator: &Evaluator, request: &Request, run: &mut Run) -> 
     let means = mean(&each, protocol);
     let copies = copy_threshold.map(|_| each.iter().filter(|s| s.copy == Some(true)).count());
     let leakage = Leakage::of(&class_pictures, &untouched, &references, means.dino);
-    let mut different: Vec<&str> = pictures.iter().map(|p| p.item.text).collect();
-    different.sort_unstable();
-    different.dedup();
-    run.report(Stage::Score, done, total as u64, None)?;
+    let mut by_text: BTreeMap<&str, Vec<Source>> = BTreeMap::new();
+    for picture in &pictures {
+        by_text.entry(picture.item.text).or_default().push(picture.item.source);
+    }
+    let mut diversities = vec![];
+    for sources in by_text.values() {
+        diversities.extend(evaluator.diversity(sources, run, (done, total))?);
+        done += if looks > 0 { sources.len() as u64 } else { 0 };
+    }
+    run.report(Stage::Score, total, total, None)?;
     let side = |n: &Option<super::NetworkInfo>| n.as_ref().map_or(224, |n| n.side as u32);
     let networks = evaluator.info().clone();
     Ok(Scores {
@@ -215,12 +234,13 @@ pub(super) fn score(evaluator: &Evaluator, request: &Request, run: &mut Run) -> 
         rules: protocol.rules(side(&networks.dino), side(&networks.clip)),
         pictures: pictures.len(),
         references: references.len(),
-        texts: different.len(),
+        texts: by_text.len(),
         means,
         copies,
         copy_threshold,
         real,
         leakage,
+        diversity: average(diversities.into_iter()),
         each,
         failed,
         networks,

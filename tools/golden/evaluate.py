@@ -143,6 +143,42 @@ def tokenizer():
     return {t: i for i, t in enumerate(dict.fromkeys(tokens))}, merges
 
 
+def pseudo(seed, *shape):
+    """Random-looking numbers from -1 to 1; tests/evaluate.rs computes the same ones."""
+    i = np.arange(math.prod(shape), dtype=np.uint32)
+    h = (i * np.uint32(73856093)) ^ np.uint32(seed * 19349663 & 0xFFFFFFFF)
+    h = h ^ (h >> np.uint32(13))
+    h = h * np.uint32(0x5BD1E995)
+    h = h ^ (h >> np.uint32(15))
+    numbers = (h & np.uint32(0xFFFF)).astype(np.float32) / np.float32(32767.5) - np.float32(1)
+    return torch.from_numpy(numbers.reshape(shape))
+
+
+def looks(x):
+    """LPIPS's view of a picture in [-1, 1]: AlexNet's activations, each pixel of length 1. Written from its description."""
+    shift, scale = (torch.tensor(v).view(1, 3, 1, 1) for v in ((-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)))
+    x, found = (x - shift) / scale, []
+    layers = [(64, 3, 11, 4, 2, False), (192, 64, 5, 1, 2, True), (384, 192, 3, 1, 1, True), (256, 384, 3, 1, 1, False),
+              (256, 256, 3, 1, 1, False)]
+    for i, (outputs, inputs, kernel, stride, padding, pooled) in enumerate(layers):
+        weight = pseudo(i, outputs, inputs, kernel, kernel) * (2.0 / math.sqrt(inputs * kernel * kernel))
+        x = F.max_pool2d(x, 3, 2) if pooled else x
+        x = F.relu(F.conv2d(x, weight, pseudo(i + 10, outputs) * 0.1, stride=stride, padding=padding))
+        found.append(x / (x.pow(2).sum(1, keepdim=True).sqrt() + 1e-10))
+    return found
+
+
+def lpips(a, b):
+    shares = [pseudo(i + 20, x.shape[1]).view(1, -1, 1, 1) * 0.5 + 0.5 for i, x in enumerate(a)]
+    return sum(float(((x - y).pow(2) * s).sum(1).mean()) for x, y, s in zip(a, b, shares))
+
+
+def diversity():
+    seen = [looks(tensor(squashed(Image.fromarray(formula(*s)), 256), HALF)) for s in PICTURES]
+    groups = [[x for x, t in zip(seen, TEMPLATES) if t == u] for u in dict.fromkeys(TEMPLATES)]
+    return float(np.mean([np.mean([lpips(a, b) for i, a in enumerate(g) for b in g[:i]]) for g in groups if len(g) > 1]))
+
+
 def cosine(a, b):
     return float(F.cosine_similarity(a.double(), b.double(), dim=0))
 
@@ -252,6 +288,7 @@ def main():
     golden["B"] = ask("dino", "clip", dino, REFERENCES, False)
     golden["C"] = ask("dino", "clip", dino, REFERENCES[:1], False)
     golden["D"] = ask("dino_d", "clip_d", hub, REFERENCES, True)
+    golden["diversity"] = diversity()
     text = json.dumps(golden, ensure_ascii=False)
     (OUT / "expected.json").write_text(text.replace('{"size"', '\n{"size"').replace('{"text"', '\n{"text"') + "\n")
     print(sum(p.stat().st_size for p in OUT.rglob("*") if p.is_file()), "bytes")
