@@ -57,6 +57,26 @@
 #define SITTER_LOG_DEBUG 4
 
 /*
+ A picture that was drawn of the subject.
+ */
+#define SITTER_ROLE_PICTURE 1
+
+/*
+ A picture that the subject was taught with.
+ */
+#define SITTER_ROLE_REFERENCE 2
+
+/*
+ A picture drawn with the subject applied, of a prompt that names only its class: it tells how far the subject leaked there.
+ */
+#define SITTER_ROLE_CLASS_PICTURE 3
+
+/*
+ A picture of such a prompt by the model without the subject.
+ */
+#define SITTER_ROLE_UNTOUCHED 4
+
+/*
  Waiting for another job of the engine to end; done and total are 0.
  */
 #define SITTER_STAGE_WAITING 1
@@ -137,6 +157,21 @@ typedef struct sitter_engine_options sitter_engine_options;
 typedef struct sitter_error sitter_error;
 
 /*
+ Pictures of one subject that are to be measured, with what they are compared with. Builder handle.
+ */
+typedef struct sitter_evaluation sitter_evaluation;
+
+/*
+ Networks that measure pictures as the papers do: DINO, CLIP, LPIPS. Shared handle; never changes.
+ */
+typedef struct sitter_evaluator sitter_evaluator;
+
+/*
+ Where the networks of an evaluator are. Builder handle.
+ */
+typedef struct sitter_evaluator_options sitter_evaluator_options;
+
+/*
  An RGB picture of eight bits per channel. Shared handle; never changes.
  */
 typedef struct sitter_image sitter_image;
@@ -161,6 +196,11 @@ typedef struct sitter_run sitter_run;
  How to draw. Builder handle.
  */
 typedef struct sitter_sample_options sitter_sample_options;
+
+/*
+ Scores of one evaluation. Shared handle; never changes.
+ */
+typedef struct sitter_scores sitter_scores;
 
 /*
  What training learned about one subject. It belongs to the model it was trained on. Shared handle; never changes.
@@ -504,7 +544,197 @@ SITTER_API const char *sitter_error_message(const struct sitter_error *error);
 SITTER_API sitter_status sitter_error_status(const struct sitter_error *error);
 
 /*
- 1 if this build has a feature, 0 if not or if it is unknown: "cuda", "cudnn", "embedded_model". NULL gives 0. Any thread.
+ As `sitter_evaluation_add_image` of a picture file, which is read when its turn comes: for more pictures than fit in memory.
+ One that cannot be read then is listed in the result. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_evaluation_add_file(struct sitter_evaluation *evaluation,
+                                         int32_t role,
+                                         const char *path,
+                                         const char *text,
+                                         struct sitter_error **err);
+
+/*
+ Adds a picture in a role, SITTER_ROLE_PICTURE to SITTER_ROLE_UNTOUCHED; the evaluation keeps a reference of its own. `text` is
+ what it was to show, with {} in the place of the identifier: "a {} dog in the snow"; NULL if that is not known.
+ SITTER_E_INVALID_ARGUMENT. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_evaluation_add_image(struct sitter_evaluation *evaluation,
+                                          int32_t role,
+                                          const struct sitter_image *image,
+                                          const char *text,
+                                          struct sitter_error **err);
+
+/*
+ Frees an evaluation. NULL does nothing. Any thread. Since 1.1.
+ */
+SITTER_API void sitter_evaluation_free(struct sitter_evaluation *evaluation);
+
+/*
+ An empty evaluation, under protocol B. The caller owns it; free it with `sitter_evaluation_free`. Any thread. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_evaluation_new(struct sitter_evaluation **out,
+                                    struct sitter_error **err);
+
+/*
+ The subject's word in prompts, for the score of whole prompts; NULL, the default, leaves that score out. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_evaluation_set_identifier(struct sitter_evaluation *evaluation,
+                                               const char *identifier,
+                                               struct sitter_error **err);
+
+/*
+ Under which published protocol to measure: "A" (DreamBooth), "B" (arXiv 2504.13162), "C" (Kosmos-G, OmniGen: one reference)
+ or "D" (ARBooth, ViCo). SITTER_E_INVALID_ARGUMENT. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_evaluation_set_protocol(struct sitter_evaluation *evaluation,
+                                             const char *protocol,
+                                             struct sitter_error **err);
+
+/*
+ CLIP's vectors of `count` images, otherwise as `sitter_evaluator_dino`. Any thread. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_evaluator_clip_image(const struct sitter_evaluator *evaluator,
+                                          const struct sitter_image *const *images,
+                                          size_t count,
+                                          struct sitter_run *run,
+                                          float *buffer,
+                                          size_t capacity,
+                                          size_t *needed,
+                                          struct sitter_error **err);
+
+/*
+ CLIP's vectors of `count` texts, otherwise as `sitter_evaluator_dino`. What does not fit the network (77 tokens in the papers)
+ is cut off. Any thread. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_evaluator_clip_text(const struct sitter_evaluator *evaluator,
+                                         const char *const *texts,
+                                         size_t count,
+                                         struct sitter_run *run,
+                                         float *buffer,
+                                         size_t capacity,
+                                         size_t *needed,
+                                         struct sitter_error **err);
+
+/*
+ DINO's vectors of `count` images, as the network gives them (not of length 1), one after the other: each as many numbers as
+ `sitter_evaluator_info_json` says. `capacity` and `needed` count numbers; `(NULL, 0)` asks for the size and computes nothing.
+ `run` may be NULL. Any thread. SITTER_E_INVALID_ARGUMENT without DINO, SITTER_E_BUFFER_TOO_SMALL, SITTER_E_CANCELLED.
+ Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_evaluator_dino(const struct sitter_evaluator *evaluator,
+                                    const struct sitter_image *const *images,
+                                    size_t count,
+                                    struct sitter_run *run,
+                                    float *buffer,
+                                    size_t capacity,
+                                    size_t *needed,
+                                    struct sitter_error **err);
+
+/*
+ Gives a reference back. A call in progress keeps the evaluator. NULL does nothing. Any thread. Since 1.1.
+ */
+SITTER_API void sitter_evaluator_free(struct sitter_evaluator *evaluator);
+
+/*
+ Facts about the networks as a JSON object: dino and clip, each null or size (numbers of a vector), side, patch, layers, files
+ (each file and sha256); lpips, null or its files. Copies them to `buffer` of `capacity` bytes, NUL included; `(NULL, 0)` asks
+ for the size, in `needed`. SITTER_E_BUFFER_TOO_SMALL. Any thread. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_evaluator_info_json(const struct sitter_evaluator *evaluator,
+                                         char *buffer,
+                                         size_t capacity,
+                                         size_t *needed,
+                                         struct sitter_error **err);
+
+/*
+ Opens the networks that `options` name, at least one. They work on the CPU. `engine` may be NULL: the evaluator gets one of
+ its own. `run` may be NULL. The caller owns the result; free it with `sitter_evaluator_free`. Any thread. SITTER_E_NOT_FOUND,
+ SITTER_E_BAD_FORMAT, SITTER_E_SHAPE_MISMATCH, SITTER_E_CORRUPT, SITTER_E_UNSUPPORTED_MODEL, SITTER_E_CANCELLED. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_evaluator_open(const struct sitter_engine *engine,
+                                    const struct sitter_evaluator_options *options,
+                                    struct sitter_run *run,
+                                    struct sitter_evaluator **out,
+                                    struct sitter_error **err);
+
+/*
+ Frees options. NULL does nothing. Any thread. Since 1.1.
+ */
+SITTER_API void sitter_evaluator_options_free(struct sitter_evaluator_options *options);
+
+/*
+ All options with their values, as a JSON object. Copies it to `buffer` of `capacity` bytes, NUL included; `(NULL, 0)` asks
+ for the size, in `needed`. SITTER_E_BUFFER_TOO_SMALL. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_evaluator_options_get_json(const struct sitter_evaluator_options *options,
+                                                char *buffer,
+                                                size_t capacity,
+                                                size_t *needed,
+                                                struct sitter_error **err);
+
+/*
+ Options for opening an evaluator; at least one network has to be set. The caller owns them; free them with
+ `sitter_evaluator_options_free`. Any thread. Since 1.1.
+ */
+SITTER_API sitter_status sitter_evaluator_options_new(struct sitter_evaluator_options **out, struct sitter_error **err);
+
+/*
+ CLIP, ViT-B/32 in the papers: a folder. NULL for none. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_evaluator_options_set_clip(struct sitter_evaluator_options *options,
+                                                const char *clip,
+                                                struct sitter_error **err);
+
+/*
+ DINO, ViT-S/16 in the papers: a folder, or the authors' .pth file. NULL for none. SITTER_E_INVALID_ARGUMENT. Since
+ 1.1.
+ */
+SITTER_API
+sitter_status sitter_evaluator_options_set_dino(struct sitter_evaluator_options *options,
+                                                const char *dino,
+                                                struct sitter_error **err);
+
+/*
+ LPIPS on AlexNet, for the diversity of pictures of one prompt: a folder with torchvision's weights of AlexNet and
+ the alex.pth of LPIPS, or a file with both. NULL for none. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_evaluator_options_set_lpips(struct sitter_evaluator_options *options,
+                                                 const char *lpips,
+                                                 struct sitter_error **err);
+
+/*
+ One more reference to the same evaluator; returns it. NULL gives NULL. Any thread. Since 1.1.
+ */
+SITTER_API struct sitter_evaluator *sitter_evaluator_ref(const struct sitter_evaluator *evaluator);
+
+/*
+ Measures the pictures of an evaluation; it may be changed and measured again. Pictures and references that cannot be read do
+ not end the call but are listed in the result, unless none is left. `run` may be NULL. The caller owns the result; free it with
+ `sitter_scores_free`. Any thread. SITTER_E_INVALID_ARGUMENT without pictures or references; the status of the first file if
+ none can be read; SITTER_E_CANCELLED. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_evaluator_score(const struct sitter_evaluator *evaluator,
+                                     const struct sitter_evaluation *evaluation,
+                                     struct sitter_run *run,
+                                     struct sitter_scores **out,
+                                     struct sitter_error **err);
+
+/*
+ 1 if this build has a feature, 0 if not or if it is unknown: "cuda", "cudnn", "embedded_model", "evaluator". NULL gives 0. Any thread.
  Since 1.0.
  */
 SITTER_API
@@ -867,6 +1097,35 @@ SITTER_API
 sitter_status sitter_sample_options_set_window(struct sitter_sample_options *options,
                                                uint32_t window,
                                                struct sitter_error **err);
+
+/*
+ Gives a reference back. NULL does nothing. Any thread. Since 1.1.
+ */
+SITTER_API void sitter_scores_free(struct sitter_scores *scores);
+
+/*
+ The scores as a JSON object; what a network that was not opened would say is null. protocol and rules (what it looks at,
+ compares and averages), pictures, references and texts (how many); means over the pictures: dino (over the references, by the
+ protocol), dino_one (to the first reference), dino_max (to the most alike), clip_i, clip_i_one, clip_i_max likewise, clip_t (the
+ text that the protocol reads), clip_t_class (without identifier), clip_t_prompt (whole prompt); copies, copy_threshold (a
+ picture as like a reference as the two references most alike is a copy), real (references among themselves: pairs, dino,
+ clip_i), leakage (pictures, untouched_pictures, pres, untouched, share: from 0, the class is what it was, to 1, the subject
+ has taken it over), diversity (LPIPS of pictures of one text); each, the same for every picture with name, text, nearest
+ (which reference) and copy; failed (role, name and message of files that could not be read); networks, as
+ `sitter_evaluator_info_json`. Copies it to `buffer` of `capacity` bytes, NUL included; `(NULL, 0)` asks for the size, in
+ `needed`. SITTER_E_BUFFER_TOO_SMALL. Any thread. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_scores_json(const struct sitter_scores *scores,
+                                 char *buffer,
+                                 size_t capacity,
+                                 size_t *needed,
+                                 struct sitter_error **err);
+
+/*
+ One more reference to the same scores; returns it. NULL gives NULL. Any thread. Since 1.1.
+ */
+SITTER_API struct sitter_scores *sitter_scores_ref(const struct sitter_scores *scores);
 
 /*
  The name of a status, "SITTER_OK"; for values this library does not know, "unknown status". Never NULL, valid for ever. Any

@@ -8,8 +8,8 @@
 //     sitter::Subject fox = model.train(pictures, how);
 //     model.decode(model.sample("a photo of a [V] fox", {fox}).front()).save_png("fox.png");
 //
-// Objects   Engine, Model, Image, Tokens and Subject are shared: a copy is one more reference to the same thing, which never
-//           changes and may be used from several threads. Dataset, Run and the options can only be moved. Nothing is ever
+// Objects   Engine, Model, Image, Tokens, Subject and Evaluator are shared: a copy is one more reference to the same thing, which never
+//           changes and may be used from several threads. Dataset, Evaluation, Run and the options can only be moved. Nothing is ever
 //           null except after being moved from, which every function then answers with an error.
 // Errors    A failed call throws sitter::Error; a cancelled one sitter::Cancelled, which is an Error. For code that would
 //           rather look at a value, attempt() turns any call into a Result:
@@ -124,16 +124,21 @@ inline void release(sitter_dataset *p) noexcept { sitter_dataset_free(p); }
 inline void release(sitter_engine *p) noexcept { sitter_engine_free(p); }
 inline void release(sitter_engine_options *p) noexcept { sitter_engine_options_free(p); }
 inline void release(sitter_error *p) noexcept { sitter_error_free(p); }
+inline void release(sitter_evaluation *p) noexcept { sitter_evaluation_free(p); }
+inline void release(sitter_evaluator *p) noexcept { sitter_evaluator_free(p); }
+inline void release(sitter_evaluator_options *p) noexcept { sitter_evaluator_options_free(p); }
 inline void release(sitter_image *p) noexcept { sitter_image_free(p); }
 inline void release(sitter_model *p) noexcept { sitter_model_free(p); }
 inline void release(sitter_model_options *p) noexcept { sitter_model_options_free(p); }
 inline void release(sitter_run *p) noexcept { sitter_run_free(p); }
 inline void release(sitter_sample_options *p) noexcept { sitter_sample_options_free(p); }
+inline void release(sitter_scores *p) noexcept { sitter_scores_free(p); }
 inline void release(sitter_subject *p) noexcept { sitter_subject_free(p); }
 inline void release(sitter_tokens *p) noexcept { sitter_tokens_free(p); }
 inline void release(sitter_train_options *p) noexcept { sitter_train_options_free(p); }
 
 inline sitter_engine *retain(const sitter_engine *p) noexcept { return sitter_engine_ref(p); }
+inline sitter_evaluator *retain(const sitter_evaluator *p) noexcept { return sitter_evaluator_ref(p); }
 inline sitter_image *retain(const sitter_image *p) noexcept { return sitter_image_ref(p); }
 inline sitter_model *retain(const sitter_model *p) noexcept { return sitter_model_ref(p); }
 inline sitter_subject *retain(const sitter_subject *p) noexcept { return sitter_subject_ref(p); }
@@ -316,6 +321,29 @@ private:
 
     std::unique_ptr<Host> host_;
 };
+
+namespace detail {
+
+/// An exception of the progress function goes before the cancellation that it caused. If there is one, the call failed: what
+/// does not return SITTER_CONTINUE cancels.
+template <class Call> void guarded(const Run *run, Call &&call) {
+    sitter_error *err = nullptr;
+    const sitter_status status = call(&err);
+    const Owned<sitter_error> owner(err);
+    Run::rethrow(run);
+    if (status != SITTER_OK) {
+        fail(status, err);
+    }
+}
+
+/// A long call that gives a handle, as the object that owns it.
+template <class Object, class T, class Call> Object produce(const Run *run, Call &&call) {
+    T *out = nullptr;
+    guarded(run, [&](sitter_error **err) { return call(&out, err); });
+    return Object(out);
+}
+
+} // namespace detail
 
 /// How an engine is to be made.
 class EngineOptions : public detail::Owned<sitter_engine_options> {
@@ -977,7 +1005,7 @@ public:
     /// A model folder, or "embedded:".
     static Model open(const std::string &path, const ModelOptions *options = nullptr, const Engine *engine = nullptr,
                       Run *run = nullptr) {
-        return call<Model, sitter_model>(run, [&](sitter_model **out, sitter_error **err) {
+        return detail::produce<Model, sitter_model>(run, [&](sitter_model **out, sitter_error **err) {
             return sitter_model_open(detail::get_or_null(engine), path.c_str(), detail::get_or_null(options),
                                      detail::get_or_null(run), out, err);
         });
@@ -991,13 +1019,13 @@ public:
     }
 
     Tokens encode(const Image &image, std::uint32_t target_px = 0, Run *run = nullptr) const {
-        return call<Tokens, sitter_tokens>(run, [&](sitter_tokens **out, sitter_error **err) {
+        return detail::produce<Tokens, sitter_tokens>(run, [&](sitter_tokens **out, sitter_error **err) {
             return sitter_tokens_encode(get(), image.get(), target_px, detail::get_or_null(run), out, err);
         });
     }
 
     Image decode(const Tokens &tokens, Run *run = nullptr) const {
-        return call<Image, sitter_image>(run, [&](sitter_image **out, sitter_error **err) {
+        return detail::produce<Image, sitter_image>(run, [&](sitter_image **out, sitter_error **err) {
             return sitter_image_decode(get(), tokens.get(), detail::get_or_null(run), out, err);
         });
     }
@@ -1010,7 +1038,7 @@ public:
         std::vector<sitter_tokens *> out(count);
         std::vector<Tokens> drawn;
         drawn.reserve(count);
-        guarded(run, [&](sitter_error **err) {
+        detail::guarded(run, [&](sitter_error **err) {
             return sitter_tokens_sample(get(), prompt.c_str(), known.data(), known.size(), detail::get_or_null(options),
                                         detail::get_or_null(run), out.data(), count, err);
         });
@@ -1026,7 +1054,7 @@ public:
         const auto known = detail::handles<sitter_subject>(subjects);
         const auto scored = detail::handles<sitter_tokens>(pictures);
         std::vector<double> scores(pictures.size() + 1); // never NULL
-        guarded(run, [&](sitter_error **err) {
+        detail::guarded(run, [&](sitter_error **err) {
             return sitter_tokens_score(get(), prompt.c_str(), known.data(), known.size(), scored.data(), scored.size(),
                                        detail::get_or_null(run), scores.data(), err);
         });
@@ -1035,33 +1063,151 @@ public:
     }
 
     Subject train(const Dataset &pictures, const TrainOptions &options, Run *run = nullptr) const {
-        return call<Subject, sitter_subject>(run, [&](sitter_subject **out, sitter_error **err) {
+        return detail::produce<Subject, sitter_subject>(run, [&](sitter_subject **out, sitter_error **err) {
             return sitter_subject_train(get(), pictures.get(), options.get(), detail::get_or_null(run), out, err);
         });
-    }
-
-private:
-    /// An exception of the progress function goes before the cancellation that it caused. If there is one, the call failed:
-    /// what does not return SITTER_CONTINUE cancels.
-    template <class Call> static void guarded(const Run *run, Call &&call) {
-        sitter_error *err = nullptr;
-        const sitter_status status = call(&err);
-        const detail::Owned<sitter_error> owner(err);
-        Run::rethrow(run);
-        if (status != SITTER_OK) {
-            detail::fail(status, err);
-        }
-    }
-
-    template <class Object, class T, class Call> static Object call(const Run *run, Call &&call) {
-        T *out = nullptr;
-        guarded(run, [&](sitter_error **err) { return call(&out, err); });
-        return Object(out);
     }
 };
 
 inline SampleOptions::SampleOptions(const Model &model) : SampleOptions(model.get()) {}
 inline TrainOptions::TrainOptions(const Model &model, const std::string &method) : TrainOptions(model.get(), method) {}
+
+/// Where the networks of an evaluator are; at least one has to be given.
+class EvaluatorOptions : public detail::Owned<sitter_evaluator_options> {
+public:
+    EvaluatorOptions() : Owned(detail::make<sitter_evaluator_options>(sitter_evaluator_options_new)) {}
+
+    /// All options with their values, as a JSON object.
+    std::string json() const {
+        return detail::text([&](char *buffer, std::size_t capacity, std::size_t *needed, sitter_error **err) {
+            return sitter_evaluator_options_get_json(get(), buffer, capacity, needed, err);
+        });
+    }
+
+    // Setters of sitter_evaluator_options, made by tests/abi from src/capi.
+    EvaluatorOptions &clip(const std::string &clip) {
+        detail::check([&](sitter_error **err) {
+            return sitter_evaluator_options_set_clip(get(), clip.c_str(), err);
+        });
+        return *this;
+    }
+    EvaluatorOptions &dino(const std::string &dino) {
+        detail::check([&](sitter_error **err) {
+            return sitter_evaluator_options_set_dino(get(), dino.c_str(), err);
+        });
+        return *this;
+    }
+    EvaluatorOptions &lpips(const std::string &lpips) {
+        detail::check([&](sitter_error **err) {
+            return sitter_evaluator_options_set_lpips(get(), lpips.c_str(), err);
+        });
+        return *this;
+    }
+    // End of setters.
+};
+
+/// Pictures of one subject that are to be measured, with what they are compared with.
+class Evaluation : public detail::Owned<sitter_evaluation> {
+public:
+    explicit Evaluation(const std::string &protocol = "B")
+        : Owned(detail::make<sitter_evaluation>(sitter_evaluation_new)) {
+        detail::check([&](sitter_error **err) { return sitter_evaluation_set_protocol(get(), protocol.c_str(), err); });
+    }
+
+    /// The subject's word in prompts, for the score of whole prompts.
+    Evaluation &identifier(const std::string &identifier) {
+        detail::check(
+            [&](sitter_error **err) { return sitter_evaluation_set_identifier(get(), identifier.c_str(), err); });
+        return *this;
+    }
+    /// A picture in a role, SITTER_ROLE_...; `text` is what it was to show, with {} in the place of the identifier.
+    Evaluation &add(std::int32_t role, const Image &image, const std::string &text = "") {
+        detail::check([&](sitter_error **err) {
+            return sitter_evaluation_add_image(get(), role, image.get(), text.c_str(), err);
+        });
+        return *this;
+    }
+    /// A picture file, which is read when its turn comes.
+    Evaluation &add_file(std::int32_t role, const std::string &path, const std::string &text = "") {
+        detail::check([&](sitter_error **err) {
+            return sitter_evaluation_add_file(get(), role, path.c_str(), text.c_str(), err);
+        });
+        return *this;
+    }
+};
+
+/// Networks that measure pictures as the papers do.
+class Evaluator : public detail::Counted<sitter_evaluator> {
+public:
+    using Counted::Counted;
+    using Vectors = std::vector<std::vector<float>>;
+
+    static Evaluator open(const EvaluatorOptions &options, const Engine *engine = nullptr, Run *run = nullptr) {
+        return detail::produce<Evaluator, sitter_evaluator>(run, [&](sitter_evaluator **out, sitter_error **err) {
+            return sitter_evaluator_open(detail::get_or_null(engine), options.get(), detail::get_or_null(run), out, err);
+        });
+    }
+
+    /// A JSON object.
+    std::string info() const {
+        return detail::text([&](char *buffer, std::size_t capacity, std::size_t *needed, sitter_error **err) {
+            return sitter_evaluator_info_json(get(), buffer, capacity, needed, err);
+        });
+    }
+
+    /// DINO's vector of each image, as the network gives it.
+    Vectors dino(const std::vector<Image> &images, Run *run = nullptr) const {
+        return of_images(sitter_evaluator_dino, images, run);
+    }
+    /// CLIP's vector of each image.
+    Vectors clip_image(const std::vector<Image> &images, Run *run = nullptr) const {
+        return of_images(sitter_evaluator_clip_image, images, run);
+    }
+    /// CLIP's vector of each text.
+    Vectors clip_text(const std::vector<std::string> &texts, Run *run = nullptr) const {
+        std::vector<const char *> list;
+        for (const std::string &text : texts) {
+            list.push_back(text.c_str());
+        }
+        return vectors(list, sitter_evaluator_clip_text, run);
+    }
+
+    /// The scores as a JSON object: see sitter_scores_json.
+    std::string score(const Evaluation &evaluation, Run *run = nullptr) const {
+        const auto scores =
+            detail::produce<detail::Owned<sitter_scores>, sitter_scores>(run, [&](sitter_scores **out, sitter_error **err) {
+                return sitter_evaluator_score(get(), evaluation.get(), detail::get_or_null(run), out, err);
+            });
+        return detail::text([&](char *buffer, std::size_t capacity, std::size_t *needed, sitter_error **err) {
+            return sitter_scores_json(scores.get(), buffer, capacity, needed, err);
+        });
+    }
+
+private:
+    template <class Function> Vectors of_images(Function function, const std::vector<Image> &images, Run *run) const {
+        return vectors(detail::handles<sitter_image>(images), function, run);
+    }
+
+    /// Asks how many numbers there will be, and computes them.
+    template <class Item, class Function>
+    Vectors vectors(const std::vector<Item> &items, Function function, Run *run) const {
+        std::size_t needed = 0;
+        detail::check([&](sitter_error **err) {
+            return function(get(), items.data(), items.size(), nullptr, nullptr, 0, &needed, err);
+        });
+        std::vector<float> numbers(needed + 1); // never NULL
+        detail::guarded(run, [&](sitter_error **err) {
+            return function(get(), items.data(), items.size(), detail::get_or_null(run), numbers.data(), needed, &needed, err);
+        });
+        Vectors list;
+        const auto size = static_cast<std::ptrdiff_t>(items.empty() ? 0 : needed / items.size());
+        for (std::size_t i = 0; i < items.size(); i++) {
+            const auto first = numbers.begin() + static_cast<std::ptrdiff_t>(i) * size;
+            list.emplace_back(first, first + size);
+        }
+        return list;
+    }
+};
 
 } // namespace v1
 } // namespace sitter

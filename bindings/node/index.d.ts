@@ -1,8 +1,8 @@
 /// <reference lib="esnext.disposable" />
 
-import type { Method, OpenFields, SampleFields, TrainFields } from './src/options';
+import type { EvaluatorFields, Method, OpenFields, SampleFields, TrainFields } from './src/options';
 
-export type { Method, OpenFields, SampleFields, TrainFields };
+export type { EvaluatorFields, Method, OpenFields, SampleFields, TrainFields };
 
 /** The version of the library. */
 export function version(): string;
@@ -23,7 +23,7 @@ export function estimate(
     train?: Partial<TrainFields> & { method?: Method };
   },
 ): Estimate;
-/** Whether the library has a feature: `cuda`, `cudnn`, `embedded_model`. */
+/** Whether the library has a feature: `cuda`, `cudnn`, `embedded_model`, `evaluator`. */
 export function hasFeature(name: string): boolean;
 /** Writes a PNG file. It appears whole or not at all. */
 export function savePng(path: string | URL, image: ImageInput): Promise<void>;
@@ -282,6 +282,133 @@ export class Subject {
   readonly info: SubjectInfo;
   /** One for each step of the training. */
   readonly losses: Loss[];
+  close(): void;
+  [Symbol.dispose](): void;
+}
+
+export interface EvaluatorOptions extends EvaluatorFields, Controls {
+  /** Threads of each call; 0, the default, takes one per core. */
+  threads?: number;
+  /** Calls that work at the same time; others wait for them. Default 1. */
+  maxJobs?: number;
+}
+
+export type Protocol = 'A' | 'B' | 'C' | 'D';
+
+export interface MeasureOptions extends Controls {
+  /**
+   * What the pictures were to show, with {} in the place of the identifier ("a {} dog in the snow"): one for each, or one for
+   * all.
+   */
+  texts?: string | readonly string[];
+  /** A: DreamBooth. B, the default: arXiv 2504.13162. C: Kosmos-G, OmniGen, one reference. D: ARBooth, ViCo. */
+  protocol?: Protocol;
+  /** The subject's word in prompts, for the score of whole prompts. */
+  identifier?: string | null;
+  /** Drawn with the subject of prompts that name only its class: they tell how far it leaked there. */
+  classPictures?: readonly ImageInput[];
+  /** The same drawn by the model without the subject. */
+  untouched?: readonly ImageInput[];
+}
+
+/** Cosines; null for what a network that was not opened would say. */
+export interface Similarities {
+  /** DINO, to the references: the mean over them, the first one, the one most alike. */
+  dino: number | null;
+  dinoOne: number | null;
+  dinoMax: number | null;
+  /** CLIP, to the references, likewise. */
+  clipI: number | null;
+  clipIOne: number | null;
+  clipIMax: number | null;
+  /** CLIP, to the text that the protocol reads; to the text without the identifier; to the whole prompt. */
+  clipT: number | null;
+  clipTClass: number | null;
+  clipTPrompt: number | null;
+}
+
+/** Scores of one picture. */
+export interface Scored extends Similarities {
+  /** The file, or "picture 3", counted from 1. */
+  name: string;
+  text: string;
+  /** The reference that it is most like, from 0 among those that could be read. */
+  nearest: number | null;
+  /** Whether it is as like a reference as the two references that are most alike, or more. */
+  copy: boolean | null;
+}
+
+export interface NetworkFile {
+  file: string;
+  sha256: string;
+}
+
+export interface NetworkInfo {
+  /** Numbers of a vector. */
+  size: number;
+  side: number;
+  patch: number;
+  layers: number;
+  files: NetworkFile[];
+  [more: string]: unknown;
+}
+
+export interface EvaluatorInfo {
+  dino: NetworkInfo | null;
+  clip: NetworkInfo | null;
+  lpips: NetworkFile[] | null;
+}
+
+/** Scores of one subject: means over its pictures, and each picture's own. */
+export interface Scores extends Similarities {
+  protocol: Protocol;
+  /** What the protocol looks at, compares and averages, in words. */
+  rules: Record<string, unknown>;
+  pictures: number;
+  references: number;
+  /** Texts that differ. */
+  texts: number;
+  copies: number | null;
+  copyThreshold: number | null;
+  /** The references among themselves: what good pictures come near and only copies exceed. */
+  real: { pairs: number; dino: number | null; clipI: number | null } | null;
+  /** How far the subject has taken over its class; a share of 0 leaves the class what it was, of 1 makes it the subject. */
+  leakage: {
+    pictures: number;
+    untouchedPictures: number;
+    pres: number | null;
+    untouched: number | null;
+    share: number | null;
+  } | null;
+  /** LPIPS between pictures of the same text. */
+  diversity: number | null;
+  each: Scored[];
+  failed: { role: 'picture' | 'reference' | 'class_picture' | 'untouched'; name: string; message: string }[];
+  networks: EvaluatorInfo;
+  [more: string]: unknown;
+}
+
+/** Networks that measure pictures as the papers do, on the CPU. Calls reject with a SitterError. */
+export class Evaluator {
+  private constructor();
+  static open(options: EvaluatorOptions): Promise<Evaluator>;
+  readonly info: EvaluatorInfo;
+  /** DINO's vector of a picture, as the network gives it, not of length 1. */
+  dino(image: ImageInput, controls?: Controls): Promise<Float32Array>;
+  dino(images: readonly ImageInput[], controls?: Controls): Promise<Float32Array[]>;
+  clipImage(image: ImageInput, controls?: Controls): Promise<Float32Array>;
+  clipImage(images: readonly ImageInput[], controls?: Controls): Promise<Float32Array[]>;
+  clipText(text: string, controls?: Controls): Promise<Float32Array>;
+  clipText(texts: readonly string[], controls?: Controls): Promise<Float32Array[]>;
+  /**
+   * Measures pictures of one subject against those that it was taught with. Files are read when their turn comes; those that
+   * cannot be read are listed in the result.
+   */
+  score(
+    pictures: ImageInput | readonly ImageInput[],
+    references: ImageInput | readonly ImageInput[],
+    options?: MeasureOptions,
+  ): Promise<Scores>;
   close(): void;
   [Symbol.dispose](): void;
 }

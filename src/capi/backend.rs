@@ -1,5 +1,6 @@
 //! The verbs as the boundary sees them, so that tests can put something quick and predictable behind it.
 
+use crate::evaluate::{Evaluator, Request};
 use crate::model::personalized::Personalized;
 use crate::model::subject::Subject;
 use crate::model::Model;
@@ -32,6 +33,50 @@ pub trait Backend: Send + Sync + 'static {
         run: &mut Run,
     ) -> Result<Vec<Drawn>>;
     fn train(&self, dataset: &Dataset, options: &personalize::Options, run: &mut Run) -> Result<Subject>;
+}
+
+/// Opened networks that measure.
+pub trait Measure: Send + Sync + 'static {
+    /// Facts, as a JSON object.
+    fn info(&self) -> Result<serde_json::Value>;
+    /// Numbers of a vector.
+    fn dino_size(&self) -> Result<usize>;
+    fn clip_size(&self) -> Result<usize>;
+    fn dino(&self, pictures: &[&Picture], run: &mut Run) -> Result<Vec<Vec<f32>>>;
+    fn clip_image(&self, pictures: &[&Picture], run: &mut Run) -> Result<Vec<Vec<f32>>>;
+    fn clip_text(&self, texts: &[&str], run: &mut Run) -> Result<Vec<Vec<f32>>>;
+    /// Scores, as a JSON object.
+    fn score(&self, request: &Request, run: &mut Run) -> Result<String>;
+}
+
+impl Measure for Evaluator {
+    fn info(&self) -> Result<serde_json::Value> {
+        serde_json::to_value(Evaluator::info(self)).map_err(|e| Error::internal(e.to_string()))
+    }
+
+    fn dino_size(&self) -> Result<usize> {
+        Evaluator::dino_size(self)
+    }
+
+    fn clip_size(&self) -> Result<usize> {
+        Evaluator::clip_size(self)
+    }
+
+    fn dino(&self, pictures: &[&Picture], run: &mut Run) -> Result<Vec<Vec<f32>>> {
+        Evaluator::dino(self, pictures, run)
+    }
+
+    fn clip_image(&self, pictures: &[&Picture], run: &mut Run) -> Result<Vec<Vec<f32>>> {
+        Evaluator::clip_image(self, pictures, run)
+    }
+
+    fn clip_text(&self, texts: &[&str], run: &mut Run) -> Result<Vec<Vec<f32>>> {
+        Evaluator::clip_text(self, texts, run)
+    }
+
+    fn score(&self, request: &Request, run: &mut Run) -> Result<String> {
+        serde_json::to_string(&Evaluator::score(self, request, run)?).map_err(|e| Error::internal(e.to_string()))
+    }
 }
 
 fn borrowed(subjects: &[Arc<Subject>]) -> Vec<&Subject> {

@@ -63,17 +63,17 @@ impl<N: Noun> Out<*mut N> {
     }
 }
 
-/// Copies `values` out in the two-call form: `(NULL, 0)` asks for the size, a smaller buffer is left as it is. `needed`
-/// may be NULL when there is a buffer.
-pub fn copy_out<T: Copy>(values: &[T], to: *mut T, capacity: usize, needed: *mut usize) -> Result<(), Failure> {
+/// Whether `count` values are to be written, in the two-call form: `(NULL, 0)` asks for the size, a smaller buffer is an error.
+/// `needed` may be NULL when there is a buffer.
+pub fn room_for<T>(count: usize, to: *mut T, capacity: usize, needed: *mut usize) -> Result<bool, Failure> {
     if needed.is_null() && to.is_null() {
         return Err(Failure::null("needed"));
     }
     if !needed.is_null() {
-        Out::value(needed, "needed")?.set(values.len());
+        Out::value(needed, "needed")?.set(count);
     }
     if to.is_null() && capacity == 0 {
-        return Ok(());
+        return Ok(false);
     }
     if to.is_null() {
         return Err(Failure::null("buffer"));
@@ -81,12 +81,19 @@ pub fn copy_out<T: Copy>(values: &[T], to: *mut T, capacity: usize, needed: *mut
     if !to.is_aligned() {
         return Err(Failure::invalid("buffer", "is not aligned for its type"));
     }
-    if capacity < values.len() {
-        let message = format!("the buffer holds {capacity} elements; {} are needed", values.len());
+    if capacity < count {
+        let message = format!("the buffer holds {capacity} elements; {count} are needed");
         return Err(Failure::new(SITTER_E_BUFFER_TOO_SMALL, message));
     }
-    // SAFETY: the host promises `capacity` writable elements, which are enough; its buffer is not ours.
-    unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), to, values.len()) };
+    Ok(true)
+}
+
+/// Copies `values` out as [`room_for`] says; a buffer that is too small is left as it is.
+pub fn copy_out<T: Copy>(values: &[T], to: *mut T, capacity: usize, needed: *mut usize) -> Result<(), Failure> {
+    if room_for(values.len(), to, capacity, needed)? {
+        // SAFETY: the host promises `capacity` writable elements, which are enough; its buffer is not ours.
+        unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), to, values.len()) };
+    }
     Ok(())
 }
 

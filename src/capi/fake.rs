@@ -1,8 +1,9 @@
 //! A model that only counts steps, for tests of the boundary: `fake:steps=10,step_ms=5,fail_at=3,panic_at=4`. Each verb does
 //! `steps` steps of `step_ms` milliseconds; step `fail_at` errors, step `panic_at` panics (from 1; 0 for never). With
-//! `open=1` opening does so too. Debug builds only.
+//! `open=1` opening does so too. An evaluator whose DINO has such a name measures in the same steps. Debug builds only.
 
-use super::backend::{Backend, Drawn};
+use super::backend::{Backend, Drawn, Measure};
+use crate::evaluate::Request;
 use crate::model::subject::{LossRecord, Subject};
 use crate::personalize::{self, Dataset, Method};
 use crate::picture::Picture;
@@ -139,5 +140,46 @@ impl Backend for Fake {
                 .map(|step| LossRecord { stage: "embedding".into(), step, loss: step as f32 })
                 .collect(),
         })
+    }
+}
+
+/// Numbers of a fake vector.
+const VECTOR: usize = 4;
+
+impl Fake {
+    fn vectors(&self, count: usize, run: &mut Run) -> Result<Vec<Vec<f32>>> {
+        self.work(Stage::Score, run)?;
+        Ok(vec![vec![1.0; VECTOR]; count])
+    }
+}
+
+impl Measure for Fake {
+    fn info(&self) -> Result<serde_json::Value> {
+        Ok(serde_json::json!({"dino": {"size": VECTOR}, "clip": {"size": VECTOR}, "lpips": null}))
+    }
+
+    fn dino_size(&self) -> Result<usize> {
+        Ok(VECTOR)
+    }
+
+    fn clip_size(&self) -> Result<usize> {
+        Ok(VECTOR)
+    }
+
+    fn dino(&self, pictures: &[&Picture], run: &mut Run) -> Result<Vec<Vec<f32>>> {
+        self.vectors(pictures.len(), run)
+    }
+
+    fn clip_image(&self, pictures: &[&Picture], run: &mut Run) -> Result<Vec<Vec<f32>>> {
+        self.vectors(pictures.len(), run)
+    }
+
+    fn clip_text(&self, texts: &[&str], run: &mut Run) -> Result<Vec<Vec<f32>>> {
+        self.vectors(texts.len(), run)
+    }
+
+    fn score(&self, request: &Request, run: &mut Run) -> Result<String> {
+        self.work(Stage::Score, run)?;
+        Ok(serde_json::json!({"protocol": request.protocol.name(), "pictures": request.pictures.len()}).to_string())
     }
 }

@@ -11,6 +11,7 @@
 //! | `memory` | free memory goes back to the system |
 //! | `run`, `job` | long calls: events on the calling thread, cancel from any |
 //! | `model`, `image`, `tokens`, `dataset`, `subject` | the nouns of the four verbs |
+//! | `evaluator`, `evaluation`, `scores` | the nouns of measuring |
 //! | `options`, `setters` | option objects; the setters are generated from the Rust options |
 //! | `version` | what this library is |
 //! | `backend`, `fake` | the verbs as the boundary sees them; a model for tests that only counts steps (debug builds) |
@@ -48,6 +49,8 @@ mod buffer;
 pub mod dataset;
 pub mod engine;
 pub mod error;
+pub mod evaluation;
+pub mod evaluator;
 mod failure;
 #[cfg(debug_assertions)]
 mod fake;
@@ -59,6 +62,7 @@ pub mod model;
 pub mod nouns;
 pub mod options;
 pub mod run;
+pub mod scores;
 pub mod setters;
 pub mod status;
 pub mod subject;

@@ -6,9 +6,10 @@ use super::engine::lock;
 use super::error::sitter_error;
 use super::failure::Failure;
 use super::handle::{self, Noun};
-use super::nouns::{sitter_model, sitter_model_options, sitter_sample_options, sitter_train_options};
+use super::nouns::{sitter_evaluator_options, sitter_model, sitter_model_options, sitter_sample_options, sitter_train_options};
 use super::status::*;
 use super::text;
+use crate::evaluate;
 use crate::model::OpenOptions;
 use crate::personalize::{self, Method};
 use crate::sample;
@@ -19,6 +20,12 @@ use std::sync::{Arc, Mutex};
 /// Options that can be checked one field at a time.
 pub trait Fields: Clone + Serialize + Send + 'static {
     fn check_ranges(&self) -> crate::Result<()>;
+}
+
+impl Fields for evaluate::OpenOptions {
+    fn check_ranges(&self) -> crate::Result<()> {
+        evaluate::OpenOptions::check_ranges(self)
+    }
 }
 
 impl Fields for OpenOptions {
@@ -71,6 +78,39 @@ fn json<F: Fields, N: Noun<Value = Arc<Mutex<F>>>>(
     let fields = lock(&*handle::get(options)?).clone();
     let text = serde_json::to_string(&fields).map_err(|e| Failure::new(SITTER_E_INTERNAL, e.to_string()))?;
     copy_text(&text, buffer, capacity, needed)
+}
+
+/// Options for opening an evaluator; at least one network has to be set. The caller owns them; free them with
+/// `sitter_evaluator_options_free`. Any thread. Since 1.1.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_evaluator_options_new(
+    out: *mut *mut sitter_evaluator_options,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        let out = Out::handle(out, "out")?;
+        out.set(handle::new(Arc::new(Mutex::new(evaluate::OpenOptions::default()))));
+        Ok(())
+    })
+}
+
+/// All options with their values, as a JSON object. Copies it to `buffer` of `capacity` bytes, NUL included; `(NULL, 0)` asks
+/// for the size, in `needed`. SITTER_E_BUFFER_TOO_SMALL. Since 1.1.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_evaluator_options_get_json(
+    options: *const sitter_evaluator_options,
+    buffer: *mut c_char,
+    capacity: usize,
+    needed: *mut usize,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || json(options, buffer, capacity, needed))
+}
+
+/// Frees options. NULL does nothing. Any thread. Since 1.1.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_evaluator_options_free(options: *mut sitter_evaluator_options) {
+    handle::free(options);
 }
 
 /// Options for opening a model. The caller owns them; free them with `sitter_model_options_free`. Any thread. Since 1.0.

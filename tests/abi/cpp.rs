@@ -44,9 +44,14 @@ fn setter(f: &Function, class: &str, prefix: &str) -> String {
 
 fn with_setters(header: &str) -> String {
     let mut out = header.to_string();
-    for (noun, class) in
-        [("engine", "EngineOptions"), ("model", "ModelOptions"), ("sample", "SampleOptions"), ("train", "TrainOptions")]
-    {
+    let classes = [
+        ("engine", "EngineOptions"),
+        ("evaluator", "EvaluatorOptions"),
+        ("model", "ModelOptions"),
+        ("sample", "SampleOptions"),
+        ("train", "TrainOptions"),
+    ];
+    for (noun, class) in classes {
         let begin = format!("    // Setters of sitter_{noun}_options, made by tests/abi from src/capi.\n");
         let prefix = format!("sitter_{noun}_options_set_");
         let start = out.find(&begin).expect("the mark is there") + begin.len();

@@ -140,6 +140,7 @@ fn types() -> String {
     let fields = fields();
     let names: Vec<String> = fields.iter().map(|f| f.name.clone()).collect();
     let interfaces = [
+        ("evaluator", "EvaluatorFields", "Where the networks of an evaluator are; at least one has to be given."),
         ("model", "OpenFields", "How a model is opened."),
         ("sample", "SampleFields", "How tokens are drawn."),
         (

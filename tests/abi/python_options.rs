@@ -76,7 +76,7 @@ fn table() -> String {
         "    method: Method\n",
     );
     out += "\n\n# What each option means.\nMEANINGS: dict[str, dict[str, str]] = {\n";
-    for noun in ["model", "sample", "train"] {
+    for noun in ["evaluator", "model", "sample", "train"] {
         let _ = writeln!(out, "    \"{noun}\": {{");
         for field in all.iter().filter(|f| f.noun == noun) {
             let doc = field.doc.split_whitespace().collect::<Vec<_>>().join(" ");

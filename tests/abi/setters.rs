@@ -6,7 +6,8 @@ use crate::surface::{doc, text};
 use std::fmt::Write;
 
 /// The options, where they are defined, and fields that C sets otherwise.
-const OPTIONS: [(&str, &str, &str, &[&str]); 3] = [
+const OPTIONS: [(&str, &str, &str, &[&str]); 4] = [
+    ("evaluator", "src/evaluate/mod.rs", "OpenOptions", &[]),
     ("model", "src/model/mod.rs", "OpenOptions", &[]),
     ("sample", "src/sample/mod.rs", "Options", &["count"]),
     ("train", "src/personalize/options.rs", "Options", &["method"]),
@@ -14,7 +15,7 @@ const OPTIONS: [(&str, &str, &str, &[&str]); 3] = [
 
 /// A field that has a setter.
 pub struct Field {
-    /// Whose: "model", "sample" or "train".
+    /// Whose: "evaluator", "model", "sample" or "train".
     pub noun: &'static str,
     pub name: String,
     /// Rust type, without blanks.
@@ -84,7 +85,7 @@ fn generate() -> String {
         "//! Setters of the option objects. Generated from the fields of the Rust options by tests/abi/setters.rs; do not edit:\n\
          //! `SITTER_UPDATE=1 cargo test --test abi`.\n\n\
          use super::boundary::guard;\nuse super::buffer::array;\nuse super::error::sitter_error;\n\
-         use super::nouns::{sitter_model_options, sitter_sample_options, sitter_train_options};\n\
+         use super::nouns::{sitter_evaluator_options, sitter_model_options, sitter_sample_options, sitter_train_options};\n\
          use super::options::{change, flag};\n\
          use super::status::sitter_status;\nuse super::text;\nuse crate::personalize::{Adaptation, OptimizerDevice, Recompute, StateFormat, Trainable};\nuse crate::sample::Decoding;\nuse std::ffi::c_char;\n",
     );

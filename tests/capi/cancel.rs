@@ -106,7 +106,7 @@ fn a_second_thread_may_cancel_over_and_over() {
     let studio = Studio::fake("steps=6,step_ms=1");
     let mut outcomes = [0; 2];
     for round in 0..60u64 {
-        let verb = Verb::ALL[round as usize % 6];
+        let verb = Verb::ALL[round as usize % Verb::ALL.len()];
         let run = Run::new(|_| SITTER_CONTINUE);
         let over = AtomicBool::new(false);
         let result = std::thread::scope(|scope| {

@@ -18,7 +18,7 @@ fn stages(verb: Verb) -> &'static [i32] {
         // The fake model does not encode before it trains.
         Verb::Train => &[SITTER_STAGE_EMBEDDING, SITTER_STAGE_LAYERS],
         Verb::Sample => &[SITTER_STAGE_SAMPLE],
-        Verb::Score => &[SITTER_STAGE_SCORE],
+        Verb::Score | Verb::Look | Verb::Measure => &[SITTER_STAGE_SCORE],
         Verb::Decode => &[SITTER_STAGE_DECODE],
     }
 }

@@ -3,6 +3,8 @@
 use sitter::capi::dataset::*;
 use sitter::capi::engine::*;
 use sitter::capi::error::*;
+use sitter::capi::evaluation::*;
+use sitter::capi::evaluator::*;
 use sitter::capi::image::*;
 use sitter::capi::model::*;
 use sitter::capi::nouns::{
@@ -11,6 +13,7 @@ use sitter::capi::nouns::{
 };
 use sitter::capi::options::*;
 use sitter::capi::run::*;
+use sitter::capi::scores::*;
 use sitter::capi::setters::*;
 use sitter::capi::status::*;
 use sitter::capi::subject::*;
@@ -138,6 +141,16 @@ pub fn open(path: &str) -> Result<Handle<sitter_model>> {
     open_on(null(), path, null_mut())
 }
 
+/// An evaluator with this DINO alone.
+pub fn evaluator(engine: *const sitter_engine, dino: &str) -> Result<Handle<sitter_evaluator>> {
+    let dino = c(dino);
+    unsafe {
+        let options = made(sitter_evaluator_options_free, |out, err| sitter_evaluator_options_new(out, err)).unwrap();
+        check(|err| sitter_evaluator_options_set_dino(options.at, dino.as_ptr(), err)).unwrap();
+        made(sitter_evaluator_free, |out, err| sitter_evaluator_open(engine, options.at, null_mut(), out, err))
+    }
+}
+
 pub fn image(rgb: &[u8], width: u32, height: u32) -> Result<Handle<sitter_image>> {
     assert!(rgb.len() as u64 >= u64::from(width) * u64::from(height) * 3);
     made(sitter_image_free, |out, err| unsafe { sitter_image_from_rgb8(rgb.as_ptr(), width, height, 0, out, err) })
@@ -255,10 +268,15 @@ pub enum Verb {
     Sample,
     Score,
     Decode,
+    /// Making vectors of pictures.
+    Look,
+    /// Scoring pictures against references.
+    Measure,
 }
 
 impl Verb {
-    pub const ALL: [Verb; 6] = [Verb::Open, Verb::Encode, Verb::Train, Verb::Sample, Verb::Score, Verb::Decode];
+    pub const ALL: [Verb; 8] =
+        [Verb::Open, Verb::Encode, Verb::Train, Verb::Sample, Verb::Score, Verb::Decode, Verb::Look, Verb::Measure];
 }
 
 /// An opened model and everything that its verbs take.
@@ -270,6 +288,8 @@ pub struct Studio {
     pub dataset: Handle<sitter_dataset>,
     pub train: Handle<sitter_train_options>,
     pub sample: Handle<sitter_sample_options>,
+    pub evaluator: Handle<sitter_evaluator>,
+    pub evaluation: Handle<sitter_evaluation>,
     /// Pictures that `Verb::Sample` draws.
     pub count: usize,
 }
@@ -289,9 +309,19 @@ impl Studio {
                 dataset: made(sitter_dataset_free, |out, err| sitter_dataset_new(out, err)).unwrap(),
                 train,
                 sample: sample.unwrap(),
+                // A fake model measures, too; others leave it to a small DINO.
+                evaluator: match plain.strip_prefix("fake:") {
+                    Some(_) => evaluator(engine, &plain).unwrap(),
+                    None => evaluator(engine, golden("evaluate/dino").to_str().unwrap()).unwrap(),
+                },
+                evaluation: made(sitter_evaluation_free, |out, err| sitter_evaluation_new(out, err)).unwrap(),
                 model,
                 count: 1,
             };
+            for role in [SITTER_ROLE_PICTURE, SITTER_ROLE_REFERENCE] {
+                let add = |err| sitter_evaluation_add_image(studio.evaluation.at, role, studio.image.at, null(), err);
+                check(add).unwrap();
+            }
             for image in [&studio.image, &pattern(side * 2, side)] {
                 check(|err| sitter_dataset_add(studio.dataset.at, image.at, null(), err)).unwrap();
             }
@@ -376,6 +406,34 @@ impl Studio {
         }
     }
 
+    /// DINO's vectors of the image, twice.
+    pub fn look(&self, run: *mut sitter_run) -> Result<Vec<f32>> {
+        let images = [self.image.at.cast_const(); 2];
+        let of = |run, buffer, capacity, needed, err| unsafe {
+            sitter_evaluator_dino(self.evaluator.at, images.as_ptr(), 2, run, buffer, capacity, needed, err)
+        };
+        let mut needed = 0;
+        check(|err| of(null_mut(), null_mut(), 0, &mut needed, err))?;
+        let mut vectors = vec![-7.0; needed];
+        match check(|err| of(run, vectors.as_mut_ptr(), needed, null_mut(), err)) {
+            Ok(()) => Ok(vectors),
+            Err(failed) => {
+                assert!(vectors.iter().all(|&v| v == -7.0), "a failure wrote vectors: {failed:?}");
+                Err(failed)
+            }
+        }
+    }
+
+    pub fn measure(&self, run: *mut sitter_run) -> Result<serde_json::Value> {
+        let (evaluator, evaluation) = (self.evaluator.at, self.evaluation.at);
+        let scores = made(sitter_scores_free, |out, err| unsafe {
+            sitter_evaluator_score(evaluator, evaluation, run, out, err)
+        })?;
+        Ok(json(|buffer, capacity, needed, err| unsafe {
+            sitter_scores_json(scores.at, buffer, capacity, needed, err)
+        }))
+    }
+
     pub fn decode(&self, run: *mut sitter_run) -> Result<Handle<sitter_image>> {
         self.decode_tokens(&self.tokens, run)
     }
@@ -394,6 +452,8 @@ impl Studio {
             Verb::Sample => self.sample(run).map(drop),
             Verb::Score => self.score(run).map(drop),
             Verb::Decode => self.decode(run).map(drop),
+            Verb::Look => self.look(run).map(drop),
+            Verb::Measure => self.measure(run).map(drop),
         }
     }
 

@@ -91,8 +91,10 @@ impl Argument {
             ("const char *", "path") if function == "sitter_model_estimate_json" => "\"embedded:\"",
             ("const char *", "path") if function.starts_with("sitter_subject") => "subject_path",
             ("const char *", "path") => "image_path",
+            ("const char *", "protocol") => "\"D\"",
             ("const char *", "caption") => "\"a [V] fox\"",
             ("const char *", "method") => "\"lora\"",
+            ("const char *", "dino") => "\"fake:steps=1\"",
             ("const char *", "device") => "\"cpu\"",
             ("const char *", "dtype") => "\"f32\"",
             ("const char *", "trainable") => "\"qkv\"",
@@ -137,7 +139,10 @@ impl Argument {
             "user_data" | "drop_user_data" | "log" | "callback" => true,
             // Arrays that can be left out.
             "stages" | "steps" | "losses" => true,
-            "engine" => function == "sitter_model_open",
+            "dino" | "clip" | "lpips" => true,
+            // The subject's word, and what a picture shows, may be unknown when it is measured.
+            "identifier" | "text" => function.starts_with("sitter_evaluation"),
+            "engine" => ["sitter_model_open", "sitter_evaluator_open"].contains(&function),
             "options" => {
                 let without = ["sitter_engine_new", "sitter_model_open", "sitter_tokens_sample"];
                 without.contains(&function) || function == "sitter_model_estimate_json"
@@ -292,6 +297,11 @@ static void make_everything(void) {
     CHECK(sitter_run_new(&h_sitter_run, NULL) == SITTER_OK);
     CHECK(sitter_dataset_new(&h_sitter_dataset, NULL) == SITTER_OK);
     CHECK(sitter_require_abi(99, 0, &h_sitter_error) == SITTER_E_ABI_MISMATCH);
+    CHECK(sitter_evaluator_options_new(&h_sitter_evaluator_options, NULL) == SITTER_OK);
+    CHECK(sitter_evaluator_options_set_dino(h_sitter_evaluator_options, "fake:steps=1", NULL) == SITTER_OK);
+    CHECK(sitter_evaluator_open(NULL, h_sitter_evaluator_options, NULL, &h_sitter_evaluator, NULL) == SITTER_OK);
+    CHECK(sitter_evaluation_new(&h_sitter_evaluation, NULL) == SITTER_OK);
+    CHECK(sitter_evaluator_score(h_sitter_evaluator, h_sitter_evaluation, NULL, &h_sitter_scores, NULL) == SITTER_OK);
     h_sitter_train_options = fox_options(h_sitter_model);
     training_set = small_dataset();
     h_sitter_image = grey_image();
@@ -302,6 +312,7 @@ static void make_everything(void) {
     CHECK(sitter_subject_train(h_sitter_model, training_set, h_sitter_train_options, NULL, &h_sitter_subject, NULL) == SITTER_OK);
     CHECK(sitter_subject_save(h_sitter_subject, subject_path, NULL) == SITTER_OK);
     CHECK(sitter_image_save_png(h_sitter_image, image_path, NULL) == SITTER_OK);
+    array_sitter_image[0] = h_sitter_image;
     array_sitter_subject[0] = h_sitter_subject;
     array_sitter_tokens[0] = h_sitter_tokens;
     array_wrong[0] = h_sitter_run;
@@ -322,7 +333,8 @@ pub fn source() -> String {
     for noun in nouns.iter().filter(|n| *n != "sitter_error") {
         let _ = writeln!(text, "static struct {noun} *out_{noun};");
     }
-    text += "static const struct sitter_subject *array_sitter_subject[1];\nstatic const struct sitter_tokens *array_sitter_tokens[1];\n\
+    text += "static const struct sitter_image *array_sitter_image[1];\n\
+             static const struct sitter_subject *array_sitter_subject[1];\nstatic const struct sitter_tokens *array_sitter_tokens[1];\n\
              static void *array_wrong[1];\n";
     text += MAKE;
     for function in &functions {

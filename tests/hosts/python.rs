@@ -66,6 +66,11 @@ fn processes_end_and_fork_without_harm() {
 }
 
 #[test]
+fn pictures_are_measured() {
+    passes("test_evaluator");
+}
+
+#[test]
 fn the_embedded_model_is_taught_and_draws() {
     passes("test_embedded");
 }

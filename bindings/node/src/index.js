@@ -1,6 +1,7 @@
 'use strict';
 
 const { SitterError } = require('./error.js');
+const { Evaluator } = require('./evaluator.js');
 const { savePng } = require('./image.js');
 const { native, text } = require('./library.js');
 const { Model, Sample } = require('./model.js');
@@ -42,4 +43,18 @@ function hasFeature(name) {
   return native().has_feature(string(name, 'name')) === 1;
 }
 
-module.exports = { Model, Run, Sample, SitterError, Subject, Tokens, buildInfo, devices, estimate, hasFeature, savePng, version };
+module.exports = {
+  Evaluator,
+  Model,
+  Run,
+  Sample,
+  SitterError,
+  Subject,
+  Tokens,
+  buildInfo,
+  devices,
+  estimate,
+  hasFeature,
+  savePng,
+  version,
+};

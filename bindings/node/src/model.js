@@ -1,5 +1,6 @@
 'use strict';
 
+const { engine } = require('./engine.js');
 const { Handle, Owner, closing, create, handleOf, holding, own } = require('./handle.js');
 const { openImage, pixels } = require('./image.js');
 const { call, callAsync, text } = require('./library.js');
@@ -43,19 +44,6 @@ async function encode(queue, controls, model, image, size) {
   return closing([await openImage(image)], (pointer) =>
     produce(queue, 'tokens', controls, 'tokens_encode', model, pointer, size),
   );
-}
-
-/** Engine with what is given; null for the library's own. The caller closes it. */
-function engine({ threads, maxJobs }) {
-  if (threads === undefined && maxJobs === undefined) return null;
-  const settings = create('engine_options', 'engine_options_new');
-  try {
-    if (threads !== undefined) call('engine_options_set_threads', settings.pointer, u32(threads, 'threads'));
-    if (maxJobs !== undefined) call('engine_options_set_max_jobs', settings.pointer, u32(maxJobs, 'maxJobs'));
-    return create('engine', 'engine_new', settings.pointer);
-  } finally {
-    settings.close();
-  }
 }
 
 /** A pretrained model. */

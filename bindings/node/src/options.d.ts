@@ -1,5 +1,22 @@
 // Made from the Rust options by tests/abi/node.rs; do not edit: `SITTER_UPDATE=1 cargo test --test abi`.
 
+/** Where the networks of an evaluator are; at least one has to be given. */
+export interface EvaluatorFields {
+  /**
+   * DINO, ViT-S/16 in the papers: a folder, or the authors' .pth file.
+   */
+  dino?: string | URL | null;
+  /**
+   * CLIP, ViT-B/32 in the papers: a folder.
+   */
+  clip?: string | URL | null;
+  /**
+   * LPIPS on AlexNet, for the diversity of pictures of one prompt: a folder with torchvision's weights of AlexNet
+   * and the alex.pth of LPIPS, or a file with both.
+   */
+  lpips?: string | URL | null;
+}
+
 /** How a model is opened. */
 export interface OpenFields {
   /**

@@ -194,6 +194,23 @@ static void facts_pixels_and_scores() {
     CHECK(sitter::has_feature("embedded_model") && has(sitter::devices(), "cpu") && has(sitter::build_info(), "version"));
 }
 
+static void pictures_are_measured() {
+    sitter::EvaluatorOptions how;
+    const sitter::Evaluator evaluator = sitter::Evaluator::open(how.dino("fake:steps=2"));
+    CHECK(has(how.json(), "fake:steps=2") && has(evaluator.info(), "\"size\":4"));
+    CHECK(evaluator.dino({grey(), grey(9)}) == sitter::Evaluator::Vectors(2, std::vector<float>(4, 1.0F)));
+    CHECK(evaluator.clip_image({grey()}).size() == 1 && evaluator.clip_text({"a", "b", "c"}).size() == 3);
+    CHECK(evaluator.clip_text({}).empty());
+    sitter::Evaluation evaluation("D");
+    evaluation.identifier("[V]").add(SITTER_ROLE_PICTURE, grey(), "a {} fox").add_file(SITTER_ROLE_REFERENCE, "a.png");
+    const std::string scores = evaluator.score(evaluation);
+    CHECK(has(scores, "\"protocol\":\"D\"") && has(scores, "\"pictures\":1"));
+    CHECK(thrown<sitter::Error>([] { sitter::Evaluation("E"); }).status() == SITTER_E_INVALID_ARGUMENT);
+    int events = 0;
+    sitter::Run run([&](const sitter::Event &) { return ++events < 2; });
+    CHECK(thrown<sitter::Cancelled>([&] { evaluator.score(evaluation, &run); }).status() == SITTER_E_CANCELLED);
+}
+
 // The log function lives as long as the engine, wherever that is kept alive.
 static void the_log_function_lives_with_the_engine() {
     auto alive = std::make_shared<int>(0);
@@ -220,6 +237,7 @@ int main() {
     another_thread_can_cancel();
     options_take_every_kind_of_value();
     facts_pixels_and_scores();
+    pictures_are_measured();
     the_log_function_lives_with_the_engine();
     CHECK(sitter::version() == version_seen_by_another_file());
     return 0;

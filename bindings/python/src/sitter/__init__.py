@@ -34,6 +34,7 @@ from .errors import (
     UnsupportedModel,
     WrongModel,
 )
+from .evaluator import Evaluator, Scores
 from .images import ImageLike
 from .model import Model
 from .options import Options
@@ -42,10 +43,10 @@ from .subject import Subject
 from .tokens import Sample, Tokens
 
 __all__ = [
-    "Adaptation", "AllTrainOptions", "BadFormat", "Cancelled", "Decoding", "DeviceError", "Dtype", "Error", "Event", "FileError",
+    "Adaptation", "AllTrainOptions", "BadFormat", "Cancelled", "Decoding", "DeviceError", "Dtype", "Error", "Evaluator", "Event", "FileError",
     "Forked", "ImageLike", "InternalError", "InvalidArgument", "InvalidState", "LibraryError", "Method", "Model",
     "NotFound", "NotSupported", "OptimizerState", "OutOfMemory", "Progress", "Recompute", "Run", "Sample",
-    "SampleOptions", "Subject", "Tokens", "TrainOptions", "UnsupportedModel", "WrongModel", "build_info",
+    "SampleOptions", "Scores", "Subject", "Tokens", "TrainOptions", "UnsupportedModel", "WrongModel", "build_info",
     "devices", "estimate", "version",
 ]
 

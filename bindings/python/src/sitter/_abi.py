@@ -10,6 +10,10 @@ LOG_ERROR = 1
 LOG_WARN = 2
 LOG_INFO = 3
 LOG_DEBUG = 4
+ROLE_PICTURE = 1
+ROLE_REFERENCE = 2
+ROLE_CLASS_PICTURE = 3
+ROLE_UNTOUCHED = 4
 STAGE_WAITING = 1
 STAGE_OPEN = 2
 STAGE_ENCODE = 3
@@ -79,6 +83,26 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "sitter_error_free": (None, [c_void_p]),
     "sitter_error_message": (c_char_p, [c_void_p]),
     "sitter_error_status": (c_int32, [c_void_p]),
+    "sitter_evaluation_add_file": (c_int32, [c_void_p, c_int32, c_char_p, c_char_p, POINTER(c_void_p)]),
+    "sitter_evaluation_add_image": (c_int32, [c_void_p, c_int32, c_void_p, c_char_p, POINTER(c_void_p)]),
+    "sitter_evaluation_free": (None, [c_void_p]),
+    "sitter_evaluation_new": (c_int32, [POINTER(c_void_p), POINTER(c_void_p)]),
+    "sitter_evaluation_set_identifier": (c_int32, [c_void_p, c_char_p, POINTER(c_void_p)]),
+    "sitter_evaluation_set_protocol": (c_int32, [c_void_p, c_char_p, POINTER(c_void_p)]),
+    "sitter_evaluator_clip_image": (c_int32, [c_void_p, POINTER(c_void_p), c_size_t, c_void_p, POINTER(c_float), c_size_t, POINTER(c_size_t), POINTER(c_void_p)]),
+    "sitter_evaluator_clip_text": (c_int32, [c_void_p, POINTER(c_char_p), c_size_t, c_void_p, POINTER(c_float), c_size_t, POINTER(c_size_t), POINTER(c_void_p)]),
+    "sitter_evaluator_dino": (c_int32, [c_void_p, POINTER(c_void_p), c_size_t, c_void_p, POINTER(c_float), c_size_t, POINTER(c_size_t), POINTER(c_void_p)]),
+    "sitter_evaluator_free": (None, [c_void_p]),
+    "sitter_evaluator_info_json": (c_int32, [c_void_p, c_void_p, c_size_t, POINTER(c_size_t), POINTER(c_void_p)]),
+    "sitter_evaluator_open": (c_int32, [c_void_p, c_void_p, c_void_p, POINTER(c_void_p), POINTER(c_void_p)]),
+    "sitter_evaluator_options_free": (None, [c_void_p]),
+    "sitter_evaluator_options_get_json": (c_int32, [c_void_p, c_void_p, c_size_t, POINTER(c_size_t), POINTER(c_void_p)]),
+    "sitter_evaluator_options_new": (c_int32, [POINTER(c_void_p), POINTER(c_void_p)]),
+    "sitter_evaluator_options_set_clip": (c_int32, [c_void_p, c_char_p, POINTER(c_void_p)]),
+    "sitter_evaluator_options_set_dino": (c_int32, [c_void_p, c_char_p, POINTER(c_void_p)]),
+    "sitter_evaluator_options_set_lpips": (c_int32, [c_void_p, c_char_p, POINTER(c_void_p)]),
+    "sitter_evaluator_ref": (c_void_p, [c_void_p]),
+    "sitter_evaluator_score": (c_int32, [c_void_p, c_void_p, c_void_p, POINTER(c_void_p), POINTER(c_void_p)]),
     "sitter_has_feature": (c_int32, [c_char_p]),
     "sitter_image_copy_f32": (c_int32, [c_void_p, POINTER(c_float), c_size_t, POINTER(c_size_t), POINTER(c_void_p)]),
     "sitter_image_copy_rgb8": (c_int32, [c_void_p, POINTER(c_uint8), c_size_t, POINTER(c_size_t), POINTER(c_void_p)]),
@@ -120,6 +144,9 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "sitter_sample_options_set_top_k": (c_int32, [c_void_p, c_uint32, POINTER(c_void_p)]),
     "sitter_sample_options_set_width": (c_int32, [c_void_p, c_uint32, POINTER(c_void_p)]),
     "sitter_sample_options_set_window": (c_int32, [c_void_p, c_uint32, POINTER(c_void_p)]),
+    "sitter_scores_free": (None, [c_void_p]),
+    "sitter_scores_json": (c_int32, [c_void_p, c_void_p, c_size_t, POINTER(c_size_t), POINTER(c_void_p)]),
+    "sitter_scores_ref": (c_void_p, [c_void_p]),
     "sitter_status_name": (c_char_p, [c_int32]),
     "sitter_subject_free": (None, [c_void_p]),
     "sitter_subject_info_json": (c_int32, [c_void_p, c_void_p, c_size_t, POINTER(c_size_t), POINTER(c_void_p)]),
