@@ -71,6 +71,11 @@ fn pictures_are_measured() {
 }
 
 #[test]
+fn a_benchmark_run_goes_on_where_it_was_and_reports() {
+    passes("test_dreambench");
+}
+
+#[test]
 fn the_embedded_model_is_taught_and_draws() {
     passes("test_embedded");
 }

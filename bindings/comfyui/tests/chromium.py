@@ -26,6 +26,7 @@ class Page:
              f"--window-size={width},{height}", f"--user-data-dir={self._folder}", "about:blank"],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )
+        self._socket: Any = None
         try:
             self._socket = websocket.create_connection(self._address(), timeout=120)
         except BaseException:
@@ -51,6 +52,8 @@ class Page:
         raise RuntimeError("chromium did not start")
 
     def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
         self._process.terminate()
         try:
             self._process.wait(10)
