@@ -43,6 +43,7 @@ ROWS = {
     "layers_bf16": ("layers-stage step, bf16 (theirs: autocast)", "layer_step", "mid", "bf16", "bf16", 512, "s"),
     "decode": ("decoding tokens to 512 x 512, f32", "decode", "mid", "f32", "f32", 512, "s"),
     "encode": ("encoding 512 x 512, f32", "encode", "mid", "f32", "f32", 512, "s"),
+    "evaluate": ("DINO and CLIP scores of 52 files, 640 x 480, f32", "evaluate", "evaluator", "f32", "f32", 224, "picture/s"),
     "open": ("embedded: opened to first token, program already loaded", "open", "embedded:", "f32", "f32", 96, "s"),
     "start": ("the same from the start of the process", "start", "embedded:", "f32", "f32", 96, "s"),
     "main_job": ("the main job, from the start of the process", "main_job", "embedded:", "f32", "f32", 96, "s"),
@@ -79,6 +80,10 @@ class Sides:
         if preset == "embedded:":
             return preset
         folder = self.folder / preset
+        if preset == "evaluator":
+            if not (folder / "pictures").exists():
+                run([self.python, HERE / "evaluator.py", folder], stdout=sys.stderr)
+            return str(folder)
         if not (folder / "sitter.json").exists() or not (folder / "config.json").exists():
             run([self.programs / "random_model", preset, folder], stdout=sys.stderr)
         return str(folder)
@@ -103,6 +108,7 @@ class Turns:
         self.process.stdin.write("go\n")
         self.process.stdin.flush()
         answer = json.loads(self.process.stdout.readline())
+        self.scores = answer.get("scores")
         return answer["seconds"] / answer["work"]
 
     def end(self):
@@ -149,6 +155,9 @@ def measure(sides, name, repeats):
                     seconds[side].append(found)
         for process in turns.values():
             process.end()
+        scores = [process.scores for process in turns.values()]
+        if scores[0] and max(abs(a - b) for a, b in zip(*scores)) > 1e-4:
+            raise SystemExit(f"{name}: the two sides do not score the same: {scores}")
     median = {s: statistics.median(t) for s, t in seconds.items()}
     spread = {s: (min(t), max(t)) for s, t in seconds.items()}
     return dict(name=name, title=title, unit=unit, median=median, spread=spread, memory=memory,

@@ -8,6 +8,7 @@
 use candle_core::Tensor;
 use lexopt::prelude::*;
 use serde_json::{json, Value as Json};
+use sitter::evaluate::{self, Evaluator, Item, Request};
 use sitter::model::family::{Condition, Piece, Prediction};
 use sitter::model::personalized::Personalized;
 use sitter::model::{Model, OpenOptions};
@@ -76,6 +77,9 @@ impl Arguments {
         if self.row == "open" {
             return self.measure(|| self.first_token());
         }
+        if self.row == "evaluate" {
+            return self.evaluate();
+        }
         let model = self.open()?;
         let pixels = self.pixels;
         let codes = model.info().codebook as u32;
@@ -118,6 +122,26 @@ impl Arguments {
             say(once()?.to_string())?;
         }
         Ok(())
+    }
+
+    /// Scores of the pictures that `evaluator.py` made, the last four of them as references.
+    fn evaluate(&self) -> Result<()> {
+        let folder = std::path::Path::new(&self.model);
+        let (dino, clip) = (Some(folder.join("dino")), Some(folder.join("clip")));
+        let evaluator = Evaluator::open(&evaluate::OpenOptions { dino, clip, lpips: None }, &mut Run::new())?;
+        let pictures = folder.join("pictures");
+        let entries = std::fs::read_dir(&pictures).map_err(|e| Error::io(&pictures, e))?;
+        let mut files: Vec<_> = entries.filter_map(|e| e.ok()).map(|e| e.path()).collect();
+        files.sort();
+        let items: Vec<Item> = files.iter().map(|path| Item::file(path, "a {} dog in the snow")).collect();
+        let (drawn, references) = items.split_at(items.len() - 4);
+        let request = Request { pictures: drawn.to_vec(), references: references.to_vec(), ..Request::default() };
+        self.measure(|| {
+            let started = Instant::now();
+            let means = evaluator.score(&request, &mut Run::new())?.means;
+            let scores = [means.dino, means.clip_i, means.clip_t];
+            Ok(json!({"seconds": started.elapsed().as_secs_f64(), "work": items.len(), "scores": scores}))
+        })
     }
 
     /// From the call that opens the model to its first token.

@@ -264,6 +264,10 @@ def main():
         return main_job(arguments)
     if arguments.row == "open":
         once = lambda: first_token(arguments)
+    elif arguments.row == "evaluate":
+        from evaluator import Evaluator
+
+        once = Evaluator(arguments.model).score
     else:
         once = rows(Side(arguments), arguments)[arguments.row]()
     if arguments.once:

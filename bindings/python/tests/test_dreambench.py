@@ -246,7 +246,11 @@ class Running(unittest.TestCase):
     def test_the_report_stands_alone_and_marks_what_cannot_be_compared(self):
         page = (self.quiet / "report.html").read_text(encoding="utf-8")
         self.assertEqual(re.findall(r'(?:src|href)="(?!data:|#).{,20}|http.{,20}', page), [])
-        rows = re.findall(r'<tr class="(\w*)">(.*?)</tr>', page)
+        rows = re.findall(r'<tr class="([\w ]*)">(.*?)</tr>', page)
+        own = [row for kind, row in rows if kind == "ours unlike"]
+        self.assertEqual(len(own), 2)
+        for reason in ("3 subjects, not 30", "2 prompts, not 25", "DINO is not ViT-S/16", "CLIP is not ViT-B/32"):
+            self.assertIn(reason, own[0])
         marked = [row for kind, row in rows if kind == "unlike"]
         self.assertEqual(len(marked), sum(row.protocol == "?" for row in published.ROWS))
         self.assertTrue(all("not stated" in row for row in marked))

@@ -69,7 +69,7 @@ def heads(names: "list[str]", numbers: "set[str]") -> str:
 def comparison(results: "dict[str, Any]") -> str:
     rows = []
     for row in results["table"]:
-        kind = "ours" if row["source"] == "this run" else "unlike" if row["unlike"] else ""
+        kind = " ".join(["ours"] * (row["source"] == "this run") + ["unlike"] * bool(row["unlike"]))
         cells = [f"<td>{escape(row[name])}</td>" for name in ("method", "base", "protocol")]
         cells += [number(row[name]) for name in ("dino", "clip_i", "clip_t")]
         cells += [f"<td>{escape(row['source'])}</td>", f"<td>{escape(row['unlike'])}</td>"]

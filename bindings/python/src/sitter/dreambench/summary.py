@@ -12,9 +12,11 @@ import sitter
 
 from . import published, store
 from .driver import failed_file
-from .plan import Plan
+from .plan import PER_PROMPT, Plan
 
 MEANS = ("dino", "dino_one", "dino_max", "clip_i", "clip_i_one", "clip_i_max", "clip_t", "clip_t_class", "clip_t_prompt")
+# Numbers of a vector, side of a patch, layers.
+PUBLISHED_NETWORKS = {"dino": (384, 16, 12, "ViT-S/16"), "clip": (512, 32, 12, "ViT-B/32")}
 COLUMNS = ("unit", "subject", "class_word", "prompt", "text", "file", *MEANS, "nearest", "copy")
 
 
@@ -80,17 +82,38 @@ def overall(protocol: str, scored: "list[dict[str, Any]]") -> "dict[str, Any]":
     return found
 
 
+def shortfall(results: "dict[str, Any]") -> str:
+    """Why these numbers do not stand beside published ones, even those of the same protocol; empty if they do."""
+    plan, reasons = results["plan"], []
+    subjects = len({unit["subject"] for unit in results["units"] if unit["scores"]})
+    for found, wanted, what in (
+        (subjects, 30, "subjects"), (results["prompts"], 25, "prompts"),
+        (plan["per_prompt"], PER_PROMPT[plan["protocol"]], "pictures of a prompt"),
+    ):
+        if found != wanted:
+            reasons.append(f"{found} {what}, not {wanted}")
+    for name, (size, patch, layers, title) in PUBLISHED_NETWORKS.items():
+        network = (results["networks"] or {}).get(name)
+        if network and (network["size"], network["patch"], network["layers"]) != (size, patch, layers):
+            reasons.append(f"{name.upper()} is not {title}")
+    if plan["protocol"] == "D":
+        reasons.append("D is published for 16 other subjects")
+    if results["failed"] or results["overall"]["unreadable"]:
+        reasons.append("some jobs or pictures failed")
+    return "; ".join(reasons)
+
+
 def table(results: "dict[str, Any]") -> "list[dict[str, Any]]":
-    """Our row and the published ones; `unlike` says why one cannot be compared with ours."""
-    protocol, ours = results["plan"]["protocol"], results["overall"]
+    """Our row and the published ones; `unlike` says why a row cannot be compared."""
+    protocol, ours, own = results["plan"]["protocol"], results["overall"], shortfall(results)
     rows = [{
         "method": results["plan"]["method"], "base": (results["model"] or {}).get("name") or results["plan"]["model"],
         "protocol": protocol, "dino": ours["dino"], "clip_i": ours["clip_i"], "clip_t": ours["clip_t"],
-        "source": "this run", "unlike": "",
+        "source": "this run", "unlike": own,
     }]
     if ours["real"]["dino"] is not None or ours["real"]["clip_i"] is not None:
         rows.append({"method": "real pictures", "base": "", "protocol": protocol, **ours["real"], "clip_t": None,
-                     "source": "this run", "unlike": ""})
+                     "source": "this run", "unlike": own})
     for row in published.ROWS:
         rows.append({**row._asdict(), "unlike": published.comparable(protocol, row.protocol)})
     return rows
