@@ -82,7 +82,7 @@ class Sides:
         folder = self.folder / preset
         if preset == "evaluator":
             if not (folder / "pictures").exists():
-                run([self.python, HERE / "evaluator.py", folder], stdout=sys.stderr)
+                run([self.python, HERE / "dino_clip.py", folder], stdout=sys.stderr)
             return str(folder)
         if not (folder / "sitter.json").exists() or not (folder / "config.json").exists():
             run([self.programs / "random_model", preset, folder], stdout=sys.stderr)

@@ -124,7 +124,7 @@ impl Arguments {
         Ok(())
     }
 
-    /// Scores of the pictures that `evaluator.py` made, the last four of them as references.
+    /// Scores of the pictures that `dino_clip.py` made, the last four of them as references.
     fn evaluate(&self) -> Result<()> {
         let folder = std::path::Path::new(&self.model);
         let (dino, clip) = (Some(folder.join("dino")), Some(folder.join("clip")));

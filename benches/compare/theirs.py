@@ -265,7 +265,7 @@ def main():
     if arguments.row == "open":
         once = lambda: first_token(arguments)
     elif arguments.row == "evaluate":
-        from evaluator import Evaluator
+        from dino_clip import Evaluator
 
         once = Evaluator(arguments.model).score
     else:

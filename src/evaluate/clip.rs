@@ -182,7 +182,7 @@ fn tokenizer(weights: &Weights) -> Result<Text> {
     let [whole, vocabulary, merges] = TOKENIZER;
     let files = &weights.files;
     if files.exists(whole) || !files.exists(vocabulary) {
-        return Text::from_bytes(&files.bytes(whole)?, &files.path(whole));
+        return Text::open(files.bytes(whole)?, &files.path(whole), &weights.control);
     }
     let file = files.path(vocabulary);
     let known: Value = serde_json::from_str(&files.text(vocabulary)?)
@@ -212,7 +212,7 @@ fn tokenizer(weights: &Weights) -> Result<Text> {
         "model": {"type": "BPE", "dropout": null, "unk_token": END, "continuing_subword_prefix": "",
                   "end_of_word_suffix": "</w>", "fuse_unk": false, "vocab": known, "merges": pairs},
     });
-    Text::from_bytes(made.to_string().as_bytes(), &file)
+    Text::open(made.to_string().into_bytes().into(), &file, &weights.control)
 }
 
 impl TextTower {

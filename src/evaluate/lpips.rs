@@ -56,7 +56,7 @@ struct Plane {
 
 impl Lpips {
     /// A folder with AlexNet's weights as torchvision has them and those of LPIPS (`alex.pth`), or a file with both.
-    pub fn open(path: &Path) -> Result<(Self, Vec<Fingerprint>)> {
+    pub fn open(path: &Path, control: &Control) -> Result<(Self, Vec<Fingerprint>)> {
         let mut files: Vec<PathBuf> = vec![path.into()];
         if path.is_dir() {
             let entries = std::fs::read_dir(path).map_err(|e| Error::io(path, e))?;
@@ -67,7 +67,7 @@ impl Lpips {
             files.retain(ends);
             files.sort();
         }
-        let parts = files.iter().map(|file| Weights::open(file, "LPIPS")).collect::<Result<Vec<_>>>()?;
+        let parts = files.iter().map(|file| Weights::open(file, "LPIPS", control)).collect::<Result<Vec<_>>>()?;
         // As the package's whole network, torchvision's AlexNet, or the package's part behind it name them.
         let find = |names: &[String], shape: &[usize]| {
             for (weights, name) in parts.iter().flat_map(|w| names.iter().map(move |n| (w, n))) {

@@ -133,21 +133,21 @@ impl Evaluator {
         let mut report = |run: &mut Run| run.report(Stage::Open, done.next().unwrap_or(total), total, None);
         report(run)?;
         if let Some(path) = dino {
-            let weights = Weights::open(path, "DINO")?;
+            let weights = Weights::open(path, "DINO", &run.control())?;
             let (network, files) = rayon::join(|| dino::load(&weights), || weights.fingerprints(&[]));
             let network = evaluator.dino.insert(network?);
             evaluator.info.dino = Some(NetworkInfo::of(network, files?));
             report(run)?;
         }
         if let Some(path) = clip {
-            let weights = Weights::open(path, "CLIP")?;
+            let weights = Weights::open(path, "CLIP", &run.control())?;
             let (network, files) = rayon::join(|| clip::load(&weights), || weights.fingerprints(&clip::TOKENIZER));
             let network = evaluator.clip.insert(network?);
             evaluator.info.clip = Some(NetworkInfo::of(&network.vision, files?));
             report(run)?;
         }
         if let Some(path) = lpips {
-            let (network, files) = Lpips::open(path)?;
+            let (network, files) = Lpips::open(path, &run.control())?;
             (evaluator.lpips, evaluator.info.lpips) = (Some(network), Some(files));
             report(run)?;
         }

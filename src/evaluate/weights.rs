@@ -3,6 +3,7 @@
 use super::vit::{Linear, Norm};
 use crate::files::checkpoint::Checkpoint;
 use crate::files::Files;
+use crate::run::Control;
 use crate::{Error, Result};
 use candle_core::{DType, Device};
 use rayon::prelude::*;
@@ -14,6 +15,8 @@ use std::path::Path;
 pub struct Weights {
     pub files: Files,
     pub checkpoint: Checkpoint,
+    /// Looked at before each tensor: large networks take seconds to load.
+    pub control: Control,
 }
 
 /// A file that scores were made with.
@@ -26,7 +29,12 @@ pub struct Fingerprint {
 impl Weights {
     /// Opens a folder (`model.safetensors`, its shards, `pytorch_model.bin`, or the only file of weights in it), or a file of
     /// weights. `role` is what the network is needed as.
-    pub fn open(path: &Path, role: &str) -> Result<Self> {
+    pub fn open(path: &Path, role: &str, control: &Control) -> Result<Self> {
+        let (files, checkpoint) = Self::find(path, role)?;
+        Ok(Weights { files, checkpoint, control: control.clone() })
+    }
+
+    fn find(path: &Path, role: &str) -> Result<(Files, Checkpoint)> {
         let found = std::fs::metadata(path).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => {
                 Error::NotFound { path: path.into(), message: format!("no such file or folder; {role} is wanted") }
@@ -43,7 +51,7 @@ impl Weights {
         let is = |name: &str, ends: &[&str]| ends.iter().any(|end| name.ends_with(end));
         if names.iter().any(|n| n.starts_with("model") && is(n, &[".safetensors", ".safetensors.index.json"])) {
             let checkpoint = Checkpoint::open(&files, "model")?;
-            return Ok(Weights { files, checkpoint });
+            return Ok((files, checkpoint));
         }
         if files.exists("pytorch_model.bin") {
             return Self::of_file(files, "pytorch_model.bin");
@@ -64,12 +72,12 @@ impl Weights {
         }
     }
 
-    fn of_file(files: Files, name: &str) -> Result<Self> {
+    fn of_file(files: Files, name: &str) -> Result<(Files, Checkpoint)> {
         let checkpoint = match name.ends_with(".safetensors") {
             true => Checkpoint::open_file(&files, name)?,
             false => Checkpoint::open_pickle(&files, name, None)?,
         };
-        Ok(Weights { files, checkpoint })
+        Ok((files, checkpoint))
     }
 
     /// `config.json`, if there is one.
@@ -93,14 +101,19 @@ impl Weights {
         let others = others.iter().copied().filter(|name| self.files.exists(name));
         let names: Vec<&str> = own.chain(others).collect();
         let fingerprint = |name: &&str| {
-            let bytes = self.files.bytes(name)?;
-            let sha256 = Sha256::digest(&*bytes).iter().map(|b| format!("{b:02x}")).collect();
+            let (bytes, mut hash) = (self.files.bytes(name)?, Sha256::new());
+            for part in bytes.chunks(1 << 24) {
+                self.control.check()?;
+                hash.update(part);
+            }
+            let sha256 = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
             Ok(Fingerprint { file: name.to_string(), sha256 })
         };
         names.par_iter().map(fingerprint).collect()
     }
 
     pub fn vector(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        self.control.check()?;
         let tensor = self.checkpoint.get(name, shape, DType::F32, &Device::Cpu)?;
         Ok(tensor.flatten_all()?.to_vec1()?)
     }

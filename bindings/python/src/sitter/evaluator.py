@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _abi
+from ._async import awaitable
 from ._library import Handle, call, make, path_utf8, pointers, read_json, texts, utf8
 from .errors import InvalidArgument, InvalidState
 from .images import ImageLike, pictures
@@ -181,6 +182,21 @@ class Evaluator:
         with Job(run, progress) as job:
             return cls(job.perform(lambda r: make("evaluator", "sitter_evaluator_open", engine, options.handle, r)))
 
+    @classmethod
+    async def open_async(
+        cls,
+        dino: "str | os.PathLike[str] | None" = None,
+        clip: "str | os.PathLike[str] | None" = None,
+        lpips: "str | os.PathLike[str] | None" = None,
+        progress: Progress = None,
+        run: Optional[Run] = None,
+        threads: int = 0,
+        max_jobs: int = 1,
+    ) -> "Evaluator":
+        """`open` for asyncio. Cancelling the task that awaits it stops the work and waits for its end; `progress` is called by
+        the event loop."""
+        return await awaitable(cls.open)(dino, clip, lpips, progress, run, threads, max_jobs)
+
     def close(self) -> None:
         """Lets go of the networks. A call in another thread goes on."""
         self._open = None
@@ -264,6 +280,11 @@ class Evaluator:
         with Job(run, progress) as job:
             scores = job.perform(lambda r: make("scores", "sitter_evaluator_score", evaluator, evaluation, r))
         return Scores._of(read_json("sitter_scores_json", scores))
+
+    dino_async = awaitable(dino)
+    clip_image_async = awaitable(clip_image)
+    clip_text_async = awaitable(clip_text)
+    score_async = awaitable(score)
 
     def _of_images(self, name: str, images: Images, progress: Progress, run: Optional[Run]) -> Vector:
         several = isinstance(images, (list, tuple)) or getattr(images, "ndim", 0) == 4

@@ -10,6 +10,7 @@ from typing import Any, Optional, Sequence
 import sitter
 
 from . import report, store, summary
+from .cluster import ClusterError, run_cluster
 from .data import DataError, read
 from .driver import run_local, say
 from .evaluate import evaluate_folder
@@ -26,7 +27,7 @@ def main(arguments: "Optional[Sequence[str]]" = None) -> int:
     except KeyboardInterrupt:
         say("stopped; the same command goes on from here")
         return 130
-    except (DataError, PlanError, WrongModel, store.Busy, sitter.Error, OSError) as error:
+    except (DataError, PlanError, WrongModel, ClusterError, store.Busy, sitter.Error, OSError) as error:
         say(f"error: {error}")
         return 1
 
@@ -62,6 +63,9 @@ def benchmark_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--cluster", metavar="ADDRESS", help='run the jobs on a Ray cluster, or on one made on this machine: "local"')
+    parser.add_argument("--workers", type=int, default=2, help="with --cluster: how many processes hold a model")
+    parser.add_argument("--worker-memory", type=float, metavar="GIB", help="with --cluster: of a worker; default our own estimate")
     parser.add_argument("--report-only", action="store_true", help="only write the report of what there is")
     networks(parser)
     return parser
@@ -85,9 +89,13 @@ def benchmark(given: argparse.Namespace) -> int:
         try:
             if not given.report_only:
                 opening = {"device": given.device, "dtype": given.dtype, "threads": given.threads}
-                failed = run_local(plan, out, opening)
+                if given.cluster:
+                    failed = run_cluster(plan, out, given.cluster, given.workers, opening, given.worker_memory)
+                else:
+                    failed = run_local(plan, out, opening)
         finally:
             # Also of a run that is stopped: what there is so far.
+            store.clean(out)
             results = summary.write(plan, out)
             path_of_report = report.write(results, out, data.folder)
     show(results)

@@ -31,15 +31,21 @@ def is_fatal(error: BaseException) -> bool:
     return isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
 
 
-def run_local(plan: Plan, out: Path, opening: "Optional[dict[str, Any]]" = None, tell: Say = say) -> "list[str]":
-    """Does all jobs that are not done, one after the other. Returns the ids of those that failed; they are tried again by the
-    next run."""
+def prepare(plan: Plan, out: Path) -> "list[Job]":
+    """All jobs. What failed before is to be tried again."""
     jobs = plan.jobs(out)
     for job in jobs:
         failed_file(out, job.id).unlink(missing_ok=True)
         if job.kind == "score" and any(not other.output.exists() for other in jobs if other.id in job.needs):
-            # Scored with less than there is to be: what failed then is tried again.
+            # Scored with less than there is to be.
             job.output.unlink(missing_ok=True)
+    return jobs
+
+
+def run_local(plan: Plan, out: Path, opening: "Optional[dict[str, Any]]" = None, tell: Say = say) -> "list[str]":
+    """Does all jobs that are not done, one after the other. Returns the ids of those that failed; they are tried again by the
+    next run."""
+    jobs = prepare(plan, out)
     worker = Worker(plan, out, opening)
     todo = [job for job in jobs if not job.output.exists()]
     tell(f"{len(jobs)} jobs, {len(jobs) - len(todo)} done already")

@@ -1,6 +1,6 @@
 """PyTorch's side of the row `evaluate`: DINO ViT-S/16 and CLIP ViT-B/32 over picture files, as one would write it for speed.
 
-    python evaluator.py FOLDER      makes the random networks and the pictures that both sides measure
+    python dino_clip.py FOLDER      makes the random networks and the pictures that both sides measure
 """
 
 import json
