@@ -6,7 +6,9 @@ use super::engine::lock;
 use super::error::sitter_error;
 use super::failure::Failure;
 use super::handle::{self, Noun};
-use super::nouns::{sitter_evaluator_options, sitter_model, sitter_model_options, sitter_sample_options, sitter_train_options};
+use super::nouns::{
+    sitter_evaluator_options, sitter_model, sitter_model_options, sitter_sample_options, sitter_train_options,
+};
 use super::status::*;
 use super::text;
 use crate::evaluate;

@@ -4,13 +4,60 @@
 use super::boundary::guard;
 use super::buffer::array;
 use super::error::sitter_error;
-use super::nouns::{sitter_model_options, sitter_sample_options, sitter_train_options};
+use super::nouns::{sitter_evaluator_options, sitter_model_options, sitter_sample_options, sitter_train_options};
 use super::options::{change, flag};
 use super::status::sitter_status;
 use super::text;
 use crate::personalize::{Adaptation, OptimizerDevice, Recompute, StateFormat, Trainable};
 use crate::sample::Decoding;
 use std::ffi::c_char;
+
+/// DINO, ViT-S/16 in the papers: a folder, or the authors' .pth file. NULL for none. SITTER_E_INVALID_ARGUMENT. Since
+/// 1.1.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_evaluator_options_set_dino(
+    options: *mut sitter_evaluator_options,
+    dino: *const c_char,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.dino = text::optional(dino, "dino")?.map(Into::into);
+            Ok(())
+        })
+    })
+}
+
+/// CLIP, ViT-B/32 in the papers: a folder. NULL for none. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_evaluator_options_set_clip(
+    options: *mut sitter_evaluator_options,
+    clip: *const c_char,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.clip = text::optional(clip, "clip")?.map(Into::into);
+            Ok(())
+        })
+    })
+}
+
+/// LPIPS on AlexNet, for the diversity of pictures of one prompt: a folder with torchvision's weights of AlexNet and
+/// the alex.pth of LPIPS, or a file with both. NULL for none. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_evaluator_options_set_lpips(
+    options: *mut sitter_evaluator_options,
+    lpips: *const c_char,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.lpips = text::optional(lpips, "lpips")?.map(Into::into);
+            Ok(())
+        })
+    })
+}
 
 /// "auto", "cpu", "cuda" or "cuda:N". SITTER_E_INVALID_ARGUMENT. Since 1.0.
 #[no_mangle]

@@ -82,7 +82,7 @@ impl Part<'_> {
         let (weights, eps, layers) = (self.weights, self.eps(), self.number("num_hidden_layers", 12)?);
         let (heads, mlp) =
             (self.number("num_attention_heads", heads as u64)?, self.number("intermediate_size", mlp as u64)?);
-        if width % heads != 0 {
+        if !width.is_multiple_of(heads) {
             return Err(weights.unsupported(format!("has {heads} heads, which do not divide a width of {width}")));
         }
         let block = |i: usize| {
@@ -121,7 +121,7 @@ fn vision(part: &Part, size: usize) -> Result<Vision> {
     let weights = part.weights;
     let (width, patch) = (part.number("hidden_size", 768)?, part.number("patch_size", 32)?);
     let side = part.number("image_size", 224)?;
-    if side % patch != 0 || side > super::MAX_SIDE {
+    if !side.is_multiple_of(patch) || side > super::MAX_SIDE {
         return Err(weights.unsupported(format!("is for pictures of {side} pixels in patches of {patch}")));
     }
     let places = (side / patch).pow(2) + 1;

@@ -143,7 +143,7 @@ fn assemble(
         )));
     }
     let heads = heads.unwrap_or(width / HEAD);
-    if heads == 0 || width % heads != 0 || names.layers == 0 {
+    if heads == 0 || !width.is_multiple_of(heads) || names.layers == 0 {
         return Err(weights.unsupported(format!("has {} layers of width {width} with {heads} heads", names.layers)));
     }
     let sizes = Sizes { width };

@@ -71,7 +71,7 @@ unsafe fn erf<L: Lanes>(x: L) -> L {
     let x = x.max(L::splat(-4.0)).min(L::splat(4.0));
     let square = x.mul(x);
     let mut above = L::splat(-2.726_142_3e-10);
-    for c in [2.770_681_4e-8, -2.101_024e-6, -5.692_506_6e-5, -7.349_906_3e-4, -2.954_599_9e-3, -1.609_603_3e-2] {
+    for c in [2.770_681_4e-8, -2.101_024e-6, -5.692_506_6e-5, -7.349_906_3e-4, -2.954_6e-3, -1.609_603_3e-2] {
         above = above.fma(square, L::splat(c));
     }
     let mut below = L::splat(-1.456_607_2e-5);

@@ -88,6 +88,13 @@ class AllTrainOptions(TrainOptions, total=False):
 
 # What each option means.
 MEANINGS: dict[str, dict[str, str]] = {
+    "evaluator": {
+        "dino": "DINO, ViT-S/16 in the papers: a folder, or the authors' .pth file.",
+        "clip": "CLIP, ViT-B/32 in the papers: a folder.",
+        "lpips": (
+            "LPIPS on AlexNet, for the diversity of pictures of one prompt: a folder with torchvision's weights "
+            "of AlexNet and the alex.pth of LPIPS, or a file with both."),
+    },
     "model": {
         "device": "`auto`, `cpu`, `cuda` or `cuda:N`.",
         "dtype": "`auto`, `f32`, `bf16`, `q8_0` or `q4_k`. The image tokenizer always runs in f32.",
