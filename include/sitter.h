@@ -1023,8 +1023,8 @@ sitter_status sitter_sample_options_get_json(const struct sitter_sample_options 
                                              struct sitter_error **err);
 
 /*
- Options for drawing, with what the model recommends; with the defaults for the 7B model if `model` is NULL. The caller owns
- them; free them with `sitter_sample_options_free`. Any thread. Since 1.0.
+ Options for drawing, with what the model recommends; with the defaults of the paper (arXiv 2504.13162) if `model` is NULL.
+ The caller owns them; free them with `sitter_sample_options_free`. Any thread. Since 1.0.
  */
 SITTER_API
 sitter_status sitter_sample_options_new(const struct sitter_model *model,
@@ -1303,9 +1303,9 @@ sitter_status sitter_train_options_get_json(const struct sitter_train_options *o
                                             struct sitter_error **err);
 
 /*
- Options for teaching a subject by a method, with what the model recommends; with the defaults for the 7B model if `model` is
- NULL. `method` is "two_stage" (also for NULL), "textual_inversion", "dreambooth" or "lora". The class word has to be set
- before they are used. The caller owns them; free them with `sitter_train_options_free`. Any thread. Since 1.0.
+ Options for teaching a subject by a method, with what the model recommends; with the defaults of the paper (arXiv 2504.13162)
+ if `model` is NULL. `method` is "two_stage" (also for NULL), "textual_inversion", "dreambooth" or "lora". The class word has
+ to be set before they are used. The caller owns them; free them with `sitter_train_options_free`. Any thread. Since 1.0.
  */
 SITTER_API
 sitter_status sitter_train_options_new(const struct sitter_model *model,

@@ -615,7 +615,7 @@ class Model;
 /// How to draw.
 class SampleOptions : public detail::Owned<sitter_sample_options> {
 public:
-    /// The defaults for the 7B model.
+    /// The defaults of the paper (arXiv 2504.13162).
     SampleOptions() : SampleOptions(static_cast<const sitter_model *>(nullptr)) {}
     /// What the model recommends.
     explicit SampleOptions(const Model &model);
@@ -688,7 +688,7 @@ private:
 /// How to teach a subject. The class word has to be set.
 class TrainOptions : public detail::Owned<sitter_train_options> {
 public:
-    /// The defaults for the 7B model.
+    /// The defaults of the paper (arXiv 2504.13162).
     explicit TrainOptions(const std::string &method = "two_stage")
         : TrainOptions(static_cast<const sitter_model *>(nullptr), method) {}
     /// What the model recommends for a method: "two_stage", "textual_inversion", "dreambooth" or "lora".

@@ -9,7 +9,9 @@ use std::fs::{File, Metadata, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+#[cfg(unix)]
+use std::time::Duration;
+use std::time::Instant;
 
 /// Writes the file `path` with what `write` writes. A failure leaves what was there.
 pub fn save(path: &Path, write: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {

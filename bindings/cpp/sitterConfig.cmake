@@ -6,6 +6,22 @@
 get_filename_component(_sitter_prefix "${CMAKE_CURRENT_LIST_DIR}/../../.." ABSOLUTE)
 set(_sitter_include "${_sitter_prefix}/include/sitter-1")
 
+# As cargo-c installs it there, with either linker.
+if(WIN32 AND NOT TARGET sitter::sitter)
+  set(_sitter_library "${_sitter_prefix}/bin/sitter.dll")
+  foreach(_sitter_import sitter.dll.lib libsitter.dll.a)
+    if(NOT TARGET sitter::sitter AND EXISTS "${_sitter_library}" AND EXISTS "${_sitter_prefix}/lib/${_sitter_import}")
+      add_library(sitter::sitter SHARED IMPORTED)
+      set_target_properties(sitter::sitter PROPERTIES
+        IMPORTED_LOCATION "${_sitter_library}"
+        IMPORTED_IMPLIB "${_sitter_prefix}/lib/${_sitter_import}"
+        INTERFACE_COMPILE_DEFINITIONS SITTER_DLL
+        INTERFACE_INCLUDE_DIRECTORIES "${_sitter_include}")
+    endif()
+  endforeach()
+  unset(_sitter_import)
+endif()
+
 foreach(_sitter_folder "lib/${CMAKE_LIBRARY_ARCHITECTURE}" lib lib64)
   set(_sitter_library "${_sitter_prefix}/${_sitter_folder}/${CMAKE_SHARED_LIBRARY_PREFIX}sitter${CMAKE_SHARED_LIBRARY_SUFFIX}")
   if(NOT TARGET sitter::sitter AND EXISTS "${_sitter_library}")

@@ -46,6 +46,10 @@ function build() {
   // A running program may have the old file mapped: it keeps it.
   fs.copyFileSync(path.join(JSON.parse(metadata.stdout).target_directory, 'release', FILE), `${kept}.new`);
   fs.renameSync(`${kept}.new`, kept);
+  // They go where the library and the model inside it go.
+  for (const notice of ['LICENSE-MIT', 'LICENSE-APACHE', 'assets/embedded/CREDITS.md']) {
+    fs.copyFileSync(path.join(REPOSITORY, notice), path.join(path.dirname(kept), path.basename(notice)));
+  }
   end(`built ${kept}`);
 }
 

@@ -147,8 +147,8 @@ pub unsafe extern "C" fn sitter_model_options_free(options: *mut sitter_model_op
     handle::free(options);
 }
 
-/// Options for drawing, with what the model recommends; with the defaults for the 7B model if `model` is NULL. The caller owns
-/// them; free them with `sitter_sample_options_free`. Any thread. Since 1.0.
+/// Options for drawing, with what the model recommends; with the defaults of the paper (arXiv 2504.13162) if `model` is NULL.
+/// The caller owns them; free them with `sitter_sample_options_free`. Any thread. Since 1.0.
 #[no_mangle]
 pub unsafe extern "C" fn sitter_sample_options_new(
     model: *const sitter_model,
@@ -185,9 +185,9 @@ pub unsafe extern "C" fn sitter_sample_options_free(options: *mut sitter_sample_
     handle::free(options);
 }
 
-/// Options for teaching a subject by a method, with what the model recommends; with the defaults for the 7B model if `model` is
-/// NULL. `method` is "two_stage" (also for NULL), "textual_inversion", "dreambooth" or "lora". The class word has to be set
-/// before they are used. The caller owns them; free them with `sitter_train_options_free`. Any thread. Since 1.0.
+/// Options for teaching a subject by a method, with what the model recommends; with the defaults of the paper (arXiv 2504.13162)
+/// if `model` is NULL. `method` is "two_stage" (also for NULL), "textual_inversion", "dreambooth" or "lora". The class word has
+/// to be set before they are used. The caller owns them; free them with `sitter_train_options_free`. Any thread. Since 1.0.
 #[no_mangle]
 pub unsafe extern "C" fn sitter_train_options_new(
     model: *const sitter_model,

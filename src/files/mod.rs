@@ -134,14 +134,18 @@ impl Bytes {
 
     /// Tells the system that a part is not needed for now, so that it does not count as this process's memory. It is read from
     /// the file again if it is needed after all.
+    #[cfg(unix)]
     pub fn forget(&self, range: Range<usize>) {
-        #[cfg(unix)]
         if let Content::Mapped(map) = &self.content {
             let start = self.range.start + range.start;
             // SAFETY: the map is shared, backed by its file and never written, so dropped pages come back with the same content.
             let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, range.len()) };
         }
     }
+
+    /// Elsewhere the system decides by itself.
+    #[cfg(not(unix))]
+    pub fn forget(&self, _: Range<usize>) {}
 }
 
 impl From<Vec<u8>> for Bytes {

@@ -13,6 +13,9 @@
 //! what needs files, real models, other processes or a clock is left out. Leaks are ignored because the threads of a freed
 //! engine end in their own time; the C tests look for them.
 
+// Forks, limits, pipes and /proc.
+#![cfg(target_os = "linux")]
+
 mod buffers;
 mod cancel;
 mod events;

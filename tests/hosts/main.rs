@@ -1,6 +1,9 @@
 //! Programs in other languages use the shared library. A language whose tools are not installed is skipped with a line that
 //! says so; with SITTER_REQUIRE_HOSTS set, as in CI, it fails instead.
 
+// What they are built and run with is Linux's here.
+#![cfg(target_os = "linux")]
+
 mod abi_diff;
 mod c;
 mod comfyui;
@@ -10,6 +13,7 @@ mod node;
 mod null_matrix;
 mod python;
 mod readme;
+mod rust;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

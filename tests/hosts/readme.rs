@@ -100,3 +100,41 @@ fn the_lines_of_node_draw() {
         assert_drawn(&folder);
     }
 }
+
+/// Markdown files below a folder.
+fn pages(folder: &Path, found: &mut Vec<std::path::PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        // What is built, downloaded or hidden is not ours.
+        if path.is_dir()
+            && !["target", "node_modules", "found", "artifacts"].contains(&&*name)
+            && !name.starts_with('.')
+        {
+            pages(&path, found);
+        } else if name.ends_with(".md") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn every_link_between_the_pages_leads_to_a_file() {
+    let (mut files, mut links, mut dead) = (vec![], 0, vec![]);
+    pages(&at(""), &mut files);
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let path = link.split('#').next().unwrap();
+            if path.is_empty() || path.contains("://") || path.contains(' ') {
+                continue;
+            }
+            links += 1;
+            if !file.parent().unwrap().join(path).exists() {
+                dead.push(format!("{}: {link}", file.display()));
+            }
+        }
+    }
+    assert!(links > 40, "only {links} links were found");
+    assert_eq!(dead, [""; 0]);
+}

@@ -1,4 +1,4 @@
-"""Tables, as Markdown, of the pictures of `examples/benchmark.rs subjects`.
+"""Tables, as Markdown, of the pictures of `benchmark.rs subjects`.
 
 Numbers of pictures are means over the drawing seeds (of all training seeds), with the standard deviation between the means of the
 seeds."""

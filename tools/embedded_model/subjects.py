@@ -1,5 +1,5 @@
 """Subjects in the held-out style (Fluent 3D), which no training picture shows: their reference pictures, and what
-`examples/benchmark.rs subjects` does with them.
+`benchmark.rs subjects` does with them.
 
 Each subject gets a folder of references 1.png, 2.png, ... on different scenes. subjects.json says, for each: `learned`, the
 references; `held_out`, more pictures of it in scenes that no reference shows, and `known`, pictures of its class in the styles of

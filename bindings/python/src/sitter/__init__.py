@@ -77,8 +77,8 @@ def estimate(
 ) -> dict[str, Any]:
     """How many bytes a model and the work with it would take, at their worst moments and with the weights: weights, encode,
     decode, sample, embedding and layers (the training stages), layers_host (of stage 2, in the host's memory beside a GPU),
-    and free. Nothing is opened. `sample` and `train` (which may hold "method") are options by name over the defaults for
-    the 7B model; without them those count that the model recommends.
+    and free. Nothing is opened. `sample` and `train` (which may hold "method") are options by name over the defaults of
+    the paper (arXiv 2504.13162); without them those count that the model recommends.
     """
     options = Options("model")
     options.update(device=device, dtype=dtype)

@@ -67,11 +67,17 @@ struct Measured {
 }
 
 /// Time that all threads have computed: on a busy machine it says more than the clock.
+#[cfg(unix)]
 fn cpu_seconds() -> f64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: writes the structure given.
     unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
     time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
+}
+
+#[cfg(not(unix))]
+fn cpu_seconds() -> f64 {
+    f64::NAN
 }
 
 fn measure(view: &Personalized, arguments: &Arguments, options: &Options) -> Result<Measured> {
