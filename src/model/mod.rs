@@ -16,6 +16,7 @@ pub mod cache;
 pub mod embedded;
 pub mod family;
 pub mod footprint;
+mod janus;
 mod llama;
 pub mod lumina;
 pub mod outline;
