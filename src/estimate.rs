@@ -175,8 +175,8 @@ impl Training<'_> {
         let trained = options.trained_layers(depth);
         let lowest = trained.first().copied().unwrap_or(depth);
         let backward = if options.train_embedding_in_layer_stage { depth } else { depth - lowest };
-        let (mut values, mut numbers, mut largest) = (0, 0, 0);
-        let mut of_layer = 0;
+        let (mut values, mut numbers) = (0, 0);
+        let mut of_layers = vec![0; depth];
         let learning = footprint.specs().iter().filter(|spec| options.learns(spec));
         for spec in learning.filter(|spec| spec.layer.is_some_and(|layer| trained.contains(&layer))) {
             let (n, vector) = match (options.is_low_rank(), &*spec.dims) {
@@ -189,11 +189,9 @@ impl Training<'_> {
             let master = if options.master_weights || vector { F32 } else { at.dense() };
             values += n * master;
             numbers += n;
-            if spec.layer == trained.first().copied() {
-                of_layer += n;
-            }
-            largest = of_layer.max(largest);
+            of_layers[spec.layer.unwrap_or(0)] += n;
         }
+        let largest = of_layers.into_iter().max().unwrap_or(0);
         let states = options.optimizer_state.bytes(numbers);
         let kept = options.clip_norm > 0.0 && options.keep_gradients;
         let gradients = F32 * if kept { numbers } else { largest };

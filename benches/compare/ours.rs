@@ -246,7 +246,7 @@ fn check(model: &Model) -> Result<Json> {
     let ids = |pieces: &[Piece]| -> Vec<Option<u32>> {
         let id = |piece: &Piece| match piece {
             Piece::Token(id) => Some(*id),
-            Piece::Vector(_) => None,
+            Piece::Vector(_) | Piece::Code(_) => None,
         };
         pieces.iter().map(id).collect()
     };

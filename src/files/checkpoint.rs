@@ -56,7 +56,7 @@ impl Checkpoint {
         }
         let index = format!("{stem}.safetensors.index.json");
         if files.exists(&index) {
-            return Self::open_index(files, &index);
+            return Self::open_index(files, &index, "safetensors");
         }
         let shards = shards_without_index(files, stem)?;
         let mut checkpoint = Self::empty(files.path(&shards[0]));
@@ -98,15 +98,23 @@ impl Checkpoint {
     /// Nothing in the file is executed; what is not a tensor is ignored.
     pub fn open_pickle(files: &Files, name: &str, key: Option<&str>) -> Result<Checkpoint> {
         let mut checkpoint = Self::empty(files.path(name));
-        let bytes = files.bytes(name)?;
-        let pickle::Contents { entries, storages } = pickle::read(&checkpoint.path, &bytes, key)?;
-        if entries.is_empty() {
-            return Err(Error::bad_format(&checkpoint.path, "has no tensors where they are expected"));
-        }
-        checkpoint.sources.push(Source::whole(checkpoint.path.clone(), bytes));
-        checkpoint.entries = entries;
-        checkpoint.storages = storages;
+        checkpoint.add_pickle(files, name, key)?;
         Ok(checkpoint)
+    }
+
+    /// Opens weights made by `torch.save`, called `stem` (of a model: `pytorch_model`): `STEM.bin`, or else the shards that
+    /// `STEM.bin.index.json` names.
+    pub fn open_pickles(files: &Files, stem: &str) -> Result<Checkpoint> {
+        let index = format!("{stem}.bin.index.json");
+        match files.exists(&index) {
+            true => Self::open_index(files, &index, "bin"),
+            false => Self::open_pickle(files, &format!("{stem}.bin"), None),
+        }
+    }
+
+    /// Forgets the tensors that are not asked for: they are not read, counted, or part of the fingerprint.
+    pub fn retain(&mut self, keep: impl Fn(&str) -> bool) {
+        self.entries.retain(|name, _| keep(name));
     }
 
     /// The names of all tensors, sorted.
@@ -194,23 +202,19 @@ impl Checkpoint {
         Checkpoint { path, sources: Vec::new(), storages: Vec::new(), entries: BTreeMap::new() }
     }
 
-    fn open_index(files: &Files, name: &str) -> Result<Checkpoint> {
+    fn open_index(files: &Files, name: &str, kind: &str) -> Result<Checkpoint> {
         let mut checkpoint = Self::empty(files.path(name));
         let path = checkpoint.path.clone();
         let Index { weight_map } = serde_json::from_str(&files.text(name)?).map_err(|e| {
-            Error::bad_format(
-                &path,
-                format!("is not an index of safetensors shards ({}); get the file again", clip(&e)),
-            )
+            Error::bad_format(&path, format!("is not an index of {kind} shards ({}); get the file again", clip(&e)))
         })?;
         let shards: BTreeSet<&str> = weight_map.values().map(String::as_str).collect();
         if shards.is_empty() {
             return Err(Error::bad_format(&path, "names no tensors in its weight_map; get the file again"));
         }
         for shard in shards {
-            if !is_inside(shard) || !shard.ends_with(".safetensors") {
-                let message =
-                    format!("names '{shard}', which is not a safetensors file of this model; get the file again");
+            if !is_inside(shard) || shard.rsplit_once('.').is_none_or(|(_, end)| end != kind) {
+                let message = format!("names '{shard}', which is not a {kind} file of this model; get the file again");
                 return Err(Error::bad_format(&path, message));
             }
             if !files.exists(shard) {
@@ -219,7 +223,10 @@ impl Checkpoint {
                     format!("{name} says that it holds {count} tensors, but it is not there; copy this file, too");
                 return Err(Error::NotFound { path: files.path(shard), message });
             }
-            checkpoint.add_safetensors(files, shard)?;
+            match kind {
+                "bin" => checkpoint.add_pickle(files, shard, None)?,
+                _ => checkpoint.add_safetensors(files, shard)?,
+            }
         }
         for (tensor, shard) in &weight_map {
             let found = match checkpoint.entries.get(tensor) {
@@ -245,19 +252,37 @@ impl Checkpoint {
         self.add(Source::whole(path, bytes), start, metadata)
     }
 
+    fn add_pickle(&mut self, files: &Files, name: &str, key: Option<&str>) -> Result<()> {
+        let (path, bytes) = (files.path(name), files.bytes(name)?);
+        let pickle::Contents { entries, storages } = pickle::read(&path, &bytes, key)?;
+        if entries.is_empty() {
+            return Err(Error::bad_format(&path, "has no tensors where they are expected"));
+        }
+        let (file, before) = (self.sources.len(), self.storages.len());
+        for (tensor, entry) in entries {
+            self.check_new(&tensor, &path)?;
+            self.entries.insert(tensor, Entry { file, storage: entry.storage.map(|s| s + before), ..entry });
+        }
+        self.sources.push(Source::whole(path, bytes));
+        self.storages.extend(storages);
+        Ok(())
+    }
+
+    /// Errors if a tensor of the file `path` is there already.
+    fn check_new(&self, tensor: &str, path: &Path) -> Result<()> {
+        let Some(other) = self.entries.get(tensor) else { return Ok(()) };
+        Err(Error::Tensor {
+            file: path.to_owned(),
+            tensor: tensor.to_owned(),
+            expected: "it in one shard only".into(),
+            found: format!("it also in {}; remove one of the two files", self.sources[other.file].path.display()),
+        })
+    }
+
     fn add(&mut self, source: Source, start: usize, metadata: Metadata) -> Result<()> {
         let file = self.sources.len();
         for (tensor, info) in metadata.tensors().into_iter().collect::<BTreeMap<_, _>>() {
-            if let Some(other) = self.entries.get(&tensor) {
-                let found =
-                    format!("it also in {}; remove one of the two files", self.sources[other.file].path.display());
-                return Err(Error::Tensor {
-                    file: source.path,
-                    tensor,
-                    expected: "it in one shard only".into(),
-                    found,
-                });
-            }
+            self.check_new(&tensor, &source.path)?;
             let entry = Entry {
                 file,
                 stored: Stored::from_safetensors(info.dtype),

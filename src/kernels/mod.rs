@@ -41,7 +41,7 @@ pub use conv::{conv3x3, group_norm, Planes};
 pub use gemm::{gemm, Left};
 pub use loss::cross_entropy;
 pub use matrix::Matrix;
-pub use norm::{layer_norm, rms_norm, rms_norm_backward, Rotary};
+pub use norm::{layer_norm, rms_norm, rms_norm_backward, rotate, Rotary};
 pub use rows::rows;
 pub use softmax::softmax;
 pub use team::{parallel, together};

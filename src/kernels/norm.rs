@@ -1,5 +1,6 @@
 //! Norms over the rows of a matrix, and their backward passes.
 
+use super::activation::fill;
 use super::lanes::Lanes;
 use super::matrix::F32;
 use super::{level, parallel, vectorised, Out};
@@ -212,6 +213,31 @@ impl Rotary<'_> {
             });
         }
     }
+}
+
+/// Rotary positions without a norm, of x [rows, heads, d], or with `back` the other way round; cos and sin as in [`Rotary`].
+pub fn rotate(x: &[f32], (heads, d): (usize, usize), cos: &[f32], sin: &[f32], back: bool, y: &mut [f32]) {
+    let (width, half) = (heads * d, d / 2);
+    assert!(x.len() == y.len() && x.len().is_multiple_of(width), "sizes");
+    assert!(cos.len() == sin.len() && cos.len().is_multiple_of(half) && !cos.is_empty(), "sizes");
+    let positions = cos.len() / half;
+    let sign = if back { -1.0 } else { 1.0 };
+    fill(y, |mut at, mut y| {
+        // A half of a head, or what of it lies in this piece, at a time.
+        while !y.is_empty() {
+            let (channel, from) = (at % half, at / width % positions * half);
+            let (now, later) = y.split_at_mut(y.len().min(half - channel));
+            let second = at % d >= half;
+            let (pair, sign) = if second { (at - half, sign) } else { (at + half, -sign) };
+            let (own, pair) = (&x[at..at + now.len()], &x[pair..pair + now.len()]);
+            let (cos, sin) = (&cos[from + channel..][..now.len()], &sin[from + channel..][..now.len()]);
+            for i in 0..now.len() {
+                now[i] = own[i] * cos[i] + sign * pair[i] * sin[i];
+            }
+            at += now.len();
+            y = later;
+        }
+    });
 }
 
 /// Mean and 1 / standard deviation.

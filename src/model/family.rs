@@ -38,6 +38,12 @@ pub trait Draft: Send {
     /// Whether the files hold as many numbers as the configuration says. If not, [`Draft::open`] tells what is wrong.
     fn is_complete(&self) -> bool;
 
+    /// What options of drawing (`sample`) and training (`train`) are set to unless the model's `sitter.json` or the user says
+    /// something else, in that file's form.
+    fn defaults(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
+
     /// Reads and checks every weight. Reports stage `open`.
     fn open(self: Box<Self>, how: &Opening, run: &mut Run) -> Result<Opened>;
 }
@@ -84,6 +90,8 @@ pub enum Piece {
     Token(u32),
     /// A learned vector, by its row among those of the subjects.
     Vector(u32),
+    /// A code, in families that have no rows of the vocabulary for codes.
+    Code(u32),
 }
 
 /// What stands before a picture: its prompt as the family reads it. Without pieces, nothing does.
@@ -102,6 +110,11 @@ pub struct Example {
 /// A pretrained model of some family. Immutable; a copy with other weights shares those that did not change.
 pub trait Family: Send + Sync {
     fn facts(&self) -> &Facts;
+
+    /// Under what terms the family's published weights may be used, where that is known.
+    fn licence(&self) -> Option<&'static str> {
+        None
+    }
 
     fn device(&self) -> &Device;
 

@@ -53,7 +53,7 @@ pub struct Drawn {
 
 /// The sizes of a model's parts. All are bytes unless they say something else.
 pub trait Footprint: Send + Sync {
-    /// What has a name, as [`Weights`](super::weights::Weights) will have it.
+    /// What has a name, as [`Weights`](crate::weights::Weights) will have it.
     fn specs(&self) -> &[Spec];
 
     fn layers(&self) -> usize;

@@ -16,6 +16,8 @@ pub mod cache;
 pub mod embedded;
 pub mod family;
 pub mod footprint;
+mod janus;
+mod llama;
 pub mod lumina;
 pub mod outline;
 pub mod personalized;
@@ -109,6 +111,9 @@ pub struct Info {
     pub dtype: &'static str,
     /// False if the checkpoint came without the image tokenizer's decoder.
     pub can_decode: bool,
+    /// Under what terms the family's published weights may be used, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub licence: Option<&'static str>,
 }
 
 impl Model {
@@ -121,7 +126,7 @@ impl Model {
         run.check()?;
         let entry = registry::family_of(&files)?;
         let draft = (entry.draft)(&files)?;
-        let recommended = Recommended::read(&files)?;
+        let recommended = Recommended::read(&files, &draft.defaults())?;
         // If the files hold less than the configuration says, loading will tell what is wrong.
         if draft.is_complete() {
             Outline::new(draft.footprint(), format, &device, &recommended).check_opening()?;
@@ -155,6 +160,7 @@ impl Model {
             device: if self.device().is_cuda() { "cuda" } else { "cpu" },
             dtype: self.format.name(),
             can_decode: facts.can_decode,
+            licence: self.family.licence(),
         }
     }
 

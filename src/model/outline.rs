@@ -47,7 +47,7 @@ impl Outline {
         let device = open_device(&options.device)?;
         let format = parse_dtype(&options.dtype, &device)?;
         let draft = (registry::family_of(&files)?.draft)(&files)?;
-        let recommended = Recommended::read(&files)?;
+        let recommended = Recommended::read(&files, &draft.defaults())?;
         Ok(Outline::new(draft.footprint(), format, &device, &recommended))
     }
 

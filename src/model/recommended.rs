@@ -1,4 +1,4 @@
-//! What a model's `sitter.json` recommends.
+//! What a model's `sitter.json` recommends, and below it what its family does.
 //!
 //! The file comes with the model, from whoever made it: it may set numbers and names that only change how good a result is.
 //! Which ones these are is said beside the options; nothing else is taken from it, least of all a path.
@@ -16,12 +16,14 @@ const FILE: &str = "sitter.json";
 const SECTIONS: [&str; 6] =
     ["sample", "train", "train.two_stage", "train.textual_inversion", "train.dreambooth", "train.lora"];
 
-/// The content of `sitter.json`.
+/// The content of `sitter.json`, and the defaults of the model's family.
 #[derive(Clone)]
 pub struct Recommended {
     file: PathBuf,
     /// By section; empty if there is no such file.
     sections: Map<String, Value>,
+    /// The same of the family.
+    family: Map<String, Value>,
 }
 
 /// Options of which a model may recommend some.
@@ -36,10 +38,10 @@ pub trait Recommendable: Serialize + DeserializeOwned {
 }
 
 impl Recommended {
-    pub(super) fn read(files: &Files) -> Result<Self> {
-        let file = files.path(FILE);
+    pub(super) fn read(files: &Files, family: &Value) -> Result<Self> {
+        let (file, family) = (files.path(FILE), family.as_object().cloned().unwrap_or_default());
         if !files.exists(FILE) {
-            return Ok(Recommended { file, sections: Map::new() });
+            return Ok(Recommended { file, sections: Map::new(), family });
         }
         let bad = |message: String| Error::bad_format(&file, message);
         let value = serde_json::from_str(&files.text(FILE)?).map_err(|e| bad(format!("not JSON: {e}")))?;
@@ -49,14 +51,20 @@ impl Recommended {
         if let Some(unknown) = sections.keys().find(|name| !SECTIONS.contains(&name.as_str())) {
             return Err(bad(format!("has a section {unknown:?}; known are {}", SECTIONS.join(", "))));
         }
-        Ok(Recommended { file, sections })
+        Ok(Recommended { file, sections, family })
     }
 
-    /// `defaults` with the values that are given under `section`, one of [`SECTIONS`].
+    /// `defaults` with the values that the family has under `section`, one of [`SECTIONS`], and over them those that the
+    /// model recommends.
     pub fn over<T: Recommendable>(&self, section: &str, defaults: &T) -> Result<T> {
+        let of_family = self.given(&self.family, section, defaults)?;
+        self.given(&self.sections, section, &of_family)
+    }
+
+    fn given<T: Recommendable>(&self, sections: &Map<String, Value>, section: &str, defaults: &T) -> Result<T> {
         let wrong = |message: String| Error::bad_format(&self.file, format!("section {section}: {message}"));
         let mut value = serde_json::to_value(defaults).map_err(|e| wrong(e.to_string()))?;
-        match (self.sections.get(section), value.as_object_mut()) {
+        match (sections.get(section), value.as_object_mut()) {
             (None, _) => {}
             (Some(Value::Object(given)), Some(all)) => {
                 for name in given.keys().map(String::as_str) {
@@ -119,7 +127,7 @@ mod tests {
     fn read(text: &str) -> Result<Recommended> {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join(FILE), text).unwrap();
-        Recommended::read(&Files::Folder(folder.path().to_owned()))
+        Recommended::read(&Files::Folder(folder.path().to_owned()), &Value::Null)
     }
 
     #[test]
@@ -187,6 +195,23 @@ mod tests {
     }
 
     #[test]
+    fn what_a_family_has_stands_below_what_its_model_recommends() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = Files::Folder(folder.path().to_owned());
+        let family = serde_json::json!({"sample": {"guidance": 5, "width": 384}, "train": {"clip_norm": 1}});
+        let alone = Recommended::read(&files, &family).unwrap();
+        let sample = sample::Options::recommended(&alone).unwrap();
+        assert_eq!((sample.guidance, sample.width, sample.height), (5.0, 384, 768));
+        for method in Method::ALL {
+            let train = personalize::Options::recommended(&alone, method).unwrap();
+            assert_eq!(train, personalize::Options { clip_norm: 1.0, ..personalize::Options::new(method) });
+        }
+        std::fs::write(folder.path().join(FILE), r#"{"sample": {"guidance": 2}}"#).unwrap();
+        let both = sample::Options::recommended(&Recommended::read(&files, &family).unwrap()).unwrap();
+        assert_eq!((both.guidance, both.width), (2.0, 384));
+    }
+
+    #[test]
     fn a_file_that_is_no_object_of_sections_is_refused() {
         for (text, word) in [
             ("[1]", "a list"),
@@ -211,10 +236,10 @@ mod tests {
         // SAFETY: the name is a C string that lives through the call.
         assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
         let files = Files::Folder(folder.path().to_owned());
-        let said = Recommended::read(&files).err().unwrap().to_string();
+        let said = Recommended::read(&files, &Value::Null).err().unwrap().to_string();
         assert!(said.contains(FILE) && said.contains("pipe"), "{said}");
         std::fs::remove_file(&path).unwrap();
         std::fs::create_dir(&path).unwrap();
-        assert!(Recommended::read(&files).err().unwrap().to_string().contains("a folder"));
+        assert!(Recommended::read(&files, &Value::Null).err().unwrap().to_string().contains("a folder"));
     }
 }

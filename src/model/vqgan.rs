@@ -1,4 +1,5 @@
-//! The VQ-GAN of Chameleon and Lumina-mGPT (that of taming-transformers): pictures to grids of codes and back.
+//! The VQ-GAN of Chameleon and Lumina-mGPT (that of taming-transformers), and with other names and codes of length one that of
+//! LlamaGen and Janus (`vq16`): pictures to grids of codes and back.
 //!
 //! Always in f32: which of two near codes wins must not depend on a coarser dtype. Tensor names are those of the published
 //! files.
@@ -7,6 +8,7 @@ mod config;
 mod cpu;
 mod layers;
 mod plain;
+pub mod vq16;
 mod yaml;
 
 pub use config::Config;
@@ -99,6 +101,7 @@ impl Vqgan {
     pub fn load(config: &Config, decoder: bool, get: impl Fn(&str, &[usize]) -> Result<Tensor>) -> Result<Self> {
         let w = Source::new(config, &get);
         let codebook = w.at("quantize.embedding").get("weight", &[config.n_embed, config.embed_dim])?;
+        let codebook = if config.directions { directions(&codebook)? } else { codebook };
         Ok(Vqgan {
             config: config.clone(),
             codebook_sq: ops::square(&codebook)?.sum(1)?,
@@ -174,6 +177,7 @@ impl Vqgan {
 
     /// The index of the nearest code for each row of z `[N, E]`, the lowest of equals.
     fn nearest(&self, z: &Tensor) -> Result<Vec<u32>> {
+        let z = &if self.config.directions { directions(z)? } else { z.clone() };
         // |z|² + |e|² - 2 z·e, in this form and order, so that near-ties fall as in the original.
         let z_sq = ops::square(z)?.sum_keepdim(1)?; // [N, 1]
         let dots = z.matmul(&self.codebook.t()?)?; // [N, n_embed]
@@ -189,6 +193,15 @@ impl Vqgan {
             false => first_equal(&distances, &smallest),
         }
     }
+}
+
+/// Rows [N, E] brought to length one; a row of zeros stays.
+fn directions(rows: &Tensor) -> Result<Tensor> {
+    /// What a length counts as at least.
+    const LEAST: f32 = 1e-12;
+    let squares: Vec<f32> = ops::square(rows)?.sum(1)?.to_vec1()?;
+    let lengths: Vec<f32> = squares.into_iter().map(|square| square.sqrt().max(LEAST)).collect();
+    ops::quotient(rows, &Tensor::new(lengths, rows.device())?.unsqueeze(1)?)
 }
 
 /// In each row of `values` `[N, M]`, the first place that equals the one in `wanted` `[N, 1]`. The argmin of a GPU may be

@@ -203,6 +203,15 @@ pub fn norm_and_rotate_backward(
     Ok((tensor(dx, x.dims())?, sums))
 }
 
+/// With `back` the other way round.
+pub fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor, back: bool) -> Result<Tensor> {
+    let (x, cos, sin) = (x.contiguous()?, cos.contiguous()?, sin.contiguous()?);
+    let (_, _, heads, d) = x.dims4()?;
+    let mut y = zeros(x.elem_count());
+    kernels::rotate(&floats(&x)?, (heads, d), &floats(&cos)?, &floats(&sin)?, back, &mut y);
+    tensor(y, x.dims())
+}
+
 /// Sizes of an attention for the kernel; keys [B, kv, S, d] may be a view.
 fn attention_of<'a>(q: &Tensor, k: &Tensor, v: &Tensor, rows: &'a Rows) -> Result<Attention<'a>> {
     let (batch, tokens, heads, d) = q.dims4()?;

@@ -10,7 +10,7 @@ mod pointwise;
 
 pub use cpu::{change, floats, Numbers};
 pub use plain::SCORES;
-pub use pointwise::{difference, ln, positive_part, product, quotient, root, square, sum};
+pub use pointwise::{difference, gelu, gelu_backward, ln, positive_part, product, quotient, root, square, sum};
 
 use crate::weight::Weight;
 use crate::Result;
@@ -106,6 +106,16 @@ pub fn rms_norm_backward(
 /// Layer norm over d, then rotary positions (half-split: channel j pairs with j + d / 2), of x [B, T, heads, d].
 pub fn norm_and_rotate(x: &Tensor, heads: &Heads) -> Result<Tensor> {
     either!(x, norm_and_rotate(x, heads))
+}
+
+/// Rotary positions alone of x [B, T, heads, d]; cos and sin are [B or 1, T, 1, d / 2].
+pub fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
+    either!(x, rotate(x, cos, sin, false))
+}
+
+/// The gradient of x in [`rotate`].
+pub fn rotate_backward(g: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
+    either!(g, rotate(g, cos, sin, true))
 }
 
 /// The gradients of x and, if asked for, of weight and bias (f32) in [`norm_and_rotate`].
@@ -238,6 +248,10 @@ mod tests {
             assert_close(&own.0, &plain.0, "rms norm backward");
             assert_close(&own.1.unwrap(), &plain.1.unwrap(), "rms norm's weight");
             let (gate, up) = (random(&[2, 5, 70]), random(&[2, 5, 70]));
+            let (own, plain) = both(|| gelu(&gate));
+            assert_close(&own, &plain, "gelu");
+            let (own, plain) = both(|| gelu_backward(&g, &gate));
+            assert_close(&own, &plain, "gelu backward");
             let (own, plain) = both(|| silu_mul(&gate, &up));
             assert_close(&own, &plain, "silu");
             let (own, plain) = both(|| silu_mul_backward(&g, gate.copy()?, up.copy()?));
@@ -268,6 +282,10 @@ mod tests {
                 let ((own_w, own_b), (plain_w, plain_b)) = (own.1.unwrap(), plain.1.unwrap());
                 assert_close(&own_w, &plain_w, "norm's weight");
                 assert_close(&own_b, &plain_b, "norm's bias");
+                let (own, plain) = both(|| rotate(&x, &cos, &sin));
+                assert_close(&own, &plain, "rotation");
+                let (own, plain) = both(|| rotate_backward(&g, &cos, &sin));
+                assert_close(&own, &plain, "rotation backward");
 
                 // Row 0 begins at slot 0, row 1 later; earlier slots see themselves.
                 let span = |row: u32, i: u32| if i < row { (i, i + 1) } else { (row, i + 1) };

@@ -87,7 +87,7 @@ fn standardised(x: &Tensor, eps: f64) -> Result<(Tensor, Tensor)> {
 }
 
 /// Turns by the angles, or back.
-fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor, back: bool) -> Result<Tensor> {
+pub fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor, back: bool) -> Result<Tensor> {
     let half = x.dim(D::Minus1)? / 2;
     let (a, b) = (x.narrow(D::Minus1, 0, half)?, x.narrow(D::Minus1, half, half)?);
     let (ac, bs) = (a.broadcast_mul(cos)?, b.broadcast_mul(sin)?);

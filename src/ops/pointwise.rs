@@ -10,7 +10,9 @@ use super::cpu::floats;
 use super::own_kernels;
 use crate::kernels::{fill, zeros};
 use crate::Result;
+use candle_core::cpu::erf::erf_f32;
 use candle_core::{Device, Tensor};
+use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 
 /// `a + b`; here and below each is repeated along the dimensions in which the other is larger.
 pub fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
@@ -46,6 +48,30 @@ pub fn ln(x: &Tensor) -> Result<Tensor> {
 /// 0 in place of negative numbers.
 pub fn positive_part(x: &Tensor) -> Result<Tensor> {
     unary(x, Tensor::relu, |x| x.max(0.0))
+}
+
+/// `x` times the share of the normal distribution that is below it, by the error function itself and not one of its
+/// approximations.
+pub fn gelu(x: &Tensor) -> Result<Tensor> {
+    unary(x, Tensor::gelu_erf, |x| x * below(x))
+}
+
+/// The gradient of x in [`gelu`] for the gradient `g` of its result.
+pub fn gelu_backward(g: &Tensor, x: &Tensor) -> Result<Tensor> {
+    let plain = |g: &Tensor, x: &Tensor| {
+        let below = (((x * FRAC_1_SQRT_2)?.erf()? + 1.0)? * 0.5)?;
+        let density = ((x.sqr()? * -0.5)?.exp()? * DENSITY)?;
+        g * (below + (x * density)?)?
+    };
+    binary(g, x, plain, |g, x| g * (below(x) + x * DENSITY as f32 * (-0.5 * x * x).exp()))
+}
+
+/// Of the normal distribution at 0: 1 / sqrt(2 pi).
+const DENSITY: f64 = FRAC_2_SQRT_PI * FRAC_1_SQRT_2 / 2.0;
+
+/// The share of the normal distribution below x.
+fn below(x: f32) -> f32 {
+    0.5 * (1.0 + erf_f32(x * FRAC_1_SQRT_2 as f32))
 }
 
 fn unary(

@@ -506,8 +506,19 @@ impl Options {
     /// Errors if the model has no weights that `trainable` names.
     fn check_trainable(&self, model: &Model) -> Result<()> {
         let weights = model.family().weights();
-        if weights.iter().any(|entry| self.learns(&entry.spec)) {
-            return Ok(());
+        let mut chosen = weights.iter().filter(|entry| self.learns(&entry.spec)).peekable();
+        if chosen.peek().is_some() {
+            let layers = self.trained_layers(model.facts().layers);
+            if chosen.any(|entry| entry.spec.layer.is_some_and(|layer| layers.contains(&layer))) {
+                return Ok(());
+            }
+            let message = format!(
+                "is {:?} with a layer_stride of {}, and none of what \"{}\" chooses learns with one of these layers",
+                self.layers,
+                self.layer_stride,
+                self.trainable.name()
+            );
+            return Err(Error::invalid("layers", message));
         }
         let mut roles: Vec<&str> = weights.iter().flat_map(|entry| entry.spec.roles).copied().collect();
         roles.sort_unstable();

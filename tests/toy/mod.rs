@@ -365,6 +365,7 @@ impl NextToken for Toy {
                 (Piece::Token(row), _) => Ok(self.embedding.get(*row as usize)?),
                 (Piece::Vector(row), Some(vectors)) => Ok(vectors.get(*row as usize)?),
                 (Piece::Vector(_), None) => Err(Error::invalid("prompt", "has a vector that is not there")),
+                (Piece::Code(code), _) => Ok(self.embedding.get(self.words.len() + *code as usize)?),
             }
         };
         let all = rows.iter().flat_map(|r| r.iter()).map(row).collect::<Result<Vec<_>>>()?;

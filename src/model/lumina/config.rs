@@ -1,5 +1,6 @@
 //! `config.json` of a Chameleon-type checkpoint.
 
+use crate::model::llama::Shape;
 use crate::{Error, Result};
 use serde::Deserialize;
 use std::path::Path;
@@ -119,14 +120,27 @@ impl Config {
         })
     }
 
+    pub fn shape(&self) -> Shape {
+        Shape {
+            prefix: "model.",
+            vocabulary: self.vocab_size,
+            hidden: self.hidden_size,
+            intermediate: self.intermediate_size,
+            layers: self.layers,
+            heads: self.heads,
+            kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+            norm_eps: self.rms_norm_eps,
+            rope_theta: self.rope_theta,
+            post_norm: self.swin_norm,
+            head_norms: true,
+        }
+    }
+
     /// Parameters of the transformer, the image tokenizer not counted.
     pub fn parameters(&self) -> u64 {
-        let (h, v, i, d) =
-            (self.hidden_size as u64, self.vocab_size as u64, self.intermediate_size as u64, self.head_dim as u64);
-        let kv = self.kv_heads as u64 * d;
-        let layer = 2 * h * h + 2 * h * kv + 3 * h * i + 2 * h + 4 * d;
-        let embeddings = if self.tie_word_embeddings { v * h } else { 2 * v * h };
-        embeddings + self.layers as u64 * layer + h
+        let head = self.vocab_size as u64 * self.hidden_size as u64;
+        self.shape().numbers() + if self.tie_word_embeddings { 0 } else { head }
     }
 }
 

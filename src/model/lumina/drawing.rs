@@ -5,7 +5,7 @@ use crate::model::cache::Cache;
 use crate::model::family::{Condition, NextToken, Piece};
 use crate::model::places::{Context, Rotary};
 use crate::ops;
-use crate::Result;
+use crate::{Error, Result};
 use candle_core::{DType, Tensor};
 
 impl NextToken for Lumina {
@@ -34,6 +34,7 @@ impl NextToken for Lumina {
             let (id, row, is_learned) = match *piece {
                 Piece::Token(id) => (id, 0, 0f32),
                 Piece::Vector(row) => (0, row, 1f32),
+                Piece::Code(_) => return Err(Error::internal("codes are words of this family's vocabulary")),
             };
             ids.push(id);
             which.push(row);

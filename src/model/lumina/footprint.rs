@@ -1,11 +1,10 @@
 //! How much memory a Chameleon transformer and its image tokenizer take.
 
 use super::config::Config;
-use super::pass::CHUNK;
 use super::transformer::{self, HEAD};
 use crate::model::footprint::{Drawn, Footprint, Place, F32};
+use crate::model::llama::{Shape, CHUNK};
 use crate::model::vqgan;
-use crate::ops::SCORES;
 use crate::weights::Spec;
 
 /// Tokens of a usual prompt with the question around it.
@@ -13,6 +12,7 @@ const PROMPT: u128 = 48;
 
 pub struct LuminaFootprint {
     config: Config,
+    shape: Shape,
     vqgan: vqgan::Config,
     /// Numbers in the image tokenizer.
     vqgan_numbers: u64,
@@ -22,15 +22,7 @@ pub struct LuminaFootprint {
 impl LuminaFootprint {
     pub fn new(config: &Config, vqgan: &vqgan::Config, vqgan_numbers: u64) -> Self {
         let specs = transformer::specs(config);
-        LuminaFootprint { config: config.clone(), vqgan: vqgan.clone(), vqgan_numbers, specs }
-    }
-
-    fn kv(&self) -> u128 {
-        (self.config.kv_heads * self.config.head_dim) as u128
-    }
-
-    fn cache(&self, rows: u128, slots: u128, at: &Place) -> u128 {
-        rows * 2 * self.config.layers as u128 * self.kv() * slots * at.activation()
+        LuminaFootprint { config: config.clone(), shape: config.shape(), vqgan: vqgan.clone(), vqgan_numbers, specs }
     }
 }
 
@@ -72,11 +64,11 @@ impl Footprint for LuminaFootprint {
         let read = drawn.prompts + u128::from(drawn.guided);
         let slots = self.tokens(drawn.width, drawn.height) - 2 + drawn.places - 1;
         // The prompts are read into a cache of their own; that of the pictures begins with copies of it.
-        let prefix = self.cache(read, PROMPT + 3, at);
+        let prefix = self.shape.cache(read, PROMPT + 3, at);
         let reading = prefix + read * self.backward(PROMPT, at);
         let codes = self.vqgan.n_embed as u128;
         let head = codes * F32 * (drawn.places * (3 * rows + drawn.pictures) + drawn.pictures * drawn.noise);
-        reading.max(self.cache(rows, slots, at) + head + prefix.max(self.backward(rows * drawn.places, at)))
+        reading.max(self.shape.cache(rows, slots, at) + head + prefix.max(self.backward(rows * drawn.places, at)))
     }
 
     fn tokens(&self, width: u128, height: u128) -> u128 {
@@ -90,24 +82,11 @@ impl Footprint for LuminaFootprint {
     }
 
     fn kept(&self, tokens: u128, size: u128) -> u128 {
-        let (h, kv) = (self.hidden(), self.kv());
-        // Input, queries and keys before and behind their norm, values, what attention mixed, middle, gate, up; in post-norm
-        // models what the sub-layers gave.
-        let post = if self.config.swin_norm { 2 * h } else { 0 };
-        let numbers = 5 * h + 3 * kv + 2 * self.config.intermediate_size as u128 + post;
-        tokens * (numbers * size + 4 * self.config.heads as u128)
+        self.shape.kept(tokens, size)
     }
 
     fn backward(&self, tokens: u128, at: &Place) -> u128 {
-        let (h, kv, i) = (self.hidden(), self.kv(), self.config.intermediate_size as u128);
-        let swin = if self.config.swin_norm { 2 * h } else { 0 };
-        let kept = 4 * h + 3 * kv + 2 * i + swin;
-        // With the gradient that comes and the one that goes, and the widest state of the MLP.
-        let heads = self.config.heads as u128;
-        // On a GPU the scores of some heads are there at once, in bf16 and f32, with their gradients, and norms go through f32.
-        let scores = (tokens * tokens * heads).min((tokens * tokens).max(SCORES as u128));
-        let whole = if at.on_gpu { scores * 28 + tokens * h * 24 } else { 0 };
-        tokens * ((kept + i + 3 * h) * at.activation() + F32 * heads) + whole
+        self.shape.backward(tokens, at)
     }
 
     fn loss(&self, tokens: u128, at: &Place) -> u128 {

@@ -3,7 +3,6 @@
 pub mod config;
 mod drawing;
 mod footprint;
-mod layer;
 pub mod layout;
 mod open;
 mod pass;
@@ -13,6 +12,7 @@ pub use open::ENTRY;
 
 use super::family::{Condition, Example, Facts, Family, Mode, Pass, Piece, Prediction};
 use super::footprint::Footprint;
+use super::llama::Transformer;
 use super::text::Text;
 use super::vqgan::Vqgan;
 use super::words::{self, Stretch, Word};
@@ -26,7 +26,6 @@ use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor, D};
 use layout::{Layout, LARGEST_GRID};
 use std::sync::Arc;
-use transformer::Transformer;
 
 /// The most tokens of a prompt: far more than any model was trained with, and few enough that their attention to each other
 /// fits into memory.
@@ -52,6 +51,7 @@ struct Lumina {
 
 impl Lumina {
     fn new(
+        config: &config::Config,
         transformer: Transformer,
         layout: Layout,
         text: Text,
@@ -59,7 +59,7 @@ impl Lumina {
         footprint: Arc<footprint::LuminaFootprint>,
     ) -> Result<Self> {
         let symbols = [layout.code_tokens(), &[layout.newline]].concat();
-        let config = &transformer.config;
+        let code_head = head(&transformer).rows(layout.code_tokens())?;
         let facts = Facts {
             parameters: config.parameters(),
             vocabulary: config.vocab_size,
@@ -72,7 +72,7 @@ impl Lumina {
         };
         Ok(Lumina {
             symbol_tokens: Tensor::new(symbols, transformer.device())?,
-            code_head: transformer.head().rows(layout.code_tokens())?,
+            code_head,
             transformer,
             layout: Arc::new(layout),
             text: Arc::new(text),
@@ -87,12 +87,14 @@ impl Lumina {
         Ok(())
     }
 
-    /// Embedding rows, f32 [n, hidden].
-    fn rows(&self, ids: Vec<u32>) -> Result<Tensor> {
-        let n = ids.len();
-        let ids = Tensor::from_vec(ids, (1, n), self.transformer.device())?;
-        Ok(self.transformer.embed(&ids)?.squeeze(0)?.to_dtype(DType::F32)?)
+    fn head(&self) -> &Weight {
+        head(&self.transformer)
     }
+}
+
+/// [vocabulary, hidden]
+fn head(transformer: &Transformer) -> &Weight {
+    &transformer.weights[transformer.weights.len() - 1].weight
 }
 
 impl Family for Lumina {
@@ -200,7 +202,7 @@ impl Family for Lumina {
         if ids.is_empty() || ids.iter().any(|&id| Some(id) == self.text.id("<unk>")) {
             return Err(Error::invalid("initial_word", format!("the model's vocabulary does not know \"{text}\"")));
         }
-        self.rows(ids)
+        self.transformer.rows(ids)
     }
 
     fn usual_size(&self, texts: &[String]) -> Result<f32> {
@@ -213,7 +215,7 @@ impl Family for Lumina {
         if ids.is_empty() {
             return Err(Error::internal("the tokenizer makes nothing of the prompts"));
         }
-        Ok(ops::square(&self.rows(ids)?)?.mean(D::Minus1)?.mean_all()?.sqrt()?.to_scalar::<f32>()?)
+        Ok(ops::square(&self.transformer.rows(ids)?)?.mean(D::Minus1)?.mean_all()?.sqrt()?.to_scalar::<f32>()?)
     }
 
     /// A picture behind its prompt, closing separator included: everything behind the prompt is labelled, size tokens, codes,

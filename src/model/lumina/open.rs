@@ -5,12 +5,13 @@
 use super::config::Config;
 use super::footprint::LuminaFootprint;
 use super::layout::Layout;
-use super::transformer::Transformer;
+use super::transformer;
 use super::Lumina;
 use crate::files::checkpoint::Checkpoint;
 use crate::files::Files;
 use crate::model::family::{Draft, Entry, Opened, Opening};
 use crate::model::footprint::Footprint;
+use crate::model::llama::Source;
 use crate::model::quantised::Quantised;
 use crate::model::text::Text;
 use crate::model::vqgan::{self, Vqgan};
@@ -69,10 +70,15 @@ impl Draft for LuminaDraft {
         let text = text.of_model(config.vocab_size)?;
         let layout = Layout::new(&text, vq.n_embed, vq.downsampling(), config.vocab_size)?;
         let quantised = how.keep_quantised.then(|| Quantised::open(how.files, &checkpoint, how.format)).flatten();
+        let source = Source {
+            checkpoint: &checkpoint,
+            quantised: quantised.as_ref(),
+            format: how.format,
+            device: &how.device,
+            name: &str::to_owned,
+        };
         let transformer =
-            Transformer::load(&checkpoint, quantised.as_ref(), &config, how.format, &how.device, |done, total| {
-                run.report(Stage::Open, done, total, None).map(|_| ())
-            })?;
+            transformer::load(&config, &source, |done, total| run.report(Stage::Open, done, total, None).map(|_| ()))?;
         if let Some(quantised) = quantised {
             quantised.keep(&transformer.weights, &run.control())?;
         }
@@ -82,7 +88,7 @@ impl Draft for LuminaDraft {
             checkpoint.fingerprint()?.to_vec(),
             vq_fingerprint.to_vec(),
         ];
-        let family = Arc::new(Lumina::new(transformer, layout, text, vqgan, footprint)?);
+        let family = Arc::new(Lumina::new(&config, transformer, layout, text, vqgan, footprint)?);
         Ok(Opened { family, identity })
     }
 }

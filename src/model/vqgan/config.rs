@@ -31,6 +31,8 @@ pub struct Config {
     pub dropout: f64,
     /// Groups of every group norm. Not in the published files, which all mean 32.
     pub num_groups: usize,
+    /// Whether codes are directions: the codebook's rows count with length one, and so does what is quantised.
+    pub directions: bool,
 }
 
 impl Default for Config {
@@ -50,6 +52,7 @@ impl Default for Config {
             attn_resolutions: Vec::new(),
             dropout: 0.0,
             num_groups: 32,
+            directions: false,
         }
     }
 }
@@ -83,6 +86,7 @@ impl Config {
             attn_resolutions: dd.numbers("attn_resolutions", None)?,
             dropout: dd.fraction("dropout", Some(0.0))?,
             num_groups: dd.number("num_groups", Some(32))?,
+            directions: false,
         }
         .checked(file)
     }
@@ -112,6 +116,7 @@ impl Config {
             attn_resolutions: keys.numbers("attn_resolutions", Some(&default.attn_resolutions))?,
             dropout: keys.fraction("dropout", Some(default.dropout))?,
             num_groups: keys.number("num_groups", Some(default.num_groups))?,
+            directions: false,
         }
         .checked(file)
     }
@@ -131,7 +136,7 @@ impl Config {
     }
 
     /// Refuses what this library cannot run, and sizes that are nonsense before they become allocations.
-    fn checked(self, file: &Path) -> Result<Self> {
+    pub(super) fn checked(self, file: &Path) -> Result<Self> {
         let unsupported = |message: String| Err(Error::UnsupportedModel { file: file.to_owned(), message });
         if self.double_z {
             return unsupported("double_z is true: this is a variational autoencoder and has no discrete codes".into());

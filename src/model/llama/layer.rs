@@ -3,7 +3,7 @@
 //! The backward pass is written by hand. It takes what `Layer::forward_keeping` kept, computes no gradient of a weight that
 //! nobody asked for, and lets go of each kept tensor as soon as it has done its service.
 
-use super::config::Config;
+use super::Shape;
 use crate::model::cache::LayerCache;
 use crate::model::places::Context;
 use crate::ops::{self, Heads};
@@ -14,10 +14,10 @@ use candle_core::Tensor;
 /// Epsilon of the norm on queries and keys; fixed, whatever the configuration says.
 const QK_NORM_EPS: f64 = 1e-5;
 
-/// Weights of a layer.
-pub const COUNT: usize = 13;
+/// Weights of the norms of queries and keys.
+const HEAD_NORMS: usize = 4;
 
-/// Numbers of a layer's weights, in the order of [`specs`].
+/// Numbers of a layer's weights, in the order of [`specs`] with all that a layer may have.
 const NORM_IN: usize = 0;
 const Q: usize = 1;
 const K: usize = 2;
@@ -30,49 +30,58 @@ const GATE: usize = 10;
 const UP: usize = 11;
 const DOWN: usize = 12;
 
-/// The weights of layer `index`; names as in the checkpoint. Norms of queries and keys have a row for each `heads / rows`
-/// consecutive heads; here they are listed with one.
-pub fn specs(config: &Config, index: usize) -> [Spec; COUNT] {
-    let (h, kv, i, d) =
-        (config.hidden_size, config.kv_heads * config.head_dim, config.intermediate_size, config.head_dim);
-    let spec = |name: &str, roles: &'static [&'static str], dims: &[usize], linear: bool| Spec {
-        name: format!("model.layers.{index}.{name}"),
-        layer: Some(index),
-        roles,
-        dims: dims.to_vec(),
-        linear,
-    };
-    let matrix = |name, roles, out, inner| spec(name, roles, &[out, inner], true);
-    [
-        spec("input_layernorm.weight", &[], &[h], false),
-        matrix("self_attn.q_proj.weight", &["qkv", "attention"], h, h),
-        matrix("self_attn.k_proj.weight", &["qkv", "attention"], kv, h),
-        matrix("self_attn.v_proj.weight", &["qkv", "attention"], kv, h),
-        matrix("self_attn.o_proj.weight", &["attention"], h, h),
-        spec("self_attn.q_norm.weight", &[], &[1, d], false),
-        spec("self_attn.q_norm.bias", &[], &[1, d], false),
-        spec("self_attn.k_norm.weight", &[], &[1, d], false),
-        spec("self_attn.k_norm.bias", &[], &[1, d], false),
-        spec("post_attention_layernorm.weight", &[], &[h], false),
-        matrix("mlp.gate_proj.weight", &["mlp"], i, h),
-        matrix("mlp.up_proj.weight", &["mlp"], i, h),
-        matrix("mlp.down_proj.weight", &["mlp"], h, i),
-    ]
+impl Shape {
+    /// Weights of a layer.
+    pub fn layer_weights(&self) -> usize {
+        DOWN + 1 - if self.head_norms { 0 } else { HEAD_NORMS }
+    }
+
+    /// The weights of layer `index`. Norms of queries and keys have a row for each `heads / rows` consecutive heads; here they
+    /// are listed with one.
+    pub fn layer_specs(&self, index: usize) -> Vec<Spec> {
+        let (h, kv, i, d) = (self.hidden, self.kv_heads * self.head_dim, self.intermediate, self.head_dim);
+        let spec = |name: &str, roles: &'static [&'static str], dims: &[usize], linear: bool| Spec {
+            name: format!("{}layers.{index}.{name}", self.prefix),
+            layer: Some(index),
+            roles,
+            dims: dims.to_vec(),
+            linear,
+        };
+        let matrix = |name, roles, out, inner| spec(name, roles, &[out, inner], true);
+        let mut specs = vec![
+            spec("input_layernorm.weight", &[], &[h], false),
+            matrix("self_attn.q_proj.weight", &["qkv", "attention"], h, h),
+            matrix("self_attn.k_proj.weight", &["qkv", "attention"], kv, h),
+            matrix("self_attn.v_proj.weight", &["qkv", "attention"], kv, h),
+            matrix("self_attn.o_proj.weight", &["attention"], h, h),
+        ];
+        if self.head_norms {
+            let names = ["q_norm.weight", "q_norm.bias", "k_norm.weight", "k_norm.bias"];
+            specs.extend(names.map(|name| spec(&format!("self_attn.{name}"), &[], &[1, d], false)));
+        }
+        specs.extend([
+            spec("post_attention_layernorm.weight", &[], &[h], false),
+            matrix("mlp.gate_proj.weight", &["mlp"], i, h),
+            matrix("mlp.up_proj.weight", &["mlp"], i, h),
+            matrix("mlp.down_proj.weight", &["mlp"], h, i),
+        ]);
+        specs
+    }
 }
 
 /// One layer of a model.
 #[derive(Clone, Copy)]
 pub struct Layer<'a> {
     weights: &'a Weights,
-    config: &'a Config,
+    shape: &'a Shape,
     index: usize,
 }
 
 /// What a forward pass leaves for the backward pass.
 pub struct Kept {
     x: Tensor,
-    /// Before and behind norm and rotation, [B, T, heads, d].
-    raw: [Tensor; 2],
+    /// Queries and keys before their norm, if they have one, and behind norm and rotation, [B, T, heads, d].
+    raw: Option<[Tensor; 2]>,
     turned: [Tensor; 2],
     v: Tensor,
     /// [B, T, heads d], and what the attention left.
@@ -87,13 +96,15 @@ pub struct Kept {
 }
 
 impl<'a> Layer<'a> {
-    /// `weights` begin with [`COUNT`] of each layer.
-    pub fn new(weights: &'a Weights, config: &'a Config, index: usize) -> Self {
-        Layer { weights, config, index }
+    /// `weights` begin with those of each layer.
+    pub fn new(weights: &'a Weights, shape: &'a Shape, index: usize) -> Self {
+        Layer { weights, shape, index }
     }
 
     fn id(&self, number: usize) -> WeightId {
-        self.index * COUNT + number
+        // Without norms of queries and keys, what comes behind them moves up.
+        let absent = if self.shape.head_norms || number < Q_NORM { 0 } else { HEAD_NORMS };
+        self.index * self.shape.layer_weights() + number - absent
     }
 
     fn at(&self, number: usize) -> &'a Entry {
@@ -103,7 +114,7 @@ impl<'a> Layer<'a> {
     /// The layer's result for x [B, T, hidden]. With a cache, new keys and values go behind the slots filled in each row, and all
     /// in it are seen.
     pub fn forward(&self, x: &Tensor, context: &Context, cache: Option<(&mut LayerCache, &[usize])>) -> Result<Tensor> {
-        let post_norm = self.config.swin_norm;
+        let post_norm = self.shape.post_norm;
         let y = match post_norm {
             true => self.norm(NORM_IN, &self.attention(x, context, cache)?)?,
             false => self.attention(&self.norm(NORM_IN, x)?, context, cache)?,
@@ -117,13 +128,13 @@ impl<'a> Layer<'a> {
     }
 
     fn norm(&self, number: usize, x: &Tensor) -> Result<Tensor> {
-        ops::rms_norm(x, self.at(number).tensor()?, self.config.rms_norm_eps)
+        ops::rms_norm(x, self.at(number).tensor()?, self.shape.norm_eps)
     }
 
     /// Queries, keys and values before norm and rotation, [B, T, heads, d].
     fn project(&self, h: &Tensor) -> Result<[Tensor; 3]> {
         let (b, t, _) = h.dims3()?;
-        let (heads, kv_heads, d) = (self.config.heads, self.config.kv_heads, self.config.head_dim);
+        let (heads, kv_heads, d) = (self.shape.heads, self.shape.kv_heads, self.shape.head_dim);
         let of = |number: usize, heads: usize| -> Result<Tensor> {
             Ok(self.at(number).forward(h)?.reshape((b, t, heads, d))?)
         };
@@ -132,8 +143,7 @@ impl<'a> Layer<'a> {
 
     fn attention(&self, h: &Tensor, context: &Context, cache: Option<(&mut LayerCache, &[usize])>) -> Result<Tensor> {
         let [q, k, v] = self.project(h)?;
-        let q = ops::norm_and_rotate(&q, &self.heads(Q_NORM, context)?)?;
-        let k = ops::norm_and_rotate(&k, &self.heads(K_NORM, context)?)?;
+        let (q, k) = (self.turn(Q_NORM, &q, context)?, self.turn(K_NORM, &k, context)?);
         let (k, v) = (k.transpose(1, 2)?, v.transpose(1, 2)?);
         // Tokens that continue a sequence get the same whether they come alone or several at once.
         let one_by_one = cache.as_ref().is_some_and(|(_, filled)| filled.iter().any(|&n| n > 0));
@@ -152,13 +162,11 @@ impl<'a> Layer<'a> {
 
     /// As the forward pass without a cache, with what [`Layer::backward`] needs of it.
     pub fn forward_keeping(&self, x: &Tensor, context: &Context) -> Result<(Tensor, Kept)> {
-        let post_norm = self.config.swin_norm;
+        let post_norm = self.shape.post_norm;
         let h = if post_norm { x.clone() } else { self.norm(NORM_IN, x)? };
         let [q, k, v] = self.project(&h)?;
-        let turned = [
-            ops::norm_and_rotate(&q, &self.heads(Q_NORM, context)?)?,
-            ops::norm_and_rotate(&k, &self.heads(K_NORM, context)?)?,
-        ];
+        let turned = [self.turn(Q_NORM, &q, context)?, self.turn(K_NORM, &k, context)?];
+        let raw = self.shape.head_norms.then_some([q, k]);
         let (seen_k, seen_v) = (turned[1].transpose(1, 2)?, v.transpose(1, 2)?);
         let (mixed, normalisers) = ops::attention(&turned[0], &seen_k, &seen_v, &context.rows(false), true)?;
         let normalisers = normalisers.ok_or_else(|| Error::internal("attention kept nothing"))?;
@@ -174,15 +182,14 @@ impl<'a> Layer<'a> {
         let before_norm = before_attention_norm.map(|attended| [attended, given]);
         let y = ops::add(self.dropped(y, 1, context)?, &middle)?;
         let x = x.clone();
-        Ok((y, Kept { x, raw: [q, k], turned, v, mixed, normalisers, middle, gate, up, before_norm }))
+        Ok((y, Kept { x, raw, turned, v, mixed, normalisers, middle, gate, up, before_norm }))
     }
 
     /// The gradient of x for the gradient `g` of the layer's result, and those of the weights that are wanted.
     pub fn backward(&self, g: Tensor, kept: Kept, context: &Context, wanted: &Wanted) -> Result<(Tensor, Gradients)> {
-        let post_norm = self.config.swin_norm;
+        let post_norm = self.shape.post_norm;
         let mut found: Gradients = Vec::new();
-        let Kept { x, raw: [q_raw, k_raw], turned: [q, k], v, mixed, normalisers, middle, gate, up, before_norm } =
-            kept;
+        let Kept { x, raw, turned: [q, k], v, mixed, normalisers, middle, gate, up, before_norm } = kept;
         let (attended, given) = match before_norm {
             Some([attended, given]) => (Some(attended), Some(given)),
             None => (None, None),
@@ -232,6 +239,7 @@ impl<'a> Layer<'a> {
         let rows = context.rows(false);
         let (gq, gk, gv) = ops::attention_backward(&g_mixed, (&q, &seen_k, &seen_v), &mixed, &normalisers, &rows)?;
         drop((g_mixed, mixed, seen_k, seen_v, q, k, v));
+        let (q_raw, k_raw) = raw.map_or((None, None), |[q, k]| (Some(q), Some(k)));
         let gq = self.turn_back(Q_NORM, gq, q_raw, context, wanted, &mut found)?;
         let gk = self.turn_back(K_NORM, gk, k_raw, context, wanted, &mut found)?;
         let gv = flat_heads(&gv)?;
@@ -262,9 +270,17 @@ impl<'a> Layer<'a> {
         found: &mut Gradients,
     ) -> Result<Tensor> {
         let (id, weight) = (self.id(number), self.at(number).tensor()?);
-        let (dx, dw) = ops::rms_norm_backward(g, x, weight, self.config.rms_norm_eps, wanted.whole(id))?;
+        let (dx, dw) = ops::rms_norm_backward(g, x, weight, self.shape.norm_eps, wanted.whole(id))?;
         found.extend(dw.map(|dw| (Target { part: Part::Whole, weight: id }, dw)));
         Ok(dx)
+    }
+
+    /// Queries or keys [B, T, heads, d] behind their norm, if they have one, and their rotation.
+    fn turn(&self, number: usize, x: &Tensor, context: &Context) -> Result<Tensor> {
+        match self.shape.head_norms {
+            true => ops::norm_and_rotate(x, &self.heads(number, context)?),
+            false => ops::rotate(x, &context.cos, &context.sin),
+        }
     }
 
     /// Back through rotation and norm of queries or keys, [B, T, heads, d] to [B, T, heads d].
@@ -272,11 +288,12 @@ impl<'a> Layer<'a> {
         &self,
         number: usize,
         g: Tensor,
-        raw: Tensor,
+        raw: Option<Tensor>,
         context: &Context,
         wanted: &Wanted,
         found: &mut Gradients,
     ) -> Result<Tensor> {
+        let Some(raw) = raw else { return flat_heads(&ops::rotate_backward(&g, &context.cos, &context.sin)?) };
         let ids = [self.id(number), self.id(number + 1)];
         let (g, sums) = ops::norm_and_rotate_backward(&g, &raw, &self.heads(number, context)?, wanted.any(ids))?;
         if let Some((weight, bias)) = sums {

@@ -1,0 +1,41 @@
+//! How much memory a transformer of Llama's kind takes, but for its weights.
+
+use super::Shape;
+use crate::model::footprint::{Place, F32};
+use crate::ops::SCORES;
+
+impl Shape {
+    fn kv(&self) -> u128 {
+        (self.kv_heads * self.head_dim) as u128
+    }
+
+    /// Bytes of keys and values.
+    pub fn cache(&self, rows: u128, slots: u128, at: &Place) -> u128 {
+        rows * 2 * self.layers as u128 * self.kv() * slots * at.activation()
+    }
+
+    /// What the backward pass needs of a layer for so many tokens, `size` bytes an activation.
+    pub fn kept(&self, tokens: u128, size: u128) -> u128 {
+        let (h, kv) = (self.hidden as u128, self.kv());
+        // Input, queries and keys behind their rotation, values, what attention mixed, middle, gate, up; with norms of queries
+        // and keys both before; in post-norm models what the sub-layers gave.
+        let raw = if self.head_norms { h + kv } else { 0 };
+        let post = if self.post_norm { 2 * h } else { 0 };
+        let numbers = 4 * h + 2 * kv + 2 * self.intermediate as u128 + raw + post;
+        tokens * (numbers * size + 4 * self.heads as u128)
+    }
+
+    /// What a layer's backward pass holds for so many tokens, but for the layer's input.
+    pub fn backward(&self, tokens: u128, at: &Place) -> u128 {
+        let (h, kv, i) = (self.hidden as u128, self.kv(), self.intermediate as u128);
+        let raw = if self.head_norms { h + kv } else { 0 };
+        let post = if self.post_norm { 2 * h } else { 0 };
+        let kept = 3 * h + 2 * kv + 2 * i + raw + post;
+        // With the gradient that comes and the one that goes, and the widest state of the MLP.
+        let heads = self.heads as u128;
+        // On a GPU the scores of some heads are there at once, in bf16 and f32, with their gradients, and norms go through f32.
+        let scores = (tokens * tokens * heads).min((tokens * tokens).max(SCORES as u128));
+        let whole = if at.on_gpu { scores * 28 + tokens * h * 24 } else { 0 };
+        tokens * ((kept + i + 3 * h) * at.activation() + F32 * heads) + whole
+    }
+}

@@ -1,0 +1,81 @@
+//! The transformer: word vectors in, states out.
+
+use super::layer::Layer;
+use super::Shape;
+use crate::kernels::together;
+use crate::model::cache::{Cache, CacheShape};
+use crate::model::places::{Context, Rotary};
+use crate::ops;
+use crate::weights::Weights;
+use crate::Result;
+use candle_core::{DType, Device, Tensor};
+
+/// A transformer. A clone shares the tensors, so a changed copy costs only what changed.
+#[derive(Clone)]
+pub struct Transformer {
+    pub shape: Shape,
+    /// Those of the layers in the order of [`Shape::layer_specs`], then what the family puts behind.
+    pub weights: Weights,
+    /// [vocabulary, hidden]; f32 or bf16, also of a quantised model.
+    pub embed_tokens: Tensor,
+    pub norm: Tensor,
+    pub rotary: Rotary,
+}
+
+impl Transformer {
+    pub fn device(&self) -> &Device {
+        self.embed_tokens.device()
+    }
+
+    /// What activations, keys and values are kept in.
+    pub fn dtype(&self) -> DType {
+        self.rotary.dtype
+    }
+
+    pub fn layer(&self, index: usize) -> Layer<'_> {
+        Layer::new(&self.weights, &self.shape, index)
+    }
+
+    pub fn new_cache(&self, rows: usize, capacity: usize) -> Result<Cache> {
+        let Shape { layers, kv_heads, head_dim, .. } = self.shape;
+        Cache::new(&CacheShape { layers, rows, kv_heads, capacity, head_dim }, self.dtype(), self.device())
+    }
+
+    /// Hidden states behind the final norm, [B, T, hidden], of input embeddings [B, T, hidden].
+    pub fn forward(&self, x: &Tensor, context: &Context, mut cache: Option<&mut Cache>) -> Result<Tensor> {
+        together(|| {
+            let mut x = x.clone();
+            for index in 0..self.shape.layers {
+                context.stop.check()?;
+                x = self.layer(index).forward(&x, context, cache.as_deref_mut().map(|c| c.layer(index)))?;
+            }
+            if let Some(cache) = cache {
+                cache.grow(x.dims()[1]);
+            }
+            self.final_norm(&x)
+        })
+    }
+
+    pub fn final_norm(&self, x: &Tensor) -> Result<Tensor> {
+        ops::rms_norm(x, &self.norm, self.shape.norm_eps)
+    }
+
+    /// The gradient of x in [`Transformer::final_norm`].
+    pub fn final_norm_backward(&self, g: &Tensor, x: &Tensor) -> Result<Tensor> {
+        Ok(ops::rms_norm_backward(g, x, &self.norm, self.shape.norm_eps, false)?.0)
+    }
+
+    /// Embedding rows of token ids [B, T]: [B, T, hidden].
+    pub fn embed(&self, ids: &Tensor) -> Result<Tensor> {
+        let (b, t) = ids.dims2()?;
+        let rows = self.embed_tokens.index_select(&ids.flatten_all()?, 0)?;
+        Ok(rows.reshape((b, t, self.shape.hidden))?.to_dtype(self.dtype())?)
+    }
+
+    /// Embedding rows, f32 [n, hidden].
+    pub fn rows(&self, ids: Vec<u32>) -> Result<Tensor> {
+        let n = ids.len();
+        let ids = Tensor::from_vec(ids, (1, n), self.device())?;
+        Ok(self.embed(&ids)?.squeeze(0)?.to_dtype(DType::F32)?)
+    }
+}
