@@ -11,6 +11,7 @@
 //! | `matrix` | weights as they lie in memory: f32, bf16, q8_0, q4_k |
 //! | `gemm` | products of large matrices |
 //! | `norm`, `activation`, `attention`, `loss` | what stands between the products, forward and backward |
+//! | `modulate`, `gelu`, `cosine` | the same of layers whose norms are steered from outside |
 //! | `conv` | 3x3 convolutions and group norm of the image tokenizer |
 //! | `softmax` | softmax of rows; what attention and the loss share |
 //! | `rows` | products of a few rows with a large matrix, whose bits do not depend on how many rows there are |
@@ -22,10 +23,13 @@ mod activation;
 mod attention;
 mod buffer;
 mod conv;
+mod cosine;
+mod gelu;
 mod gemm;
 mod lanes;
 mod loss;
 mod matrix;
+mod modulate;
 mod norm;
 mod rows;
 mod softmax;
@@ -35,9 +39,12 @@ pub use activation::{add, fill, silu_mul, silu_mul_backward};
 pub use attention::Attention;
 pub use buffer::zeros;
 pub use conv::{conv3x3, group_norm, Planes};
+pub use cosine::Cosine;
+pub use gelu::{gelu, gelu_backward};
 pub use gemm::{gemm, Left};
 pub use loss::cross_entropy;
 pub use matrix::Matrix;
+pub use modulate::{add_gated, gate_backward, layer_norm, layer_norm_backward, row_sums};
 pub use norm::{rms_norm, rms_norm_backward, Rotary};
 pub use rows::rows;
 pub use softmax::softmax;

@@ -1,0 +1,397 @@
+//! Infinity against PyTorch: tools/golden/infinity_goldens.py made tests/golden/infinity*.
+//!
+//! The goldens were computed in f64 from the bf16 weights in the files; here everything runs in f32.
+
+use candle_core::{safetensors, DType, Device, Tensor};
+use sitter::model::checkpoint::Checkpoint;
+use sitter::model::files::Files;
+use sitter::model::infinity::bsq::{Bsq, Map};
+use sitter::model::infinity::config::Config;
+use sitter::model::infinity::drawing::{Drawing, Settings};
+use sitter::model::infinity::layer::{Part, Wanted, NAMES};
+use sitter::model::infinity::loss::{token_weights, Likeness};
+use sitter::model::infinity::pass::{Keep, Objective, Pass};
+use sitter::model::infinity::schedule::Schedule;
+use sitter::model::infinity::t5::{self, T5};
+use sitter::model::infinity::transformer::Transformer;
+use sitter::model::infinity::vae::{Vae, Weights};
+use sitter::model::ops::plainly;
+use sitter::model::weight::Format;
+use sitter::picture::Picture;
+use sitter::run::{Control, Run};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+const SCALE_WEIGHTS: [f32; 5] = [1.0, 1.0, 1.0, 1.0, 0.5];
+const BITS: usize = 8;
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+fn golden(name: &str) -> Tensor {
+    static ALL: OnceLock<HashMap<String, Tensor>> = OnceLock::new();
+    let all = ALL.get_or_init(|| safetensors::load(folder("infinity.safetensors"), &Device::Cpu).unwrap());
+    all.get(name).unwrap_or_else(|| panic!("no golden {name}")).clone()
+}
+
+fn floats(name: &str) -> Vec<f32> {
+    golden(name).flatten_all().unwrap().to_vec1().unwrap()
+}
+
+fn bytes(name: &str) -> Vec<u32> {
+    golden(name).flatten_all().unwrap().to_vec1::<u8>().unwrap().into_iter().map(u32::from).collect()
+}
+
+fn assert_close(found: &[f32], expected: &[f32], tolerance: f32, what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let size = expected.iter().fold(0f32, |m, x| m.max(x.abs()));
+    let gap = found.iter().zip(expected).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+    assert!(gap <= tolerance * size.max(1e-30), "{what}: {gap} against {size}");
+}
+
+fn values(t: &Tensor) -> Vec<f32> {
+    t.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+fn transformer(name: &str) -> Transformer {
+    let files = Files::Folder(folder(name));
+    let checkpoint = match files.exists("infinity.pth") {
+        true => Checkpoint::open_pickle(&files, "infinity.pth", None).unwrap(),
+        false => Checkpoint::open_file(&files, "transformer.safetensors").unwrap(),
+    };
+    let config = Config::from_shapes(&checkpoint).unwrap();
+    let buffers: u64 = checkpoint.names().filter(|n| n.ends_with("zero_k_bias")).map(|n| checkpoint.count(n)).sum();
+    assert_eq!(config.parameters(), checkpoint.count("") - buffers);
+    Transformer::load(&checkpoint, config, Format::F32, &Device::Cpu, |_, _| Ok(())).unwrap()
+}
+
+fn vae(name: &str) -> Vae {
+    let files = Files::Folder(folder(name));
+    let (checkpoint, groups) = match files.exists("vae.pth") {
+        true => (Checkpoint::open_pickle(&files, "vae.pth", Some("vae")).unwrap(), None),
+        false => (Checkpoint::open_file(&files, "tokenizer.safetensors").unwrap(), Some(4)),
+    };
+    let weights = Weights { checkpoint: &checkpoint, prefix: "" };
+    assert!(weights.are_there());
+    let shape = weights.shape(groups).unwrap();
+    Vae::load(&weights, shape, &Device::Cpu).unwrap()
+}
+
+fn features() -> Tensor {
+    golden("text.features")
+}
+
+/// Runs by the kernels and by candle's operations, as on a GPU.
+fn both(f: impl Fn(&str)) {
+    f("kernels");
+    plainly(|| f("plain"));
+}
+
+#[test]
+fn the_text_encoder_gives_pytorchs_features() {
+    let files = Files::Folder(folder("infinity/text_encoder"));
+    let config = t5::Config::from_json(&files.text("config.json").unwrap(), &files.path("config.json")).unwrap();
+    let checkpoint = Checkpoint::open(&files, "model").unwrap();
+    let t5 = T5::load(&checkpoint, config.clone(), Format::F32, &Device::Cpu).unwrap();
+    both(|how| {
+        let found = t5.forward(&bytes("text.ids")).unwrap();
+        assert_close(&values(&found), &floats("text.features"), 2e-6, how);
+        let long = t5.forward(&bytes("text.long_ids")).unwrap();
+        let rows: Vec<u32> = (0..200).step_by(7).collect();
+        let some = long.index_select(&Tensor::new(rows, &Device::Cpu).unwrap(), 0).unwrap();
+        assert_close(&values(&some), &floats("text.long_features"), 5e-6, how);
+    });
+    // The files hold bf16: nothing is lost. Eight bits cost some hundredth.
+    for (format, tolerance) in [(Format::Bf16, 2e-6), (Format::Q8_0, 0.03)] {
+        let t5 = T5::load(&checkpoint, config.clone(), format, &Device::Cpu).unwrap();
+        let found = t5.forward(&bytes("text.ids")).unwrap();
+        assert_close(&values(&found), &floats("text.features"), tolerance, format.name());
+    }
+}
+
+#[test]
+fn texts_become_pytorchs_condition() {
+    let transformer = transformer("infinity");
+    both(|how| {
+        // A longer text beside it changes nothing.
+        let longer = Tensor::cat(&[features(), features()], 0).unwrap();
+        let (texts, _) = transformer.conditioner.forward(&[features(), longer]).unwrap();
+        let n = features().dims()[0];
+        let source = texts.source.narrow(0, 0, 1).unwrap().narrow(1, 0, n).unwrap();
+        assert_close(&values(&source), &floats("text.source"), 5e-6, how);
+        let row = |t: &Tensor| values(&t.narrow(0, 0, 1).unwrap());
+        assert_close(&row(&texts.pooled), &floats("text.pooled"), 5e-6, how);
+        assert_close(&row(&texts.adaptive), &floats("text.adaptive"), 5e-6, how);
+        let (alone, _) = transformer.conditioner.forward(&[features()]).unwrap();
+        assert_eq!(values(&alone.source), values(&source));
+        assert_eq!(values(&alone.adaptive), row(&texts.adaptive));
+    });
+}
+
+#[test]
+fn the_image_tokenizer_gives_pytorchs_latents_and_pictures() {
+    let pixels: Vec<u8> = bytes("vae.picture").into_iter().map(|b| b as u8).collect();
+    let picture = Picture::new(48, 64, pixels).unwrap().to_tensor(&Device::Cpu).unwrap();
+    let run = Run::new();
+    let z = |d: usize| Map { d, grid: (5, 6), data: floats("vae.z") };
+    both(|how| {
+        let plain = vae("infinity");
+        assert_eq!((plain.shape().stride(), plain.shape().groups), (4, 24));
+        let latent = plain.encode(&picture, &run).unwrap();
+        assert_eq!(latent.grid, (16, 12));
+        assert_close(&latent.data, &floats("vae.latent"), 1e-5, how);
+        let clamped = |name: &str| floats(name).into_iter().map(|x| x.clamp(-1.0, 1.0)).collect::<Vec<_>>();
+        let decoded = plain.decode(&z(BITS), &run).unwrap();
+        assert_close(&values(&decoded), &clamped("vae.decoded"), 1e-5, how);
+
+        let folded = vae("infinity_folded");
+        assert_eq!(folded.shape().stride(), 2);
+        let latent = folded.encode(&picture, &run).unwrap();
+        assert_eq!(latent.grid, (32, 24));
+        let rows: Vec<f32> = latent
+            .data
+            .chunks(24)
+            .enumerate()
+            .filter(|(i, _)| i % 32 % 3 == 0)
+            .flat_map(|(_, row)| row.to_vec())
+            .collect();
+        assert_close(&rows, &floats("folded.latent"), 1e-5, how);
+        let decoded = folded.decode(&z(BITS), &run).unwrap();
+        assert_close(&values(&decoded), &clamped("folded.decoded"), 1e-5, how);
+    });
+}
+
+#[test]
+fn rotary_positions_of_every_ratio_fall_where_pytorch_rounds_them() {
+    let text: Vec<u8> = golden("positions").to_vec1().unwrap();
+    let sums: HashMap<String, Vec<[u64; 2]>> = serde_json::from_slice(&text).unwrap();
+    assert_eq!(sums.len(), 15);
+    for (size, scales) in sums {
+        let (h, w) = size.split_once('x').unwrap();
+        let schedule = Schedule::of_grid((h.parse().unwrap(), w.parse().unwrap())).unwrap();
+        for (s, expected) in scales.iter().enumerate() {
+            let sum = |of: fn(&(u32, u32)) -> u32| -> u64 {
+                schedule.positions(s).iter().zip(1u64..).map(|(p, i)| i * u64::from(of(p))).sum()
+            };
+            assert_eq!([sum(|p| p.0), sum(|p| p.1)], *expected, "{size}, scale {s}");
+        }
+    }
+}
+
+/// What a drawing golden begins with: name, last grid, how the model sees it.
+fn drawings() -> Vec<(String, Schedule, Bsq, &'static str, usize)> {
+    let case = |name: &str, grid: (usize, usize), folded: bool| {
+        let schedule = Schedule::of_grid(grid).unwrap();
+        let bsq = Bsq { d: BITS, folded, area: false };
+        let model = if folded { "infinity_folded" } else { "infinity" };
+        (format!("{name}.{}x{}.", grid.0, grid.1), schedule, bsq, model, if folded { 5 } else { 2 })
+    };
+    let mut all: Vec<_> =
+        [(16, 16), (21, 14), (11, 22), (27, 9)].into_iter().map(|grid| case("draw", grid, false)).collect();
+    all.push(case("folded", (16, 16), true));
+    all
+}
+
+fn latent(key: &str, schedule: &Schedule, bsq: Bsq) -> Map {
+    Map { d: bsq.d, grid: bsq.grid(schedule.last()), data: floats(&format!("{key}latent")) }
+}
+
+/// Numbers of rows 0, step, 2 step ..
+fn every(rows: &[f32], width: usize, step: usize) -> Vec<f32> {
+    rows.chunks(width).step_by(step).flatten().copied().collect()
+}
+
+#[test]
+fn latents_become_pytorchs_bits_with_and_without_flips() {
+    for (key, schedule, bsq, _, _) in drawings() {
+        let scales = schedule.scales();
+        let latent = latent(&key, &schedule, bsq);
+        let labels = |codes: &[Vec<u32>]| -> Vec<u32> {
+            codes.iter().zip(scales).flat_map(|(codes, &scale)| bsq.labels(codes, scale)).collect()
+        };
+        let plain = bsq.quantise(&latent, scales, None);
+        assert_eq!(labels(&plain.codes), bytes(&format!("{key}labels")), "{key}");
+        let decoded = floats(&format!("{key}decoded"));
+        assert_close(&plain.latent.data, &decoded, 1e-6, &key);
+        let again = bsq.dequantise(plain.codes, scales).unwrap();
+        assert_close(&again.latent.data, &decoded, 1e-6, &key);
+
+        // Flips come as [bits, cells] of each scale.
+        let all = bytes(&format!("{key}flips"));
+        let mut at = 0;
+        let flips: Vec<Vec<u32>> = scales
+            .iter()
+            .map(|&scale| {
+                let (h, w) = bsq.grid(scale);
+                let own = &all[at..at + bsq.d * h * w];
+                at += own.len();
+                (0..h * w).map(|i| (0..bsq.d).fold(0, |mask, c| mask << 1 | own[c * h * w + i])).collect()
+            })
+            .collect();
+        let flipped = bsq.quantise(&latent, scales, Some(&flips));
+        assert_eq!(labels(&flipped.codes), bytes(&format!("{key}flipped_labels")), "{key}");
+        let inputs: Vec<f32> = flipped.inputs.concat();
+        let step = (inputs.len() / 2000).max(1);
+        let expected = floats(&format!("{key}inputs"));
+        let some: Vec<f32> = inputs.iter().step_by(step).take(2000).copied().collect();
+        assert_close(&some, &expected[..expected.len() - 1], 1e-6, &key);
+    }
+}
+
+#[test]
+fn logits_of_all_scales_at_once_and_of_one_after_the_other_are_pytorchs() {
+    for (key, schedule, bsq, model, step) in drawings() {
+        let transformer = transformer(model);
+        let scales = schedule.scales();
+        let width = 2 * bsq.bits();
+        let codes = bsq.quantise(&latent(&key, &schedule, bsq), scales, None);
+        let tokens = schedule.total();
+        let inputs = Tensor::from_vec(codes.inputs.concat(), (1, tokens - 1, bsq.bits()), &Device::Cpu).unwrap();
+        let labels: Vec<Vec<u32>> = codes.codes.iter().zip(scales).map(|(c, &s)| bsq.labels(c, s)).collect();
+        both(|how| {
+            let what = format!("{key} {how}");
+            let (texts, _) = transformer.conditioner.forward(&[features()]).unwrap();
+            let logits = transformer.forward(&texts, &inputs, &schedule, &Control::default()).unwrap();
+            assert_close(&every(&values(&logits), width, step), &floats(&format!("{key}logits")), 1e-5, &what);
+            for guidance in [1.0, 3.0] {
+                if guidance == 1.0 && schedule.last() != (16, 16) {
+                    continue;
+                }
+                let found = drawn(&transformer, bsq, &schedule, guidance, &labels);
+                let expected = floats(&format!("{key}drawn{guidance}"));
+                assert_close(&every(&found, width, step), &expected, 2e-5, &format!("{what} guided by {guidance}"));
+            }
+        });
+    }
+}
+
+#[test]
+fn arbooths_own_way_of_drawing_is_pytorchs() {
+    let (key, schedule, bsq, model, step) = drawings().swap_remove(1);
+    let mut transformer = transformer(model);
+    transformer.each_chunk = true;
+    let codes = bsq.quantise(&latent(&key, &schedule, bsq), schedule.scales(), None).codes;
+    let labels: Vec<Vec<u32>> = codes.iter().zip(schedule.scales()).map(|(c, &s)| bsq.labels(c, s)).collect();
+    let found = drawn(&transformer, Bsq { area: true, ..bsq }, &schedule, 3.0, &labels);
+    assert_close(&every(&found, 2 * BITS, step), &floats(&format!("{key}arbooth")), 2e-5, "arbooth");
+}
+
+/// Logits of drawing in which the bits that come are these.
+fn drawn(transformer: &Transformer, bsq: Bsq, schedule: &Schedule, guidance: f32, labels: &[Vec<u32>]) -> Vec<f32> {
+    let mut found = Vec::new();
+    let features = [features()];
+    let (unguided, stop, guidance) = (None, Control::default(), &[guidance]);
+    let drawing = Drawing { transformer, bsq, schedule, features: &features, unguided, guidance, stop };
+    let mut choose = |s: usize, _: usize, logits: &[f32]| {
+        found.extend_from_slice(logits);
+        Ok(labels[s].clone())
+    };
+    drawing.run(&mut choose, &mut |_, _| Ok(())).unwrap();
+    found
+}
+
+#[test]
+fn a_seed_gives_the_same_picture_alone_and_beside_others() {
+    let transformer = transformer("infinity");
+    let bsq = Bsq { d: BITS, folded: false, area: false };
+    // Scales of more than 256 cells, where the products are other kernels.
+    let schedule = Schedule::of_grid((32, 32)).unwrap();
+    let settings = Settings { guidance: vec![3.0, 2.0], temperature: vec![1.0], ..Settings::default() };
+    let long = golden("lesson.features");
+    let texts = [features(), long, features()];
+    let draw = |texts: &[Tensor], seeds: &[u64]| {
+        let (guidance, stop) = (&settings.guidance[..], Control::default());
+        let drawing = Drawing {
+            transformer: &transformer,
+            bsq,
+            schedule: &schedule,
+            features: texts,
+            unguided: None,
+            guidance,
+            stop,
+        };
+        drawing.draw(&settings, seeds, &mut |_, _| Ok(())).unwrap()
+    };
+    let together = draw(&texts, &[5, 6, 7]);
+    for i in 0..3 {
+        assert_eq!(draw(&texts[i..i + 1], &[5 + i as u64])[0], together[i], "picture {i}");
+    }
+    assert_ne!(together[0], together[2]);
+}
+
+#[test]
+fn losses_and_gradients_of_every_weight_and_of_learned_vectors_are_pytorchs() {
+    let transformer = transformer("infinity");
+    let bsq = Bsq { d: BITS, folded: false, area: false };
+    let schedule = Schedule::of_grid((21, 14)).unwrap();
+    let scales = schedule.scales();
+    let data = floats("lesson.latents");
+    let half = data.len() / 2;
+    let pictures: Vec<_> = data
+        .chunks(half)
+        .map(|data| bsq.quantise(&Map { d: BITS, grid: schedule.last(), data: data.to_vec() }, scales, None))
+        .collect();
+    let inputs: Vec<f32> = pictures.iter().flat_map(|p| p.inputs.concat()).collect();
+    let inputs = Tensor::from_vec(inputs, (2, schedule.total() - 1, BITS), &Device::Cpu).unwrap();
+    let labels: Vec<u32> =
+        pictures.iter().flat_map(|p| p.codes.iter().zip(scales).flat_map(|(c, &s)| bsq.labels(c, s))).collect();
+    let cells: Vec<usize> = (0..scales.len()).map(|s| schedule.cells(s)).collect();
+    let twice = |list: Vec<f32>| -> Vec<f32> { list.repeat(2).into_iter().map(|w| w / 2.0).collect() };
+    let (weights, equal) = (twice(token_weights(&cells, &SCALE_WEIGHTS)), twice(token_weights(&cells, &[1.0])));
+    let teacher = floats("lesson.teacher");
+
+    // Two vectors in the place of the third feature.
+    let plain = features();
+    let behind = plain.narrow(0, 3, plain.dims()[0] - 3).unwrap();
+    let first = Tensor::cat(&[plain.narrow(0, 0, 2).unwrap(), golden("lesson.vectors"), behind], 0).unwrap();
+    let texts = [first, golden("lesson.features")];
+    let drops = vec![(1.0, 1.0), (1.25, 1.0), (0.0, 1.25), (1.0, 0.0)];
+    let drops: Vec<[Vec<f32>; 2]> = drops.into_iter().map(|(a, b)| [vec![a, 1.0], vec![b, 1.0]]).collect();
+
+    let lesson = |kind: &str, keep: Keep, how: &str| {
+        let mut pass = Pass::new(&transformer, &texts, &inputs, &schedule, Some(drops.clone())).unwrap();
+        (0..transformer.layers.len()).for_each(|i| pass.forward(i, keep).unwrap());
+        let of_teacher = |likeness| Objective::Teacher { logits: &teacher, weights: &equal, likeness };
+        let objective = match kind {
+            "labels" => Objective::Labels { labels: &labels, weights: &weights },
+            "bits" => of_teacher(Likeness::Bits),
+            _ => of_teacher(Likeness::Joint),
+        };
+        let what = format!("{kind} {how}");
+        let loss = pass.loss(objective, true).unwrap();
+        assert_close(&[loss as f32], &floats(&format!("lesson.{kind}.loss")), 2e-6, &what);
+        let wanted = Wanted { weights: [true; 19], low_rank: false, texts: true };
+        for index in (0..transformer.layers.len()).rev() {
+            let found = pass.backward(index, &wanted).unwrap();
+            assert_eq!(found.len(), NAMES.len());
+            for (part, gradient) in found {
+                let Part::Weight(role) = part else { panic!("{part:?}") };
+                let name = format!("lesson.{kind}.{}.{}", transformer.config.blocks[index], NAMES[role]);
+                let expected = floats(&name);
+                let (all, most) = (values(&gradient), expected.len() - 1);
+                let step = (all.len() / 48).max(1);
+                let some: Vec<f32> = all.iter().step_by(step).take(most).copied().collect();
+                // Beside the largest of the whole, in the mean: some samples are all small.
+                let norm = expected[most];
+                let gap = some.iter().zip(&expected).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+                let size = norm / (all.len() as f32).sqrt();
+                assert!(gap <= 1e-4 * size.max(1e-7), "{what} {name}: {gap} against {size}");
+                let length = all.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt() as f32;
+                assert!(
+                    (length - norm).abs() <= 2e-5 * norm.max(1e-7),
+                    "{what} {name}: length {length}, expected {norm}"
+                );
+            }
+        }
+        let found = pass.features().unwrap();
+        let vectors = found[0].narrow(0, 2, 2).unwrap();
+        assert_close(&values(&vectors), &floats(&format!("lesson.{kind}.vectors")), 2e-5, &what);
+    };
+    for kind in ["labels", "bits", "joint"] {
+        lesson(kind, Keep::All, "kept");
+        plainly(|| lesson(kind, Keep::All, "plain"));
+    }
+    lesson("labels", Keep::Input, "computed anew");
+}
