@@ -8,11 +8,14 @@ use sitter::model::files::Files;
 use sitter::model::infinity::bsq::{Bsq, Map};
 use sitter::model::infinity::config::Config;
 use sitter::model::infinity::drawing::{Drawing, Settings};
+use sitter::model::infinity::files::{Parts, TextFiles};
 use sitter::model::infinity::layer::{Part, Wanted, NAMES};
 use sitter::model::infinity::loss::{token_weights, Likeness};
 use sitter::model::infinity::pass::{Keep, Objective, Pass};
 use sitter::model::infinity::schedule::Schedule;
 use sitter::model::infinity::t5::{self, T5};
+use sitter::model::infinity::teacher::Teacher;
+use sitter::model::infinity::text::{Part as TextPart, Text};
 use sitter::model::infinity::transformer::Transformer;
 use sitter::model::infinity::vae::{Vae, Weights};
 use sitter::model::ops::plainly;
@@ -259,7 +262,7 @@ fn logits_of_all_scales_at_once_and_of_one_after_the_other_are_pytorchs() {
                 if guidance == 1.0 && schedule.last() != (16, 16) {
                     continue;
                 }
-                let found = drawn(&transformer, bsq, &schedule, guidance, &labels);
+                let found = drawn(&transformer, bsq, &schedule, guidance, false, &labels);
                 let expected = floats(&format!("{key}drawn{guidance}"));
                 assert_close(&every(&found, width, step), &expected, 2e-5, &format!("{what} guided by {guidance}"));
             }
@@ -274,16 +277,29 @@ fn arbooths_own_way_of_drawing_is_pytorchs() {
     transformer.each_chunk = true;
     let codes = bsq.quantise(&latent(&key, &schedule, bsq), schedule.scales(), None).codes;
     let labels: Vec<Vec<u32>> = codes.iter().zip(schedule.scales()).map(|(c, &s)| bsq.labels(c, s)).collect();
-    let found = drawn(&transformer, Bsq { area: true, ..bsq }, &schedule, 3.0, &labels);
+    let area = Bsq { area: true, ..bsq };
+    let found = drawn(&transformer, area, &schedule, 3.0, false, &labels);
     assert_close(&every(&found, 2 * BITS, step), &floats(&format!("{key}arbooth")), 2e-5, "arbooth");
+    transformer.each_chunk = false;
+    both(|how| {
+        let found = drawn(&transformer, area, &schedule, 1.0, true, &labels);
+        assert_close(&every(&found, 2 * BITS, step), &floats(&format!("{key}apart")), 2e-5, how);
+    });
 }
 
 /// Logits of drawing in which the bits that come are these.
-fn drawn(transformer: &Transformer, bsq: Bsq, schedule: &Schedule, guidance: f32, labels: &[Vec<u32>]) -> Vec<f32> {
+fn drawn(
+    transformer: &Transformer,
+    bsq: Bsq,
+    schedule: &Schedule,
+    guidance: f32,
+    apart: bool,
+    labels: &[Vec<u32>],
+) -> Vec<f32> {
     let mut found = Vec::new();
     let features = [features()];
     let (unguided, stop, guidance) = (None, Control::default(), &[guidance]);
-    let drawing = Drawing { transformer, bsq, schedule, features: &features, unguided, guidance, stop };
+    let drawing = Drawing { transformer, bsq, schedule, features: &features, unguided, guidance, apart, stop };
     let mut choose = |s: usize, _: usize, logits: &[f32]| {
         found.extend_from_slice(logits);
         Ok(labels[s].clone())
@@ -310,6 +326,7 @@ fn a_seed_gives_the_same_picture_alone_and_beside_others() {
             features: texts,
             unguided: None,
             guidance,
+            apart: false,
             stop,
         };
         drawing.draw(&settings, seeds, &mut |_, _| Ok(())).unwrap()
@@ -319,6 +336,88 @@ fn a_seed_gives_the_same_picture_alone_and_beside_others() {
         assert_eq!(draw(&texts[i..i + 1], &[5 + i as u64])[0], together[i], "picture {i}");
     }
     assert_ne!(together[0], together[2]);
+}
+
+#[test]
+fn a_teacher_hands_over_what_it_predicted_before_the_temperature() {
+    let transformer = transformer("infinity");
+    let bsq = Bsq { d: BITS, folded: false, area: false };
+    let schedule = Schedule::of_grid((14, 21)).unwrap();
+    let stop = Control::default();
+    let taught = Teacher::Correct.teach(&transformer, bsq, &schedule, &features(), 3, &stop).unwrap();
+    // Nothing but the texts is another, so one pass over all scales predicts the same.
+    let (texts, _) = transformer.conditioner.forward(&[features()]).unwrap();
+    let shape = (1, schedule.total() - 1, BITS);
+    let inputs = Tensor::from_vec(taught.inputs.clone(), shape, &Device::Cpu).unwrap();
+    let logits = transformer.forward(&texts, &inputs, &schedule, &stop).unwrap();
+    assert_close(&taught.logits, &values(&logits), 2e-5, "correct");
+    let reference = Teacher::Reference.teach(&transformer, bsq, &schedule, &features(), 3, &stop).unwrap();
+    // The first scale has nothing before it.
+    assert_close(&reference.logits[..2 * BITS], &taught.logits[..2 * BITS], 1e-6, "first scale");
+    assert_ne!(reference.codes, taught.codes);
+}
+
+#[test]
+fn a_folder_opens_by_its_tensors_whatever_the_files_are_called() {
+    let copy = tempfile::tempdir().unwrap();
+    let from = folder("infinity");
+    let put = |name: &str, to: &str| {
+        let to = copy.path().join(to);
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::copy(from.join(name), to).unwrap();
+    };
+    put("infinity.pth", "b.pt");
+    put("vae.pth", "infinity_2b_reg.pth");
+    for name in ["config.json", "model.safetensors", "tokenizer.json"] {
+        put(&format!("text_encoder/{name}"), &format!("my-t5/{name}"));
+    }
+    std::fs::write(copy.path().join("notes.bin"), b"no checkpoint").unwrap();
+    let files = Files::Folder(copy.path().to_owned());
+    assert!(Parts::claims(&files));
+    let parts = Parts::find(&files).unwrap();
+    assert!(parts.transformer.path().ends_with("b.pt") && parts.vae.path().ends_with("infinity_2b_reg.pth"));
+    let text = TextFiles::find(&files).unwrap();
+    assert!(text.files().path("").ends_with("my-t5"));
+    T5::load(&text.checkpoint().unwrap(), text.config().unwrap(), Format::F32, &Device::Cpu).unwrap();
+
+    put("vae.pth", "again.pth");
+    let error = Parts::find(&files).err().unwrap().to_string();
+    assert!(
+        error.contains("again.pth") && error.contains("infinity_2b_reg.pth") && error.contains("remove one"),
+        "{error}"
+    );
+    std::fs::remove_file(copy.path().join("again.pth")).unwrap();
+    std::fs::remove_file(copy.path().join("infinity_2b_reg.pth")).unwrap();
+    std::fs::remove_file(copy.path().join("notes.bin")).unwrap();
+    let error = Parts::find(&files).err().unwrap().to_string();
+    assert!(error.contains("no image tokenizer"), "{error}");
+    std::fs::remove_file(copy.path().join("b.pt")).unwrap();
+    assert!(!Parts::claims(&files));
+    std::fs::remove_dir_all(copy.path().join("my-t5")).unwrap();
+    let error = TextFiles::find(&files).err().unwrap().to_string();
+    assert!(error.contains("text_encoder") && error.contains("flan-t5-xl"), "{error}");
+}
+
+#[test]
+fn prompts_are_tokens_with_places_for_learned_vectors() {
+    let files = TextFiles::find(&Files::Folder(folder("infinity"))).unwrap();
+    let bytes_of = files.files().bytes(&files.name("tokenizer.json")).unwrap();
+    let text = Text::from_bytes(&bytes_of, &files.files().path("tokenizer.json"), 112).unwrap();
+    let words = |s: &str| TextPart::Text(s.into());
+    let plain = text.prompt(&[words("a photo of a dog in the snow")]).unwrap();
+    assert_eq!((plain.ids.clone(), plain.vectors.clone()), (bytes("text.ids"), vec![]));
+    let learned = text.prompt(&[words("a photo of"), TextPart::Vectors(0..4), words(" dog in the snow")]).unwrap();
+    // The tokenizer knows 65 tokens: the next row is the spare one.
+    let mut expected = bytes("text.ids");
+    expected[3] = 65;
+    assert_eq!((learned.ids.clone(), learned.vectors.clone()), (expected, vec![(3, 0..4)]));
+    assert_eq!(learned.length(), plain.length() + 3);
+    assert!(text.prompt(&[words("a <placeholder> dog")]).is_err());
+    assert_eq!(text.known("dog").unwrap().map(|ids| ids.len()), Some(1));
+    assert_eq!(text.known("dog 7").unwrap(), None);
+    let long = text.prompt(&[words(&"dog ".repeat(600))]).unwrap();
+    assert_eq!((long.ids.len(), long.ids[511]), (512, 1));
+    assert!(Text::from_bytes(&bytes_of, Path::new("tokenizer.json"), 60).is_err());
 }
 
 #[test]

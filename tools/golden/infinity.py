@@ -287,9 +287,10 @@ class Infinity:
             x = self.block(x, name, text, g, angles, mask, drop=drops[i] if drops else (1.0, 1.0))
         return self.logits(x, pooled)
 
-    def draw(self, features, scales, full, guidance, choose, unguided=None, patchify=False, area=False):
+    def draw(self, features, scales, full, guidance, choose, unguided=None, patchify=False, area=False, apart=False):
         """Scale after scale with kept keys and values. `choose(s, logits [T, 2 bits]) -> bits [T, bits]` where logits are guided.
-        `area`: inputs are shrunk by averaging, as ARBooth's code does at inference.
+        `area`: inputs are shrunk by averaging, as ARBooth's code does at inference. `apart`: each scale sees itself alone, at the
+        first rows of the rotary table, as ARBooth's teacher does.
         Returns the logits of each scale and what the decoder gets."""
         texts = [self.text(features)]
         if guidance != 1:
@@ -299,7 +300,8 @@ class Infinity:
         grids = [(2 * h, 2 * w) for h, w in scales] if patchify else scales
         at, total, inputs, found = 0, 0, None, []
         for s, (h, w) in enumerate(scales):
-            angles = cos[at:at + h * w], sin[at:at + h * w]
+            first = 0 if apart else at
+            angles = cos[first:first + h * w], sin[first:first + h * w]
             at += h * w
             results = []
             for (text, pooled), cache in zip(texts, caches):
@@ -308,7 +310,7 @@ class Infinity:
                 for name in self.blocks:
                     if self.chunk_starts(name):
                         x = x + self.w["lvl_embed.weight"][s]
-                    x = self.block(x, name, text, g, angles, cache=cache)
+                    x = self.block(x, name, text, g, angles, cache=None if apart else cache)
                 results.append(self.logits(x, pooled)[0])
             logits = results[0]
             if guidance != 1:

@@ -149,8 +149,9 @@ def tokenizer():
     pieces += [[c, -9.0] for c in "abcdefghijklmnopqrstuvwxyz,."]
     special = lambda i, s: dict(id=i, content=s, single_word=False, lstrip=False, rstrip=False, normalized=False, special=True)
     space = dict(type="Metaspace", replacement="\u2581", prepend_scheme="always", split=True)
+    split = dict(type="Sequence", pretokenizers=[dict(type="WhitespaceSplit"), space])
     return dict(
-        version="1.0", truncation=None, padding=None, normalizer=None, pre_tokenizer=space, decoder=space,
+        version="1.0", truncation=None, padding=None, normalizer=None, pre_tokenizer=split, decoder=space,
         added_tokens=[special(i, p[0]) for i, p in enumerate(pieces[:3])],
         post_processor=dict(type="TemplateProcessing", single=[{"Sequence": {"id": "A", "type_id": 0}},
                                                                {"SpecialToken": {"id": "</s>", "type_id": 0}}],
@@ -219,6 +220,8 @@ def drawings(name, net, g, features, patchify=False):
             found, _ = net.draw(features, scales, full, 3.0, lambda s, _: plain[s][0], area=True)
             put(f"{key}arbooth", torch.cat(found)[::step])
             net.each_chunk = False
+            found, _ = net.draw(features, scales, full, 1.0, lambda s, _: plain[s][0], area=True, apart=True)
+            put(f"{key}apart", torch.cat(found)[::step])
 
 
 def lessons(net, g, features):

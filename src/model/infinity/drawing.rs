@@ -39,6 +39,8 @@ pub struct Drawing<'a> {
     /// What stands against each text; by default the model's own unconditional text.
     pub unguided: Option<&'a [Tensor]>,
     pub guidance: &'a [f32],
+    /// Whether each scale sees itself alone (a defect of ARBooth's teacher).
+    pub apart: bool,
     pub stop: Control,
 }
 
@@ -84,7 +86,10 @@ impl Drawing<'_> {
                     Some(Tensor::from_vec(values, (rows, schedule.cells(s), bsq.bits()), &Device::Cpu)?)
                 }
             };
-            let logits = transformer.next(&texts, inputs.as_ref(), s, schedule, &mut cache, &self.stop)?;
+            let logits = match self.apart {
+                true => transformer.apart(&texts, inputs.as_ref(), s, schedule, &self.stop)?,
+                false => transformer.next(&texts, inputs.as_ref(), s, schedule, &mut cache, &self.stop)?,
+            };
             let logits = logits.flatten(1, D::Minus1)?.to_vec2::<f32>()?;
             let weight = at(self.guidance, s);
             for picture in 0..pictures {
@@ -114,11 +119,20 @@ impl Drawing<'_> {
         seeds: &[u64],
         seen: &mut dyn FnMut(usize, &[Map]) -> Result<()>,
     ) -> Result<Vec<Vec<Vec<u32>>>> {
-        let bits = self.bsq.bits();
-        let mut choose = |s: usize, picture: usize, logits: &[f32]| {
+        self.run(&mut self.chooser(settings, seeds.to_vec()), seen)
+    }
+
+    /// Draws bits at random.
+    pub fn chooser(
+        &self,
+        settings: &Settings,
+        seeds: Vec<u64>,
+    ) -> impl FnMut(usize, usize, &[f32]) -> Result<Vec<u32>> + '_ {
+        let (bits, settings) = (self.bsq.bits(), settings.clone());
+        let mut noise = vec![0f32; bits];
+        move |s, picture, logits| {
             let temperature = at(&settings.temperature, s);
             let first = self.schedule.before(s);
-            let mut noise = vec![0f32; bits];
             let mut chosen = Vec::with_capacity(logits.len() / 2);
             for (token, logits) in logits.chunks_exact(2 * bits).enumerate() {
                 random::bits(&mut noise, seeds[picture], (first + token) as u32);
@@ -127,8 +141,7 @@ impl Drawing<'_> {
                 }));
             }
             Ok(chosen)
-        };
-        self.run(&mut choose, seen)
+        }
     }
 }
 

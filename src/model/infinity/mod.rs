@@ -6,16 +6,18 @@
 //! | `schedule` | the grids of each size of picture, and where their cells are |
 //! | `bsq` | latents to bits over the grids, and back |
 //! | `vae` | pictures to latents, and back |
-//! | `t5` | texts to features |
+//! | `text`, `t5` | prompts to tokens, tokens to features |
 //! | `config`, `condition`, `layer`, `linear`, `transformer` | features and grids to logits of bits; forward and backward |
 //! | `loss`, `pass` | what logits are worth; the way there and back, block by block |
-//! | `drawing` | logits to pictures |
+//! | `drawing`, `teacher` | logits to pictures, and to what a student learns from |
+//! | `files` | where the parts of a model are |
 //! | `ops` | building blocks of these layers |
 
 pub mod bsq;
 pub mod condition;
 pub mod config;
 pub mod drawing;
+pub mod files;
 pub mod layer;
 pub mod linear;
 pub mod loss;
@@ -23,5 +25,7 @@ pub mod ops;
 pub mod pass;
 pub mod schedule;
 pub mod t5;
+pub mod teacher;
+pub mod text;
 pub mod transformer;
 pub mod vae;

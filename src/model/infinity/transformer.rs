@@ -205,22 +205,54 @@ impl Transformer {
         if cache.filled != schedule.before(scale) {
             return Err(Error::internal("scales are drawn one after the other"));
         }
-        let logits = together(|| {
-            let context = self.context(texts, schedule, scale..scale + 1)?;
+        let context = self.context(texts, schedule, scale..scale + 1)?;
+        let logits = self.scale(inputs, scale, schedule, &context, Some(cache), stop)?;
+        cache.filled += schedule.cells(scale);
+        Ok(logits)
+    }
+
+    /// As [`Transformer::next`] for a scale that sees itself alone, at the positions of the sequence's first cells: so
+    /// ARBooth's teacher predicts.
+    pub fn apart(
+        &self,
+        texts: &Texts,
+        inputs: Option<&Tensor>,
+        scale: usize,
+        schedule: &Schedule,
+        stop: &Control,
+    ) -> Result<Tensor> {
+        let cells = schedule.cells(scale);
+        let mut context = self.context(texts, schedule, scale..scale + 1)?;
+        let (cos, sin) = schedule.rotary(0..scale + 1, self.config.head_dim(), self.device())?;
+        (context.cos, context.sin) = (cos.narrow(0, 0, cells)?, sin.narrow(0, 0, cells)?);
+        context.spans = vec![(0, cells as u32); cells];
+        self.scale(inputs, scale, schedule, &context, None, stop)
+    }
+
+    /// Logits of one scale.
+    fn scale(
+        &self,
+        inputs: Option<&Tensor>,
+        scale: usize,
+        schedule: &Schedule,
+        context: &Context,
+        mut cache: Option<&mut Cache>,
+        stop: &Control,
+    ) -> Result<Tensor> {
+        together(|| {
             let mut x = match inputs {
                 Some(inputs) => self.embed(inputs)?,
-                None => self.first(texts)?,
+                None => self.first(&context.texts)?,
             };
             let last = scale + 1 == schedule.scales().len();
             for (index, layer) in self.layers.iter().enumerate() {
                 stop.check()?;
                 x = self.with_levels(x, index, schedule, scale..scale + 1)?;
-                let filling = Filling { cache: &mut cache.layers[index], filled: cache.filled, last };
-                x = layer.forward(&x, index, &context, Some(filling), false)?.0;
+                let filling =
+                    cache.as_deref_mut().map(|c| Filling { cache: &mut c.layers[index], filled: c.filled, last });
+                x = layer.forward(&x, index, context, filling, false)?.0;
             }
-            self.logits(&x, texts)
-        })?;
-        cache.filled += schedule.cells(scale);
-        Ok(logits)
+            self.logits(&x, &context.texts)
+        })
     }
 }
