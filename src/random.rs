@@ -39,6 +39,8 @@ pub enum Purpose {
     Rounding = 8,
     Coupling = 9,
     Bits = 10,
+    Correction = 11,
+    DropPath = 12,
 }
 
 /// The seed of picture `index` of a call: drawn alone with it, the picture is the same. Picture 0 has the call's seed.

@@ -9,7 +9,7 @@ use crate::files::Files;
 use crate::picture::{Crop, Picture};
 use crate::random::Dropout;
 use crate::run::{Control, Run};
-use crate::tokens::Tokens;
+use crate::tokens::{Latent, Tokens};
 use crate::weight::Format;
 use crate::weights::{Gradients, Wanted, Weights};
 use crate::Result;
@@ -92,11 +92,14 @@ pub struct Condition {
     pub pieces: Vec<Piece>,
 }
 
-/// A picture to learn from or to score. The pieces `labelled` are scored, each by what is predicted at the place before it.
+/// A picture to learn from or to score. The pieces `labelled` are scored, each by what is predicted at the place before it, or
+/// where its grid is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Example {
     pub pieces: Vec<Piece>,
     pub labelled: Range<usize>,
+    /// What the picture's codes were made of, for families that want it.
+    pub latent: Latent,
 }
 
 /// A pretrained model of some family. Immutable; a copy with other weights shares those that did not change.
@@ -234,6 +237,33 @@ pub trait Pass: Send {
 pub enum Prediction<'a> {
     /// Code after code, rows top to bottom.
     NextToken(&'a dyn NextToken),
+    /// Grid after grid, coarse to fine, all codes of a grid at once.
+    NextScale(&'a dyn NextScale),
+}
+
+/// Pictures that are drawn grid after grid.
+pub struct Scales<'a> {
+    /// Of each picture what it is to show, and what stands against that.
+    pub conditions: &'a [(Condition, Condition)],
+    /// All learned vectors, f32 [N, width].
+    pub vectors: Option<&'a Tensor>,
+    /// The last grid, (height, width) in codes.
+    pub grid: (u32, u32),
+    /// One for all grids, or one for each.
+    pub guidance: &'a [f32],
+    pub temperature: &'a [f32],
+    /// Of each picture.
+    pub seeds: &'a [u64],
+    pub stop: Control,
+}
+
+/// A transformer that predicts one grid of codes after the other.
+pub trait NextScale: Sync {
+    /// The grids of a picture whose last one this is, coarse to fine.
+    fn grids(&self, last: (u32, u32)) -> Result<Vec<(u32, u32)>>;
+
+    /// Draws pictures, each by its seed alone. `seen` gets what is drawn of each after every grid.
+    fn draw(&self, what: &Scales, seen: &mut dyn FnMut(&[Tokens]) -> Result<()>) -> Result<Vec<Tokens>>;
 }
 
 /// A transformer that predicts one code after the other.

@@ -1,12 +1,12 @@
 //! The families that this library knows: the only list of them.
 
 use super::family::Entry;
-use super::lumina;
+use super::{infinity, lumina};
 use crate::files::Files;
 use crate::{Error, Result};
 use std::sync::{Mutex, PoisonError};
 
-static FAMILIES: &[&Entry] = &[&lumina::ENTRY];
+static FAMILIES: &[&Entry] = &[&lumina::ENTRY, &infinity::ENTRY];
 
 /// Families that a program brought along.
 static ADDED: Mutex<Vec<&'static Entry>> = Mutex::new(Vec::new());

@@ -258,6 +258,50 @@ def lessons(net, g, features):
                 put(f"lesson.{kind}.{k}", sample(gradient))
 
 
+TRAINABLE = {
+    "arbooth": lambda n: ".ca." in n or ".ffn." in n,
+    "self_attention": lambda n: ".sa." in n,
+    "all": lambda n: True,
+}
+
+
+def steps(weights, t5, g):
+    """Three steps of AdamW on two pictures, the first under a prompt with two learned vectors."""
+    scales, full = scales_of(0.5, "0.06M"), scales_of(0.5)[-1]
+    latents = torch.randn(2, BITS, *scales[-1], generator=g).double()
+    put("steps.latents", latents)
+    first = torch.randn(2, TEXT, generator=g).double()
+    put("steps.vectors", first)
+    ids = lambda text: torch.tensor([VOCABULARY["\u2581" + w] if w != "[V]" else len(VOCABULARY) for w in text.split()] + [1])
+    with_word, plain = (t5.forward(ids(text)) for text in ("a photo of a [V] dog", "a red cat in the snow"))
+    token_weights = scale_weights(scales, [1.0] * 8 + [0.5]).double()
+    for name, included in TRAINABLE.items():
+        net = Infinity(weights, torch.float64)
+        vectors = first.clone().requires_grad_()
+        chosen = {k: v.requires_grad_() for k, v in net.w.items()
+                  if k.startswith("block_chunks") and included(k) and "zero_k_bias" not in k}
+        before = {k: v.detach().clone() for k, v in chosen.items()}
+        optimizer = torch.optim.AdamW([vectors, *chosen.values()], lr=2e-3, betas=(0.9, 0.999), weight_decay=0.0)
+        losses = []
+        for _ in range(3):
+            loss = 0
+            for i, text in enumerate((torch.cat([with_word[:4], vectors, with_word[5:]]), plain)):
+                labels, inputs, _ = quantise(latents[i:i + 1], scales)
+                logits = net.forward(text, inputs, scales, full)[0]
+                loss = loss + label_loss(logits, torch.cat(labels, 1)[0], token_weights) / 2
+            optimizer.zero_grad()
+            loss.backward()
+            losses.append(loss.detach())
+            optimizer.step()
+        put(f"steps.{name}.losses", torch.stack(losses))
+        put(f"steps.{name}.vectors", vectors.detach() - first)
+        for k, v in chosen.items():
+            put(f"steps.{name}.{k}", sample(v.detach() - before[k], 24))
+
+
+VOCABULARY = {p[0]: i for i, p in enumerate(tokenizer()["model"]["vocab"])}
+
+
 def main():
     g = torch.Generator().manual_seed(16)
     folder, folded = GOLDEN / "infinity", GOLDEN / "infinity_folded"
@@ -275,9 +319,10 @@ def main():
     (folder / "text_encoder" / "config.json").write_text(json.dumps(T5_CONFIG, indent=1) + "\n")
     (folder / "text_encoder" / "tokenizer.json").write_text(json.dumps(tokenizer(), indent=None) + "\n")
 
+    (folder / "sitter.json").write_text('{"sample": {"width": 64, "height": 64, "guidance": 3.0, "temperature": 0.5}}\n')
+
     t5 = T5(T5_CONFIG, encoder, torch.float64)
-    vocabulary = {p[0]: i for i, p in enumerate(tokenizer()["model"]["vocab"])}
-    ids = [vocabulary[p] for p in "\u2581a \u2581photo \u2581of \u2581a \u2581dog \u2581in \u2581the \u2581snow </s>".split()]
+    ids = [VOCABULARY[p] for p in "\u2581a \u2581photo \u2581of \u2581a \u2581dog \u2581in \u2581the \u2581snow </s>".split()]
     whole("text.ids", torch.tensor(ids))
     features = t5.forward(torch.tensor(ids))
     put("text.features", features)
@@ -285,6 +330,7 @@ def main():
     whole("text.long_ids", long)
     put("text.long_features", t5.forward(long)[::7])
 
+    published = weights
     net = Infinity(weights, torch.float64)
     source, pooled = net.text(features)
     put("text.source", source)
@@ -311,6 +357,7 @@ def main():
     drawings("folded", Infinity(weights, torch.float64), g, features, True)
 
     lessons(net, g, features)
+    steps(published, t5, g)
     out["positions"] = torch.tensor(list(json.dumps(position_sums()).encode()), dtype=torch.uint8)
     save_file(out, GOLDEN / "infinity.safetensors")
 

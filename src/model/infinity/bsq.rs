@@ -215,6 +215,16 @@ impl Bsq {
         labels
     }
 
+    /// For each cell of a scale the mean over its bits of what is given for each bit in the order of [`Bsq::labels`].
+    pub fn means(&self, bits: &[f32], scale: Grid) -> Vec<f32> {
+        let (h, w) = self.grid(scale);
+        let mean = |i: usize| {
+            let of = |c: usize| bits[place(self.d, w, self.folded, (c, i / w, i % w))];
+            (0..self.d).map(of).sum::<f32>() / self.d as f32
+        };
+        (0..h * w).map(mean).collect()
+    }
+
     /// The codes of a scale's bits, given as by [`Bsq::labels`].
     pub fn codes(&self, labels: &[u32], scale: Grid) -> Vec<u32> {
         let (h, w) = self.grid(scale);

@@ -6,9 +6,9 @@
 use super::config::{Config, EPS};
 use super::linear::Linear;
 use super::ops;
-use crate::model::checkpoint::Checkpoint;
-use crate::model::ops::{add, attention, attention_backward, own_kernels, rms_norm, rms_norm_backward, Rows};
-use crate::model::weight::Weight;
+use crate::files::checkpoint::Checkpoint;
+use crate::ops::{add, attention, attention_backward, own_kernels, rms_norm, rms_norm_backward, Rows};
+use crate::weight::Weight;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 

@@ -1,6 +1,6 @@
 //! The shape of a transformer, from its tensors: the published files come without a configuration.
 
-use crate::model::checkpoint::Checkpoint;
+use crate::files::checkpoint::Checkpoint;
 use crate::{Error, Result};
 
 /// Sizes of a transformer.

@@ -46,11 +46,11 @@ pub struct Drawing<'a> {
 
 impl Drawing<'_> {
     /// Draws all scales. `choose` gets (scale, picture, guided logits [tokens, 2 bits]) and gives bits, [tokens, bits]; `seen`
-    /// gets each scale and the pictures' sums behind it. Returns the codes of each scale of each picture.
+    /// gets the codes so far, of each picture and scale, after every scale. Returns all of them.
     pub fn run(
         &self,
         choose: &mut dyn FnMut(usize, usize, &[f32]) -> Result<Vec<u32>>,
-        seen: &mut dyn FnMut(usize, &[Map]) -> Result<()>,
+        seen: &mut dyn FnMut(&[Vec<Vec<u32>>]) -> Result<()>,
     ) -> Result<Vec<Vec<Vec<u32>>>> {
         let (transformer, schedule, bsq) = (self.transformer, self.schedule, self.bsq);
         let pictures = self.features.len();
@@ -107,7 +107,7 @@ impl Drawing<'_> {
                 bsq.add(&mut totals[picture], &chosen, scale);
                 codes[picture].push(chosen);
             }
-            seen(s, &totals)?;
+            seen(&codes)?;
         }
         Ok(codes)
     }
@@ -117,7 +117,7 @@ impl Drawing<'_> {
         &self,
         settings: &Settings,
         seeds: &[u64],
-        seen: &mut dyn FnMut(usize, &[Map]) -> Result<()>,
+        seen: &mut dyn FnMut(&[Vec<Vec<u32>>]) -> Result<()>,
     ) -> Result<Vec<Vec<Vec<u32>>>> {
         self.run(&mut self.chooser(settings, seeds.to_vec()), seen)
     }

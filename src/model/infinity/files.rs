@@ -3,8 +3,8 @@
 
 use super::config::Config;
 use super::vae;
-use crate::model::checkpoint::Checkpoint;
-use crate::model::files::Files;
+use crate::files::checkpoint::Checkpoint;
+use crate::files::Files;
 use crate::{Error, Result};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};

@@ -5,11 +5,10 @@
 
 use super::condition::{padded, Gradients as TextGradients, Texts};
 use super::config::{Config, EPS};
-use super::linear::{Asked, Found, Linear, LowRank};
+use super::linear::Linear;
 use super::ops::{self, Turning};
-use crate::model::checkpoint::Checkpoint;
-use crate::model::ops::{add, attention, attention_backward, Rows};
-use crate::model::weight::{Format, Weight};
+use crate::ops::{add, attention, attention_backward, Rows};
+use crate::weights::{Gradients, Part, Spec, Target, Wanted, WeightId, Weights};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 
@@ -53,41 +52,65 @@ pub const UP: Role = 15;
 pub const DOWN: Role = 17;
 
 /// The matrices, which alone are quantised and take low-rank changes.
-pub const MATRICES: [Role; 7] = [QKV, SELF_OUT, CROSS_Q, CROSS_KV, CROSS_OUT, UP, DOWN];
+const MATRICES: [Role; 7] = [QKV, SELF_OUT, CROSS_Q, CROSS_KV, CROSS_OUT, UP, DOWN];
+
+/// What weights may be chosen by to learn: those of each sub-layer, and what ARBooth teaches (arXiv 2504.02612, section 3.2).
+pub const ROLES: [&str; 5] = ["self_attention", "cross_attention", "mlp", "qkv", "arbooth"];
 
 /// The logarithm of the largest strength of a head.
 const MOST: f32 = 4.605_170_2;
 
-/// Weights of one block; a clone shares the numbers.
-#[derive(Clone)]
-pub struct Layer {
-    /// By [`Role`]; vectors are f32.
-    pub weights: Vec<Weight>,
-    /// Changes of matrices that are not merged into them, by [`Role`].
-    pub low_rank: Vec<Option<LowRank>>,
+/// The weights of block `index`, in the order of [`NAMES`].
+pub fn specs(config: &Config, index: usize) -> Vec<Spec> {
+    let (c, h) = (config.width, config.hidden);
+    let dims: [&[usize]; 19] = [
+        &[1, 1, 6, c],
+        &[1, config.heads, 1, 1],
+        &[3 * c, c],
+        &[c],
+        &[c],
+        &[c, c],
+        &[c],
+        &[c],
+        &[c],
+        &[c, c],
+        &[c],
+        &[2 * c, c],
+        &[c],
+        &[c, c],
+        &[c],
+        &[h, c],
+        &[h],
+        &[c, h],
+        &[c],
+    ];
+    let roles = |role: Role| -> &'static [&'static str] {
+        match role {
+            QKV | Q_BIAS | V_BIAS => &["self_attention", "qkv"],
+            STRENGTH | SELF_OUT | 6 => &["self_attention"],
+            CROSS_Q..UP => &["cross_attention", "arbooth"],
+            UP.. => &["mlp", "arbooth"],
+            _ => &[],
+        }
+    };
+    let spec = |(role, (name, dims)): (Role, (&&str, &[usize]))| Spec {
+        name: format!("{}.{name}", config.blocks[index]),
+        layer: Some(index),
+        roles: roles(role),
+        dims: dims.to_vec(),
+        linear: MATRICES.contains(&role),
+    };
+    NAMES.iter().zip(dims).enumerate().map(spec).collect()
 }
 
-/// Which gradients are asked of a block.
-#[derive(Clone, Copy, Default)]
-pub struct Wanted {
-    /// By [`Role`].
-    pub weights: [bool; 19],
-    /// Of the low-rank changes.
-    pub low_rank: bool,
-    /// Whether gradients go to the texts.
-    pub texts: bool,
+/// One block: its weights among those of the model. Vectors are f32.
+#[derive(Clone, Copy)]
+pub struct Layer<'a> {
+    pub weights: &'a Weights,
+    /// The number of its first weight.
+    pub first: WeightId,
+    pub index: usize,
 }
-
-/// Whose gradient.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Part {
-    Weight(Role),
-    Down(Role),
-    Up(Role),
-}
-
-/// Gradients of a block's weights, f32.
-pub type Gradients = Vec<(Part, Tensor)>;
 
 /// What a pass needs besides its input.
 pub struct Context<'a> {
@@ -165,56 +188,23 @@ struct Steering {
     summand: Tensor,
 }
 
-impl Layer {
-    pub fn load(checkpoint: &Checkpoint, name: &str, config: &Config, format: Format, device: &Device) -> Result<Self> {
-        let (c, h) = (config.width, config.hidden);
-        let dims: [&[usize]; 19] = [
-            &[1, 1, 6, c],
-            &[1, config.heads, 1, 1],
-            &[3 * c, c],
-            &[c],
-            &[c],
-            &[c, c],
-            &[c],
-            &[c],
-            &[c],
-            &[c, c],
-            &[c],
-            &[2 * c, c],
-            &[c],
-            &[c, c],
-            &[c],
-            &[h, c],
-            &[h],
-            &[c, h],
-            &[c],
-        ];
-        let mut weights = Vec::new();
-        for (role, (part, dims)) in NAMES.iter().zip(dims).enumerate() {
-            let name = format!("{name}.{part}");
-            weights.push(match MATRICES.contains(&role) {
-                true => format.weight(checkpoint.get(&name, dims, format.dense(), device)?)?,
-                // Upstream holds its blocks in the dtype of the matrices, vectors too, and computes with them in f32.
-                false => checkpoint.get(&name, dims, format.dense(), device)?.to_dtype(DType::F32)?.into(),
-            });
-        }
-        Ok(Layer { weights, low_rank: vec![None; NAMES.len()] })
+impl Layer<'_> {
+    fn id(&self, role: Role) -> WeightId {
+        self.first + role
     }
 
     fn vector(&self, role: Role) -> Result<&Tensor> {
-        match &self.weights[role] {
-            Weight::Dense(t) => Ok(t),
-            Weight::Quantised(_) => Err(Error::internal("vectors are not quantised")),
-        }
+        self.weights[self.id(role)].tensor()
     }
 
     /// A matrix with its bias, which is the role behind it unless given.
-    fn linear<'a>(&'a self, role: Role, bias: Option<&'a Tensor>) -> Result<Linear<'a>> {
+    fn linear<'b>(&'b self, role: Role, bias: Option<&'b Tensor>) -> Result<Linear<'b>> {
         let bias = match bias {
             Some(bias) => bias,
             None => self.vector(role + 1)?,
         };
-        Ok(Linear { weight: &self.weights[role], bias: Some(bias), low_rank: self.low_rank[role].as_ref() })
+        let entry = &self.weights[self.id(role)];
+        Ok(Linear { weight: &entry.weight, bias: Some(bias), low_rank: entry.low_rank.as_ref() })
     }
 
     /// The bias of queries, keys and values, of which keys have none.
@@ -234,13 +224,13 @@ impl Layer {
         Ok((strength * (config.head_dim() as f64).sqrt())?)
     }
 
-    fn steering(&self, index: usize, context: &Context) -> Result<[Steering; 2]> {
+    fn steering(&self, context: &Context) -> Result<[Steering; 2]> {
         let adaptive = context.texts.adaptive.broadcast_add(&self.vector(ADAPTIVE)?.squeeze(0)?)?;
         let (b, _, c) = adaptive.dims3()?;
         let of = |i: usize| adaptive.narrow(1, i, 1)?.reshape((b, c))?.contiguous();
         let part = |site: usize| -> Result<Steering> {
             let drop =
-                context.drops.as_ref().map(|drops| Tensor::from_slice(&drops[index][site], (b, 1), &Device::Cpu));
+                context.drops.as_ref().map(|drops| Tensor::from_slice(&drops[self.index][site], (b, 1), &Device::Cpu));
             let drop = drop.transpose()?.map(|d| d.to_device(adaptive.device())).transpose()?;
             let gate = match &drop {
                 Some(drop) => of(site)?.broadcast_mul(drop)?,
@@ -256,7 +246,6 @@ impl Layer {
     pub fn forward(
         &self,
         x: &Tensor,
-        index: usize,
         context: &Context,
         mut filling: Option<Filling>,
         keep: bool,
@@ -264,7 +253,7 @@ impl Layer {
         let (b, t, c) = x.dims3()?;
         let config = context.config;
         let (heads, d) = (config.heads, config.head_dim());
-        let [first, second] = self.steering(index, context)?;
+        let [first, second] = self.steering(context)?;
 
         let h = ops::layer_norm(x, &first.factor, &first.summand, EPS)?;
         let bias = self.qkv_bias()?;
@@ -346,20 +335,22 @@ impl Layer {
     }
 
     /// The gradient of x for the gradient `g` of the block's result, and those of the weights that are wanted; what goes to the
-    /// texts is added to `to`.
+    /// texts is added to `to`, if `texts`.
     pub fn backward(
         &self,
         g: Tensor,
         kept: Kept,
-        index: usize,
         context: &Context,
         wanted: &Wanted,
+        texts: bool,
         to: &mut TextGradients,
     ) -> Result<(Tensor, Gradients)> {
         let (b, t, c) = g.dims3()?;
         let config = context.config;
-        let [first, second] = self.steering(index, context)?;
-        let steered = wanted.texts || wanted.weights[ADAPTIVE];
+        let [first, second] = self.steering(context)?;
+        let whole = |role: Role| wanted.whole(self.id(role));
+        let target = |role: Role| Target { part: Part::Whole, weight: self.id(role) };
+        let steered = texts || whole(ADAPTIVE);
         let mut found = Vec::new();
         // Gradients of gates, factors and summands, [B, C] each, by their place among the six.
         let mut six: Vec<Option<Tensor>> = vec![None; 6];
@@ -403,17 +394,23 @@ impl Layer {
         )?;
         drop((gm, kept.cross_q, kept.cross_k, kept.cross_v, kept.cross_mixed));
         let flat = |x: Tensor| x.reshape((b, (), c));
-        self.text_back(&Tensor::cat(&[flat(gk)?, flat(gv)?], 2)?, &context.texts, wanted, &mut found, to)?;
+        self.text_back(
+            &Tensor::cat(&[flat(gk)?, flat(gv)?], 2)?,
+            &context.texts,
+            wanted,
+            &mut found,
+            texts.then_some(&mut *to),
+        )?;
         let cross_norm = (self.vector(CROSS_NORM)?, self.vector(CROSS_NORM + 1)?);
         let h = || ops::layer_norm(&kept.middle, cross_norm.0, cross_norm.1, EPS);
         let gh = self.through(CROSS_Q, &flat(gq)?, h, wanted, &mut found)?;
-        let asked = [CROSS_NORM, CROSS_NORM + 1].map(|role| wanted.weights[role]);
+        let asked = [CROSS_NORM, CROSS_NORM + 1].map(whole);
         let (gx, norm) = ops::layer_norm_backward(&gh, &kept.middle, cross_norm.0, EPS, asked.contains(&true))?;
         drop((gh, kept.middle));
         if let Some((factor, summand)) = norm {
             let both =
                 [(CROSS_NORM, factor), (CROSS_NORM + 1, summand)].into_iter().zip(asked).filter(|(_, asked)| *asked);
-            found.extend(both.map(|((role, sum), _)| (Part::Weight(role), sum)));
+            found.extend(both.map(|((role, sum), _)| (target(role), sum)));
         }
         let g = add(gx, &g)?;
 
@@ -433,29 +430,23 @@ impl Layer {
         let (gqkv, strengths) = ops::turn_backward(&gq, &kept.qkv, &turning(0, &strength), gqkv)?;
         let (gqkv, _) = ops::turn_backward(&gk, &kept.qkv, &turning(c, &ones), gqkv)?;
         drop((gq, gk, kept.qkv));
-        if wanted.weights[STRENGTH] {
+        if whole(STRENGTH) {
             let raw = self.vector(STRENGTH)?;
             let free = raw.flatten_all()?.le(MOST)?.to_dtype(DType::F32)?;
             let sum = ((strengths * strength)? * free)?.reshape(raw.shape())?;
-            found.push((Part::Weight(STRENGTH), sum));
+            found.push((target(STRENGTH), sum));
         }
         let h = || ops::layer_norm(&kept.x, &first.factor, &first.summand, EPS);
         let bias = self.qkv_bias()?;
-        let asked = Asked {
-            weight: wanted.weights[QKV],
-            bias: wanted.weights[Q_BIAS] || wanted.weights[V_BIAS],
-            low_rank: wanted.low_rank,
-        };
-        let (gh, own) = self.linear(QKV, Some(&bias))?.backward(&gqkv, h, asked, true, None)?;
-        drop(gqkv);
+        let gh = self.linear(QKV, Some(&bias))?.backward(self.id(QKV), &gqkv, h, true, None, wanted, &mut found)?;
         let gh = gh.ok_or_else(|| Error::internal("no gradient of what went in"))?;
-        if let Some(sum) = &own.bias {
-            let both = [(Q_BIAS, 0), (V_BIAS, 2 * c)].into_iter().filter(|(role, _)| wanted.weights[*role]);
-            for (role, at) in both {
-                found.push((Part::Weight(role), sum.narrow(0, at, c)?.contiguous()?));
+        if whole(Q_BIAS) || whole(V_BIAS) {
+            let sums = ops::row_sums(&gqkv, 1)?.squeeze(0)?;
+            for (role, at) in [(Q_BIAS, 0), (V_BIAS, 2 * c)].into_iter().filter(|(role, _)| whole(*role)) {
+                found.push((target(role), sums.narrow(0, at, c)?.contiguous()?));
             }
         }
-        collect(QKV, Found { bias: None, ..own }, &mut found);
+        drop(gqkv);
         let (gx, norm) = ops::layer_norm_backward(&gh, &kept.x, &first.factor, EPS, steered)?;
         drop((gh, kept.x));
         steer(0, gate, norm, &first.drop)?;
@@ -463,18 +454,18 @@ impl Layer {
 
         if let Some(six) = six.into_iter().collect::<Option<Vec<_>>>() {
             let six = Tensor::stack(&six, 1)?;
-            if wanted.weights[ADAPTIVE] {
-                found.push((Part::Weight(ADAPTIVE), six.sum(0)?.reshape((1, 1, 6, c))?));
+            if whole(ADAPTIVE) {
+                found.push((target(ADAPTIVE), six.sum(0)?.reshape((1, 1, 6, c))?));
             }
-            if wanted.texts {
+            if texts {
                 to.adaptive = (&to.adaptive + six)?;
             }
         }
-        found.sort_by_key(|(part, _)| *part);
+        found.sort_by_key(|(target, _)| *target);
         Ok((g, found))
     }
 
-    /// The gradient of what went into a matrix with a bias behind it among the roles; those of the weights are put to `found`.
+    /// The gradient of what went into a matrix whose bias is the role behind it; those of the two are put to `found`.
     fn through(
         &self,
         role: Role,
@@ -483,9 +474,11 @@ impl Layer {
         wanted: &Wanted,
         found: &mut Gradients,
     ) -> Result<Tensor> {
-        let asked = Asked { weight: wanted.weights[role], bias: wanted.weights[role + 1], low_rank: wanted.low_rank };
-        let (dx, own) = self.linear(role, None)?.backward(g, x, asked, true, None)?;
-        collect(role, own, found);
+        let dx = self.linear(role, None)?.backward(self.id(role), g, x, true, None, wanted, found)?;
+        let bias = self.id(role + 1);
+        if wanted.whole(bias) {
+            found.push((Target { part: Part::Whole, weight: bias }, ops::row_sums(g, 1)?.squeeze(0)?));
+        }
         dx.ok_or_else(|| Error::internal("no gradient of what went in"))
     }
 
@@ -496,32 +489,23 @@ impl Layer {
         texts: &Texts,
         wanted: &Wanted,
         found: &mut Gradients,
-        to: &mut TextGradients,
+        to: Option<&mut TextGradients>,
     ) -> Result<()> {
         let c = texts.source.dims()[2];
         let bias = self.cross_bias()?;
-        let asked =
-            Asked { weight: wanted.weights[CROSS_KV], bias: wanted.weights[CROSS_V_BIAS], low_rank: wanted.low_rank };
-        let sum = to.source.clone();
+        let sum = to.as_ref().map(|to| to.source.clone());
         let of = || Ok(texts.source.clone());
-        let (dx, own) = self.linear(CROSS_KV, Some(&bias))?.backward(g, of, asked, wanted.texts, Some(sum))?;
-        if let Some(dx) = dx {
+        let linear = self.linear(CROSS_KV, Some(&bias))?;
+        let dx = linear.backward(self.id(CROSS_KV), g, of, to.is_some(), sum, wanted, found)?;
+        if let (Some(to), Some(dx)) = (to, dx) {
             to.source = dx;
         }
-        if let Some(sum) = &own.bias {
-            found.push((Part::Weight(CROSS_V_BIAS), sum.narrow(0, c, c)?.contiguous()?));
+        let bias = self.id(CROSS_V_BIAS);
+        if wanted.whole(bias) {
+            let sums = ops::row_sums(g, 1)?.squeeze(0)?.narrow(0, c, c)?.contiguous()?;
+            found.push((Target { part: Part::Whole, weight: bias }, sums));
         }
-        collect(CROSS_KV, Found { bias: None, ..own }, found);
         Ok(())
-    }
-}
-
-/// Puts gradients where they are looked for; a bias has the role behind its matrix.
-fn collect(role: Role, own: Found, found: &mut Gradients) {
-    found.extend(own.weight.map(|g| (Part::Weight(role), g)));
-    found.extend(own.bias.map(|g| (Part::Weight(role + 1), g)));
-    if let Some((down, up)) = own.low_rank {
-        found.extend([(Part::Down(role), down), (Part::Up(role), up)]);
     }
 }
 

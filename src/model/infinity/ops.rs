@@ -2,8 +2,8 @@
 //! elsewhere. Activations are f32 [B, T, C] everywhere; norms, gates and biases have a row for each of B sequences or one for all.
 
 use crate::kernels::{self, zeros, Cosine};
-use crate::model::ops::{self, change, floats, own_kernels, Numbers};
-use crate::model::weight::Weight;
+use crate::ops::{self, change, floats, own_kernels, Numbers};
+use crate::weight::Weight;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor, D};
 
@@ -288,7 +288,7 @@ pub fn turn_backward(g: &Tensor, x: &Tensor, by: &Turning, dx: Tensor) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ops::plainly;
+    use crate::ops::plainly;
 
     fn random(dims: &[usize]) -> Tensor {
         Tensor::randn(0f32, 1.0, dims, &Device::Cpu).unwrap()

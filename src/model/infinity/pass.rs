@@ -1,21 +1,14 @@
 //! One way forward and back through the transformer, block by block, for sequences of one schedule that are taught together.
 
 use super::condition::{self, Gradients as TextGradients};
-use super::layer::{Context, Gradients, Kept, Wanted};
+use super::layer::{Context, Kept};
 use super::loss::{label_loss, teacher_loss, Likeness};
 use super::schedule::Schedule;
 use super::transformer::Transformer;
+use crate::model::family::Keep;
+use crate::weights::{Gradients, Wanted};
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
-
-/// What a block leaves for its backward pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keep {
-    Nothing,
-    /// What went in: the block is computed anew on the way back.
-    Input,
-    All,
-}
 
 enum Memory {
     Input(Tensor),
@@ -65,7 +58,7 @@ impl<'a> Pass<'a> {
             return Err(Error::internal("blocks come in their order"));
         }
         let x = self.transformer.input(self.state.clone(), index, &self.schedule)?;
-        let (y, kept) = self.transformer.layers[index].forward(&x, index, &self.context, None, keep == Keep::All)?;
+        let (y, kept) = self.transformer.layer(index).forward(&x, &self.context, None, keep == Keep::All)?;
         self.memories.push(match (kept, keep) {
             (Some(kept), _) => Some(Memory::All(Box::new(kept))),
             (None, Keep::Input) => Some(Memory::Input(x)),
@@ -83,6 +76,11 @@ impl<'a> Pass<'a> {
     /// The loss behind the last block; turns round. `texts` says whether gradients go to the texts' features.
     pub fn loss(&mut self, objective: Objective, texts: bool) -> Result<f64> {
         let logits = self.logits()?;
+        self.turn(&logits, objective, texts)
+    }
+
+    /// As [`Pass::loss`] with logits that are there already.
+    pub fn turn(&mut self, logits: &Tensor, objective: Objective, texts: bool) -> Result<f64> {
         let values = logits.flatten_all()?.to_vec1::<f32>()?;
         let loss = match objective {
             Objective::Labels { labels, weights } => label_loss(&values, labels, weights)?,
@@ -94,24 +92,31 @@ impl<'a> Pass<'a> {
     }
 
     /// Goes back through a block, the last one first, and gives the gradients that are wanted of its weights.
-    pub fn backward(&mut self, index: usize, wanted: &Wanted) -> Result<Gradients> {
-        let layer = &self.transformer.layers[index];
+    pub fn backward(&mut self, index: usize, wanted: &Wanted, texts: bool) -> Result<Gradients> {
+        let layer = self.transformer.layer(index);
         let kept = match self.memories.pop().flatten() {
             Some(Memory::All(kept)) => *kept,
             Some(Memory::Input(x)) => {
-                let (_, kept) = layer.forward(&x, index, &self.context, None, true)?;
+                let (_, kept) = layer.forward(&x, &self.context, None, true)?;
                 kept.ok_or_else(|| Error::internal("a block kept nothing"))?
             }
             None => return Err(Error::internal("a block that kept nothing is gone back through")),
         };
-        let (g, found) = layer.backward(self.state.clone(), kept, index, &self.context, wanted, &mut self.to)?;
+        // What comes is let go of as soon as it has done its service.
+        let g = std::mem::replace(&mut self.state, self.context.cos.clone());
+        let (g, found) = layer.backward(g, kept, &self.context, wanted, texts, &mut self.to)?;
         self.state = g;
         Ok(found)
     }
 
     /// The gradients of the texts' features, [n, text] each, behind the first block.
-    pub fn features(mut self) -> Result<Vec<Tensor>> {
+    pub fn features(&mut self) -> Result<Vec<Tensor>> {
         self.transformer.sequence_backward(&self.state, &mut self.to)?;
-        self.transformer.conditioner.backward(&self.context.texts, self.texts, &self.to)
+        self.transformer.conditioner.backward(&self.context.texts, std::mem::take(&mut self.texts), &self.to)
+    }
+
+    /// Tokens in it.
+    pub fn tokens(&self) -> usize {
+        self.context.texts.lengths.len() * self.schedule.total()
     }
 }

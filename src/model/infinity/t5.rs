@@ -4,10 +4,10 @@
 //! clamping is needed that half precision asks for.
 
 use super::ops;
+use crate::files::checkpoint::Checkpoint;
 use crate::kernels::{self, zeros, Left, Matrix};
-use crate::model::checkpoint::Checkpoint;
-use crate::model::ops::{floats, own_kernels, rms_norm};
-use crate::model::weight::{Format, Weight};
+use crate::ops::{floats, own_kernels, rms_norm};
+use crate::weight::{Format, Weight};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor, D};
 use serde::Deserialize;
@@ -78,6 +78,26 @@ pub struct T5 {
     heads: usize,
 }
 
+/// What a T5's tensors say about its size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Rows of the vocabulary.
+    pub rows: usize,
+    pub width: usize,
+    /// Numbers in all matrices of the layers, and in a row of the longest.
+    pub numbers: u64,
+    pub longest: usize,
+}
+
+impl Sizes {
+    pub fn of(checkpoint: &Checkpoint) -> Option<Sizes> {
+        let table = ["shared.weight", "encoder.embed_tokens.weight"].into_iter().find_map(|n| checkpoint.shape(n))?;
+        let &[rows, width] = table else { return None };
+        let hidden = checkpoint.shape("encoder.block.0.layer.1.DenseReluDense.wi_0.weight")?.first().copied()?;
+        Some(Sizes { rows, width, numbers: checkpoint.count("encoder.block."), longest: hidden.max(width) })
+    }
+}
+
 impl T5 {
     /// Loads and checks every weight. Sizes are those of the tensors.
     pub fn load(checkpoint: &Checkpoint, config: Config, format: Format, device: &Device) -> Result<Self> {
@@ -144,11 +164,15 @@ impl T5 {
         self.embedding.dims()[1]
     }
 
+    /// The rows of tokens, [tokens, width].
+    pub fn embed(&self, ids: &[u32]) -> Result<Tensor> {
+        Ok(self.embedding.index_select(&Tensor::new(ids, self.embedding.device())?, 0)?)
+    }
+
     /// The features of a text's tokens, which end with `</s>`: [tokens, width].
     pub fn forward(&self, ids: &[u32]) -> Result<Tensor> {
-        let device = self.embedding.device();
         let eps = self.config.layer_norm_epsilon;
-        let mut x = self.embedding.index_select(&Tensor::new(ids, device)?, 0)?.to_dtype(DType::F32)?;
+        let mut x = self.embed(ids)?.to_dtype(DType::F32)?;
         let bias = self.bias(ids.len());
         kernels::together(|| {
             for layer in &self.layers {

@@ -78,7 +78,7 @@ impl Teacher {
             logits.extend_from_slice(own);
             choose(s, picture, own)
         };
-        let codes = drawing.run(&mut kept, &mut |_, _| Ok(()))?.swap_remove(0);
+        let codes = drawing.run(&mut kept, &mut |_| Ok(()))?.swap_remove(0);
         let inputs = bsq.dequantise(codes.clone(), schedule.scales())?.inputs.concat();
         Ok(Taught { codes, inputs, logits })
     }

@@ -3,26 +3,17 @@
 //! A subject's word is one token to the encoder, whose row its vocabulary has to spare; what comes out there is replaced by the
 //! subject's vectors (arXiv 2504.02612, section 3.1).
 
-use super::t5::T5;
+use crate::model::family::Piece;
+use crate::model::text;
+use crate::model::words::{self, Stretch, Word};
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
 use std::ops::Range;
-use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::path::{Path, PathBuf};
-use tokenizers::{AddedToken, Tokenizer};
 
 /// What stands for a subject's word in what the tokenizer is given.
 const PLACEHOLDER: &str = "<placeholder>";
 /// The most tokens of a text, the last one included, as upstream cuts them.
 const MOST: usize = 512;
-
-/// A stretch of a prompt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Part {
-    Text(String),
-    /// Rows among all learned vectors.
-    Vectors(Range<u32>),
-}
 
 /// A text as the encoder has it.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -35,83 +26,89 @@ pub struct Prompt {
 
 /// The tokenizer of the text encoder.
 pub struct Text {
-    tokenizer: Tokenizer,
-    placeholder: u32,
-    file: PathBuf,
+    text: text::Text,
+    /// Rows of the encoder's vocabulary.
+    rows: usize,
+    /// The id of [`PLACEHOLDER`] as the tokenizer has it, and the row that the encoder reads for it.
+    placeholder: (u32, u32),
+    /// `</s>`
+    end: u32,
 }
 
 impl Text {
-    /// `rows` are those of the encoder's vocabulary.
-    pub fn from_bytes(bytes: &[u8], file: &Path, rows: usize) -> Result<Self> {
-        let bad = |e: String| Error::bad_format(file, e);
-        let mut tokenizer =
-            caught(|| Tokenizer::from_bytes(bytes)).map_err(|e| bad(format!("not a tokenizer: {e}")))?;
-        // Texts run alone and unpadded, and are cut below.
-        tokenizer.with_padding(None);
-        caught(|| tokenizer.with_truncation(None).map(|_| ())).map_err(bad)?;
-        let words = tokenizer.get_vocab_size(true);
-        if words > rows {
-            return Err(bad(format!(
-                "knows {words} tokens, the text encoder has rows for {rows}; they are not of the same model"
-            )));
-        }
-        tokenizer.add_special_tokens(&[AddedToken::from(PLACEHOLDER, true)]);
-        let own = tokenizer.token_to_id(PLACEHOLDER);
+    pub fn new(mut text: text::Text, rows: usize) -> Result<Self> {
+        let file = text.file().to_owned();
+        let bad = |message: &str| Error::bad_format(&file, message);
+        let end = text.id("</s>").ok_or_else(|| bad("has no </s>; is it a T5's?"))?;
+        let own = text.add_word(PLACEHOLDER).ok_or_else(|| bad("takes no further word"))?;
         // A vocabulary without a row to spare lends that of words it does not know.
-        let spare = own.filter(|&id| (id as usize) < rows).or(tokenizer.token_to_id("<unk>"));
-        let placeholder = spare.ok_or_else(|| bad("has neither a row to spare nor <unk>".into()))?;
-        Ok(Text { tokenizer, placeholder, file: file.to_owned() })
+        let spare =
+            Some(own).filter(|&id| (id as usize) < rows).or(text.id("<unk>").filter(|&id| (id as usize) < rows));
+        let row = spare.ok_or_else(|| bad("the text encoder has neither a row to spare nor one for <unk>"))?;
+        Ok(Text { text, rows, placeholder: (own, row), end })
     }
 
     /// The tokens of a prompt; a longer one is cut, as the published code does it.
-    pub fn prompt(&self, parts: &[Part]) -> Result<Prompt> {
-        let mut text = String::new();
-        for part in parts {
+    pub fn prompt(&self, prompt: &str, words: &[Word]) -> Result<Prompt> {
+        let parts = words::split(prompt, words)?;
+        let (mut text, mut learned) = (String::new(), Vec::new());
+        for part in &parts {
             match part {
-                Part::Text(part) => text += part,
-                Part::Vectors(_) if text.is_empty() || text.ends_with(char::is_whitespace) => text += PLACEHOLDER,
-                Part::Vectors(_) => text += &format!(" {PLACEHOLDER}"),
+                Stretch::Text(part) => text += part,
+                Stretch::Word(word) => {
+                    learned.push(word.vectors.clone());
+                    if !text.is_empty() && !text.ends_with(char::is_whitespace) {
+                        text += " ";
+                    }
+                    text += PLACEHOLDER;
+                }
             }
         }
-        let encoding = caught(|| self.tokenizer.encode_fast(text.as_str(), true)).map_err(|e| {
-            let start: String = text.chars().take(100).collect();
-            Error::bad_format(&self.file, format!("the tokenizer failed on {start:?}: {e}"))
-        })?;
-        let own = self.tokenizer.token_to_id(PLACEHOLDER);
-        let mut ids = encoding.get_ids().to_vec();
-        if let (true, Some(&end)) = (ids.len() > MOST, ids.last()) {
-            ids.truncate(MOST - 1);
-            ids.push(end);
+        let mut ids = self.text.encode(&text)?;
+        ids.truncate(MOST - 1);
+        let (mut vectors, mut rows) = (Vec::new(), learned.into_iter());
+        for (place, id) in ids.iter_mut().enumerate() {
+            if *id == self.placeholder.0 {
+                *id = self.placeholder.1;
+                let message =
+                    format!("the prompt itself holds {PLACEHOLDER}, which stands for a subject's word; leave it out");
+                vectors.push((place, rows.next().ok_or_else(|| Error::invalid("prompt", message))?));
+            }
         }
-        let mut rows = parts.iter().filter_map(|p| match p {
-            Part::Vectors(rows) => Some(rows.clone()),
-            Part::Text(_) => None,
-        });
-        let mut vectors = Vec::new();
-        for (place, id) in ids.iter_mut().enumerate().filter(|(_, id)| Some(**id) == own) {
-            *id = self.placeholder;
-            let message =
-                format!("the prompt itself holds {PLACEHOLDER}, which stands for a subject's word; leave it out");
-            vectors.push((place, rows.next().ok_or_else(|| Error::invalid("prompt", message))?));
-        }
+        self.check(&ids)?;
+        ids.push(self.end);
         Ok(Prompt { ids, vectors })
+    }
+
+    fn check(&self, ids: &[u32]) -> Result<()> {
+        match ids.iter().find(|&&id| id as usize >= self.rows) {
+            None => Ok(()),
+            Some(id) => {
+                let message = format!(
+                    "gives a word the id {id}, but the text encoder has {} rows; are the two of one model?",
+                    self.rows
+                );
+                Err(Error::bad_format(self.text.file(), message))
+            }
+        }
+    }
+
+    /// What stands behind every text.
+    pub fn end(&self) -> u32 {
+        self.end
+    }
+
+    /// Whether a word is a single one of the vocabulary.
+    pub fn knows(&self, word: &str) -> Result<bool> {
+        self.text.knows(word)
     }
 
     /// The ids of an ordinary text, nothing behind it. None if a part of it is not known.
     pub fn known(&self, text: &str) -> Result<Option<Vec<u32>>> {
-        let encoding = caught(|| self.tokenizer.encode_fast(text.trim(), false))
-            .map_err(|e| Error::bad_format(&self.file, format!("the tokenizer failed on {text:?}: {e}")))?;
-        let ids = encoding.get_ids().to_vec();
-        let unknown = self.tokenizer.token_to_id("<unk>");
+        let ids = self.text.encode(text.trim())?;
+        self.check(&ids)?;
+        let unknown = self.text.id("<unk>");
         Ok((!ids.is_empty() && !ids.iter().any(|&id| Some(id) == unknown)).then_some(ids))
-    }
-}
-
-/// Calls the tokenizers crate, which panics on some malformed files.
-fn caught<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> std::result::Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(result) => result.map_err(|e| e.to_string()),
-        Err(_) => Err("its parts contradict each other".into()),
     }
 }
 
@@ -157,9 +154,36 @@ impl Prompt {
         self.ids.len() - self.vectors.len() + self.vectors.iter().map(|(_, rows)| rows.len()).sum::<usize>()
     }
 
-    /// The features as the encoder gives them, or of a text that was read before.
-    pub fn features(&self, encoder: &T5) -> Result<Tensor> {
-        encoder.forward(&self.ids)
+    /// As pieces: each token, and behind a word's token its vectors.
+    pub fn pieces(&self) -> Vec<Piece> {
+        let mut pieces: Vec<Piece> = Vec::new();
+        let mut vectors = self.vectors.iter().peekable();
+        for (place, &id) in self.ids.iter().enumerate() {
+            pieces.push(Piece::Token(id));
+            if let Some((_, rows)) = vectors.next_if(|(at, _)| *at == place) {
+                pieces.extend(rows.clone().map(Piece::Vector));
+            }
+        }
+        pieces
+    }
+
+    /// Of [`Prompt::pieces`].
+    pub fn of_pieces(pieces: &[Piece]) -> Result<Prompt> {
+        let mut prompt = Prompt::default();
+        for piece in pieces {
+            match *piece {
+                Piece::Token(id) => prompt.ids.push(id),
+                Piece::Vector(row) => {
+                    let place = prompt.ids.len().checked_sub(1);
+                    let place = place.ok_or_else(|| Error::internal("a learned vector without its word"))?;
+                    match prompt.vectors.last_mut() {
+                        Some((at, rows)) if *at == place && rows.end == row => rows.end += 1,
+                        _ => prompt.vectors.push((place, row..row + 1)),
+                    }
+                }
+            }
+        }
+        Ok(prompt)
     }
 }
 
@@ -178,5 +202,7 @@ mod tests {
         assert_eq!(prompt.length(), 6);
         let sum = prompt.gathered(&placed, rows(100.0, 3)).unwrap();
         assert_eq!(sum.flatten_all().unwrap().to_vec1::<f32>().unwrap(), [110.0, 112.0, 114.0]);
+        assert_eq!(Prompt::of_pieces(&prompt.pieces()).unwrap(), prompt);
+        assert!(Prompt::of_pieces(&[Piece::Vector(0)]).is_err());
     }
 }

@@ -3,14 +3,16 @@
 
 use super::condition::{Conditioner, Dense, Gradients as TextGradients, Texts};
 use super::config::{Config, EPS};
-use super::layer::{Context, Filling, Layer, LayerCache};
+use super::layer::{self, Context, Filling, Layer, LayerCache, NAMES};
 use super::ops;
 use super::schedule::Schedule;
+use crate::files::checkpoint::Checkpoint;
 use crate::kernels::together;
-use crate::model::checkpoint::Checkpoint;
-use crate::model::ops::own_kernels;
-use crate::model::weight::Format;
+use crate::model::quantised::Quantised;
+use crate::ops::own_kernels;
 use crate::run::Control;
+use crate::weight::{Format, Weight};
+use crate::weights::{Spec, Weights};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use std::ops::Range;
@@ -19,8 +21,9 @@ use std::ops::Range;
 #[derive(Clone)]
 pub struct Transformer {
     pub config: Config,
+    /// Those of the blocks, in the order of [`layer::specs`].
+    pub weights: Weights,
     pub conditioner: Conditioner,
-    pub layers: Vec<Layer>,
     /// Added to the pooled text to make the first token, [C].
     start: Tensor,
     /// A row for each scale, [levels, C].
@@ -39,9 +42,11 @@ pub struct Cache {
 }
 
 impl Transformer {
-    /// Loads and checks every weight. `progress` is called with (done, total) after each block.
+    /// Loads and checks every weight; takes what `quantised` has from there. `progress` is called with (done, total) after each
+    /// block.
     pub fn load(
         checkpoint: &Checkpoint,
+        quantised: Option<&Quantised>,
         config: Config,
         format: Format,
         device: &Device,
@@ -53,14 +58,30 @@ impl Transformer {
         let total = config.blocks.len() as u64 + 1;
         let conditioner = Conditioner::load(checkpoint, &config, device)?;
         progress(1, total)?;
-        let mut layers = Vec::new();
-        for name in &config.blocks {
-            layers.push(Layer::load(checkpoint, name, &config, format, device)?);
-            progress(layers.len() as u64 + 1, total)?;
+        let read = |spec: &Spec| -> Result<Weight> {
+            if let (true, Some(quantised)) = (spec.linear, quantised) {
+                if let Some(weight) = quantised.get(&spec.name, &spec.dims, format, device)? {
+                    return Ok(weight);
+                }
+            }
+            let tensor = checkpoint.get(&spec.name, &spec.dims, format.dense(), device)?;
+            match spec.linear {
+                true => format.weight(tensor),
+                // Upstream holds its blocks in the dtype of the matrices, vectors too, and computes with them in f32.
+                false => Ok(tensor.to_dtype(DType::F32)?.into()),
+            }
+        };
+        let mut weights = Weights::default();
+        for index in 0..config.blocks.len() {
+            for spec in layer::specs(&config, index) {
+                let weight = read(&spec)?;
+                weights.push(spec, weight);
+            }
+            progress(index as u64 + 2, total)?;
         }
         Ok(Transformer {
+            weights,
             conditioner,
-            layers,
             start: get("pos_start", &[1, 1, c])?.flatten_all()?,
             levels: get("lvl_embed.weight", &[config.levels, c])?,
             word: dense("word_embed", c, config.bits)?,
@@ -72,6 +93,14 @@ impl Transformer {
 
     pub fn device(&self) -> &Device {
         self.start.device()
+    }
+
+    pub fn depth(&self) -> usize {
+        self.config.blocks.len()
+    }
+
+    pub fn layer(&self, index: usize) -> Layer<'_> {
+        Layer { weights: &self.weights, first: index * NAMES.len(), index }
     }
 
     /// The first token of each text, [B, 1, C].
@@ -177,9 +206,9 @@ impl Transformer {
         together(|| {
             let context = self.context(texts, schedule, 0..schedule.scales().len())?;
             let mut x = self.sequence(texts, inputs)?;
-            for (index, layer) in self.layers.iter().enumerate() {
+            for index in 0..self.depth() {
                 stop.check()?;
-                x = layer.forward(&self.input(x, index, schedule)?, index, &context, None, false)?.0;
+                x = self.layer(index).forward(&self.input(x, index, schedule)?, &context, None, false)?.0;
             }
             self.logits(&x, texts)
         })
@@ -189,7 +218,7 @@ impl Transformer {
     pub fn new_cache(&self, rows: usize, schedule: &Schedule) -> Result<Cache> {
         let slots = schedule.before(schedule.scales().len() - 1).max(1);
         let layer = |_| LayerCache::new(rows, slots, &self.config, self.device());
-        Ok(Cache { layers: (0..self.layers.len()).map(layer).collect::<Result<_>>()?, filled: 0 })
+        Ok(Cache { layers: (0..self.depth()).map(layer).collect::<Result<_>>()?, filled: 0 })
     }
 
     /// Logits of the next scale, [B, cells, 2 bits], from what is drawn so far: none before the first, else [B, cells, bits].
@@ -245,12 +274,12 @@ impl Transformer {
                 None => self.first(&context.texts)?,
             };
             let last = scale + 1 == schedule.scales().len();
-            for (index, layer) in self.layers.iter().enumerate() {
+            for index in 0..self.depth() {
                 stop.check()?;
                 x = self.with_levels(x, index, schedule, scale..scale + 1)?;
                 let filling =
                     cache.as_deref_mut().map(|c| Filling { cache: &mut c.layers[index], filled: c.filled, last });
-                x = layer.forward(&x, index, context, filling, false)?.0;
+                x = self.layer(index).forward(&x, context, filling, false)?.0;
             }
             self.logits(&x, &context.texts)
         })

@@ -4,7 +4,7 @@
 //! Always in f32. Every size comes from the shapes of the tensors.
 
 use super::bsq::Map;
-use crate::model::checkpoint::Checkpoint;
+use crate::files::checkpoint::Checkpoint;
 use crate::model::vqgan::layers::{Conv3x3, GroupNorm, ResBlock, Source};
 use crate::model::vqgan::Config as Groups;
 use crate::run::Run;
