@@ -11,25 +11,24 @@ pub struct Tokens {
     /// Height and width of the grids before the last one; none in families that have one grid.
     before: Vec<(u32, u32)>,
     codes: Vec<u32>,
-    latent: Latent,
+    latent: Beside,
 }
 
-/// What codes were made of, if that is known: families that learn to mend their own mistakes want more than the codes. It is no
-/// part of what tokens are: it is neither compared nor kept in files.
+/// Numbers that travel beside codes and are no part of what these are: neither compared nor kept in files.
 #[derive(Clone, Default)]
-pub struct Latent(pub Option<Arc<Vec<f32>>>);
+pub struct Beside(pub Option<Arc<Vec<f32>>>);
 
-impl PartialEq for Latent {
+impl PartialEq for Beside {
     fn eq(&self, _: &Self) -> bool {
         true
     }
 }
 
-impl Eq for Latent {}
+impl Eq for Beside {}
 
-impl std::fmt::Debug for Latent {
+impl std::fmt::Debug for Beside {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.0.is_some() { "Latent" } else { "-" })
+        f.write_str(if self.0.is_some() { "Beside" } else { "-" })
     }
 }
 
@@ -54,12 +53,12 @@ impl Tokens {
             };
             return Err(Error::invalid("tokens", format!("{what} cannot hold {found} codes")));
         }
-        Ok(Tokens { height, width, before: before.to_vec(), codes, latent: Latent::default() })
+        Ok(Tokens { height, width, before: before.to_vec(), codes, latent: Beside::default() })
     }
 
     /// With what the codes were made of.
     pub fn with_latent(self, latent: Vec<f32>) -> Self {
-        Tokens { latent: Latent(Some(Arc::new(latent))), ..self }
+        Tokens { latent: Beside(Some(Arc::new(latent))), ..self }
     }
 
     /// Rows of the grid; of several, of the last one.
@@ -87,7 +86,8 @@ impl Tokens {
         self.codes
     }
 
-    pub fn latent(&self) -> &Latent {
+    /// What the codes were made of, if that is known: families that learn to mend their own mistakes want more than the codes.
+    pub fn latent(&self) -> &Beside {
         &self.latent
     }
 }

@@ -6,7 +6,7 @@ use candle_core::{safetensors, DType, Device, Tensor};
 use sitter::canvas::Canvas;
 use sitter::files::checkpoint::Checkpoint;
 use sitter::files::Files;
-use sitter::model::family::Keep;
+use sitter::model::family::{Example, Keep, Mode, Objective as FamilyObjective};
 use sitter::model::infinity::bsq::{Bsq, Map};
 use sitter::model::infinity::config::Config;
 use sitter::model::infinity::drawing::{Drawing, Settings};
@@ -590,7 +590,7 @@ fn the_seam_opens_encodes_decodes_and_scores() {
     let nats = bit_nats(&logits, &bytes(&format!("{key}labels")));
     let mean = nats.iter().map(|&n| f64::from(n)).sum::<f64>() / nats.len() as f64;
     let view = Personalized::new(&model, &[]).unwrap();
-    let scores = view.score("a photo of a dog in the snow", &[tokens.clone()], &mut Run::new()).unwrap();
+    let scores = view.score("a photo of a dog in the snow", std::slice::from_ref(&tokens), &mut Run::new()).unwrap();
     assert!((f64::from(scores[0]) - mean).abs() < 1e-6, "{} and {mean}", scores[0]);
     let error = view.score("a dog", &[some], &mut Run::new()).unwrap_err().to_string();
     assert!(error.contains("4x6 codes"), "{error}");
@@ -762,4 +762,34 @@ fn every_format_of_the_weights_opens_and_is_near() {
         let found = score(&other);
         assert!((found / exact - 1.0).abs() < tolerance, "{dtype}: {found} and {exact}");
     }
+}
+
+#[test]
+fn a_student_that_did_not_change_has_nothing_to_learn_from_a_correct_teacher() {
+    let (copy, model) = exact();
+    let run = Run::new();
+    let loss = |model: &Model, taught: &Example, weights| {
+        let family = model.family().with(weights);
+        let weight = 1.0 / taught.labelled.len() as f32;
+        let mut pass = family.pass(&[(taught, weight)], None, &Mode::default()).unwrap();
+        (0..family.facts().layers).for_each(|layer| pass.forward(layer, Keep::All).unwrap());
+        let loss = pass.loss(&FamilyObjective { with_gradient: true, z_loss: 0.0 }).unwrap();
+        assert_eq!(loss.nats.len(), taught.labelled.len());
+        loss.total
+    };
+    let condition = model.family().condition("a photo of a dog", &[], 64, 64).unwrap();
+    let taught = model.family().teach(&condition, (64, 64), 5, &run.control()).unwrap().unwrap();
+    let original = model.family().weights().clone();
+    assert!(loss(&model, &taught, original.clone()).abs() < 1e-7);
+    let mut changed = original.clone();
+    let entry = changed.entry_mut(9);
+    entry.weight = (entry.weight.to_f32().unwrap() * 1.5).unwrap().into();
+    assert!(loss(&model, &taught, changed) > 1e-4);
+
+    // The published teacher is another one even to its own pupil.
+    let settings = r#"{"infinity": {"self_correction": 0.0, "teacher": "reference"}}"#;
+    std::fs::write(copy.path().join("sitter.json"), settings).unwrap();
+    let reference = open(copy.path());
+    let taught = reference.family().teach(&condition, (64, 64), 5, &run.control()).unwrap().unwrap();
+    assert!(loss(&reference, &taught, original) > 1e-3);
 }

@@ -8,7 +8,7 @@ use super::{level, parallel, vectorised, Out};
 /// Numbers that a task takes.
 const CHUNK: usize = 1 << 14;
 /// 2 sqrt(2 / pi)
-const A: f32 = 1.595_769_1;
+const A: f32 = 1.595_769;
 const B: f32 = 0.044_715;
 
 /// `y = gelu(x)`, or `gelu(x) * up`.

@@ -9,7 +9,7 @@ use crate::files::Files;
 use crate::picture::{Crop, Picture};
 use crate::random::Dropout;
 use crate::run::{Control, Run};
-use crate::tokens::{Latent, Tokens};
+use crate::tokens::{Beside, Tokens};
 use crate::weight::Format;
 use crate::weights::{Gradients, Wanted, Weights};
 use crate::Result;
@@ -94,12 +94,14 @@ pub struct Condition {
 
 /// A picture to learn from or to score. The pieces `labelled` are scored, each by what is predicted at the place before it, or
 /// where its grid is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Example {
     pub pieces: Vec<Piece>,
     pub labelled: Range<usize>,
     /// What the picture's codes were made of, for families that want it.
-    pub latent: Latent,
+    pub latent: Beside,
+    /// What another model predicted, to learn from instead of the codes; see [`Family::teach`].
+    pub teacher: Beside,
 }
 
 /// A pretrained model of some family. Immutable; a copy with other weights shares those that did not change.
@@ -166,6 +168,13 @@ pub trait Family: Send + Sync {
 
     /// A picture behind its condition.
     fn example(&self, condition: &Condition, tokens: &Tokens) -> Result<Example>;
+
+    /// Draws a picture of a size in pixels (width, height) and keeps what was predicted on the way: an example from which a changed
+    /// copy of this model learns to go on predicting the same (distillation). None in families that do not teach so.
+    fn teach(&self, condition: &Condition, size: (u32, u32), seed: u64, stop: &Control) -> Result<Option<Example>> {
+        let _ = (condition, size, seed, stop);
+        Ok(None)
+    }
 
     /// Begins a pass over some examples, each with its weight per label in the loss. `vectors` are all learned vectors,
     /// f32 [N, width].

@@ -8,6 +8,15 @@ use crate::run::Control;
 use crate::{Error, Result};
 use candle_core::{Device, Tensor, D};
 
+/// The codes of each scale of a picture.
+pub type Codes = Vec<Vec<u32>>;
+
+/// Gets (scale, picture, guided logits [tokens, 2 bits]) and gives bits, [tokens, bits].
+pub type Choose<'a> = dyn FnMut(usize, usize, &[f32]) -> Result<Vec<u32>> + 'a;
+
+/// Gets the codes so far of each picture after every scale.
+pub type Seen<'a> = dyn FnMut(&[Codes]) -> Result<()> + 'a;
+
 /// How bits are chosen. Lists have a value for each scale; the last one given counts for the scales behind, too.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -45,13 +54,8 @@ pub struct Drawing<'a> {
 }
 
 impl Drawing<'_> {
-    /// Draws all scales. `choose` gets (scale, picture, guided logits [tokens, 2 bits]) and gives bits, [tokens, bits]; `seen`
-    /// gets the codes so far, of each picture and scale, after every scale. Returns all of them.
-    pub fn run(
-        &self,
-        choose: &mut dyn FnMut(usize, usize, &[f32]) -> Result<Vec<u32>>,
-        seen: &mut dyn FnMut(&[Vec<Vec<u32>>]) -> Result<()>,
-    ) -> Result<Vec<Vec<Vec<u32>>>> {
+    /// Draws all scales of all pictures.
+    pub fn run(&self, choose: &mut Choose, seen: &mut Seen) -> Result<Vec<Codes>> {
         let (transformer, schedule, bsq) = (self.transformer, self.schedule, self.bsq);
         let pictures = self.features.len();
         let scales = schedule.scales();
@@ -74,7 +78,7 @@ impl Drawing<'_> {
         let (texts, _) = transformer.conditioner.forward(&features)?;
         let mut cache = transformer.new_cache(rows, schedule)?;
         let mut totals = vec![Map::zeros(bsq.d, bsq.grid(schedule.last())); pictures];
-        let mut codes: Vec<Vec<Vec<u32>>> = vec![vec![]; pictures];
+        let mut codes: Vec<Codes> = vec![vec![]; pictures];
         for (s, &scale) in scales.iter().enumerate() {
             let inputs = match s {
                 0 => None,
@@ -113,12 +117,7 @@ impl Drawing<'_> {
     }
 
     /// As [`Drawing::run`] with bits drawn at random, each picture by its seed, whatever is drawn beside it.
-    pub fn draw(
-        &self,
-        settings: &Settings,
-        seeds: &[u64],
-        seen: &mut dyn FnMut(&[Vec<Vec<u32>>]) -> Result<()>,
-    ) -> Result<Vec<Vec<Vec<u32>>>> {
+    pub fn draw(&self, settings: &Settings, seeds: &[u64], seen: &mut Seen) -> Result<Vec<Codes>> {
         self.run(&mut self.chooser(settings, seeds.to_vec()), seen)
     }
 

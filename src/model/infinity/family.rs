@@ -5,7 +5,7 @@
 //! example's pieces are its condition, height and width of its last grid, and the codes of all its grids.
 
 use super::bsq::{Bsq, Map};
-use super::drawing::{Drawing, Settings as Choosing};
+use super::drawing::{Codes, Drawing, Settings as Choosing};
 use super::encoder::Encoder;
 use super::footprint::InfinityFootprint;
 use super::lesson::InfinityPass;
@@ -18,8 +18,8 @@ use crate::model::family::{Condition, Example, Facts, Family, Mode, NextScale, P
 use crate::model::footprint::Footprint;
 use crate::model::words::Word;
 use crate::picture::{Crop, Picture};
-use crate::run::Run;
-use crate::tokens::Tokens;
+use crate::run::{Control, Run};
+use crate::tokens::{Beside, Tokens};
 use crate::weights::Weights;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor, D};
@@ -277,7 +277,23 @@ impl Family for Infinity {
         pieces.extend([Piece::Token(tokens.height()), Piece::Token(tokens.width())]);
         let start = pieces.len();
         pieces.extend(tokens.codes().iter().map(|&code| Piece::Token(code)));
-        Ok(Example { labelled: start..pieces.len(), pieces, latent: tokens.latent().clone() })
+        let labelled = start..pieces.len();
+        Ok(Example { pieces, labelled, latent: tokens.latent().clone(), teacher: Beside::default() })
+    }
+
+    fn teach(
+        &self,
+        condition: &Condition,
+        (width, height): (u32, u32),
+        seed: u64,
+        stop: &Control,
+    ) -> Result<Option<Example>> {
+        let schedule = Schedule::of_size(width, height, self.facts.unit)?;
+        let features = self.features(&[self.reading(&condition.pieces)?], None)?.swap_remove(0);
+        let teacher = self.settings.teacher();
+        let taught = teacher.teach(&self.transformer, self.bsq, &schedule, &features, seed, stop)?;
+        let tokens = Tokens::of_grids(&self.grids_of(&schedule), taught.codes.concat())?;
+        Ok(Some(Example { teacher: Beside(Some(Arc::new(taught.logits))), ..self.example(condition, &tokens)? }))
     }
 
     fn pass<'a>(
@@ -323,7 +339,7 @@ impl NextScale for Infinity {
             top_p: self.settings.top_p,
         };
         let tokens = |codes: &[Vec<u32>]| Tokens::of_grids(&grids[..codes.len()], codes.concat());
-        let mut watch = |codes: &[Vec<Vec<u32>>]| -> Result<()> {
+        let mut watch = |codes: &[Codes]| -> Result<()> {
             seen(&codes.iter().map(|codes| tokens(codes)).collect::<Result<Vec<_>>>()?)
         };
         let drawn = drawing.draw(&choosing, what.seeds, &mut watch)?;

@@ -1,13 +1,15 @@
 //! Examples on their way through the blocks and back: this family's part in a step of a training, and in scoring.
 
-use super::bsq::{Map, Quantised};
+use super::bsq::{Bsq, Map, Quantised};
 use super::family::{Infinity, Reading};
 use super::loss::{bit_nats, token_weights};
 use super::pass::{Objective as Against, Pass as Way};
 use super::schedule::Schedule;
+use super::teacher::Teacher;
 use crate::model::family::{Example, Keep, Loss, Mode, Objective, Pass, Piece};
 use crate::random::{Purpose, Stream};
 use crate::run::Control;
+use crate::tokens::Beside;
 use crate::weights::{Gradients, Wanted};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
@@ -31,6 +33,8 @@ struct Part<'a> {
     schedule: Schedule,
     /// Of each label in the loss.
     weight: f32,
+    /// What another model predicted.
+    teacher: Beside,
 }
 
 impl<'a> InfinityPass<'a> {
@@ -53,7 +57,8 @@ impl<'a> InfinityPass<'a> {
             // Only a training has keys.
             let random = how.dropout.as_ref().map(|dropout| (dropout, dropout.keys.get(index).copied().unwrap_or(0)));
             let (schedule, codes) = picture(model, example)?;
-            let flips = random.as_ref().map(|(dropout, key)| {
+            let taught = example.teacher.0.is_some();
+            let flips = random.as_ref().filter(|_| !taught).map(|(dropout, key)| {
                 let mut random = Stream::new(dropout.seed, Purpose::Correction, *key);
                 model.bsq.flips(schedule.scales(), model.settings.self_correction, &mut random)
             });
@@ -65,7 +70,7 @@ impl<'a> InfinityPass<'a> {
             let way = Way::new(&model.transformer, &[features], &inputs, &schedule, drops)?;
             let labels = quantised.codes.iter().zip(schedule.scales());
             let labels = labels.flat_map(|(codes, &scale)| model.bsq.labels(codes, scale)).collect();
-            parts.push(Part { way, text, labels, schedule, weight: *weight });
+            parts.push(Part { way, text, labels, schedule, weight: *weight, teacher: example.teacher.clone() });
         }
         let learned = parts.iter().any(|part| matches!(&part.text, Reading::Prompt(p) if !p.vectors.is_empty()));
         let vectors = vectors.map_or(Ok(0), |v| v.dim(0))?;
@@ -94,7 +99,9 @@ fn quantised(
     mut codes: impl Iterator<Item = u32>,
     flips: Option<&[Vec<u32>]>,
 ) -> Result<Quantised> {
-    let (bsq, scales) = (model.bsq, schedule.scales());
+    // A student is given what its teacher was.
+    let area = model.bsq.area || example.teacher.0.is_some() && model.settings.teacher() == Teacher::Reference;
+    let (bsq, scales) = (Bsq { area, ..model.bsq }, schedule.scales());
     let cells = |scale| bsq.grid(scale).0 * bsq.grid(scale).1;
     let given = scales.iter().map(|&scale| codes.by_ref().take(cells(scale)).collect()).collect();
     let plain = bsq.dequantise(given, scales)?;
@@ -124,7 +131,11 @@ impl Part<'_> {
     fn weights(&self, model: &Infinity) -> Vec<f32> {
         let cells: Vec<usize> = (0..self.schedule.scales().len()).map(|s| self.schedule.cells(s)).collect();
         let labels = (self.labels.len() / model.bsq.d) as f32;
-        let of_scales = token_weights(&cells, &model.settings.scale_weights);
+        // The published code weighs the scales of labels, and not those of a teacher.
+        let of_scales = match self.teacher.0 {
+            None => token_weights(&cells, &model.settings.scale_weights),
+            Some(_) => token_weights(&cells, &[1.0]),
+        };
         of_scales.into_iter().map(|w| w * labels * self.weight).collect()
     }
 
@@ -153,8 +164,8 @@ impl Pass for InfinityPass<'_> {
         })
     }
 
-    /// Cross entropy of all bits. A cell's nats are the mean of its bits'; in the total each scale has its weight. There is no z-loss:
-    /// two classes need none.
+    /// Cross entropy of all bits, or the divergence from a teacher. A cell's nats are the mean of its bits'; in the total each scale has
+    /// its weight. There is no z-loss: two classes need none.
     fn loss(&mut self, objective: &Objective) -> Result<Loss> {
         let mut loss = Loss { total: 0.0, nats: vec![] };
         for part in &mut self.parts {
@@ -163,7 +174,11 @@ impl Pass for InfinityPass<'_> {
             loss.nats.extend(part.nats(&logits.flatten_all()?.to_vec1::<f32>()?, self.model));
             if objective.with_gradient {
                 let weights = part.weights(self.model);
-                let against = Against::Labels { labels: &part.labels, weights: &weights };
+                let likeness = self.model.settings.teacher().likeness();
+                let against = match &part.teacher.0 {
+                    None => Against::Labels { labels: &part.labels, weights: &weights },
+                    Some(logits) => Against::Teacher { logits: logits.as_slice(), weights: &weights, likeness },
+                };
                 loss.total += part.way.turn(&logits, against, self.learned)?;
             }
         }

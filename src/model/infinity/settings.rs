@@ -1,5 +1,6 @@
 //! What the tensors of a model cannot tell, with upstream's values; `sitter.json` may say otherwise under `infinity`.
 
+use super::teacher::Teacher;
 use crate::error::by_name;
 use crate::model::recommended::Recommendable;
 use crate::{Error, Result};
@@ -18,6 +19,8 @@ pub struct Settings {
     pub top_p: f32,
     /// Weight of each scale in the loss of a training; the last one counts for the scales behind, too.
     pub scale_weights: Vec<f32>,
+    /// `correct`, or `reference` as in ARBooth's code; see [`Teacher`].
+    pub teacher: String,
     /// In a training, up to this share of a scale's bits is turned over in what later scales see, so that they learn to mend it.
     pub self_correction: f32,
 }
@@ -31,14 +34,24 @@ impl Default for Settings {
             next_input: "bilinear".into(),
             top_p: 0.97,
             scale_weights: vec![1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.5],
+            teacher: "correct".into(),
             self_correction: 0.3,
+        }
+    }
+}
+
+impl Settings {
+    pub fn teacher(&self) -> Teacher {
+        match self.teacher.as_str() {
+            "reference" => Teacher::Reference,
+            _ => Teacher::Correct,
         }
     }
 }
 
 impl Recommendable for Settings {
     const HARMLESS: &'static [&'static str] =
-        &["groups", "level_embedding", "next_input", "top_p", "scale_weights", "self_correction"];
+        &["groups", "level_embedding", "next_input", "top_p", "scale_weights", "teacher", "self_correction"];
     const USERS: &'static [&'static str] = &[];
 
     fn check_ranges(&self) -> Result<()> {
@@ -46,6 +59,7 @@ impl Recommendable for Settings {
             |field: &str, value: &str, names: [&'static str; 2]| by_name(field, value, names, |name| name).map(|_| ());
         one_of("level_embedding", &self.level_embedding, ["once", "each_chunk"])?;
         one_of("next_input", &self.next_input, ["bilinear", "area"])?;
+        one_of("teacher", &self.teacher, ["correct", "reference"])?;
         let within = |field: &str, value: f32| match (0.0..=1.0).contains(&value) {
             true => Ok(()),
             false => Err(Error::invalid(field, format!("{value} is outside 0 to 1"))),
