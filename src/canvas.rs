@@ -12,6 +12,8 @@ struct Grids {
     width: u32,
     /// Of each picture the codes so far, in raster order.
     codes: Vec<Vec<u32>>,
+    /// Instead, of pictures that come grid after grid: the grids so far.
+    whole: Vec<Tokens>,
 }
 
 impl Canvas {
@@ -19,13 +21,22 @@ impl Canvas {
     pub fn show(&self, width: u32, codes: &[Vec<u32>]) {
         let mut grids = self.lock();
         grids.width = width;
+        grids.whole.clear();
         // Into the memory that is there: this is done for each code drawn.
         codes.clone_into(&mut grids.codes);
     }
 
-    /// The complete rows so far of a picture; None if there are none, or no such picture.
+    /// Shows pictures that come grid after grid, coarse to fine.
+    pub fn show_grids(&self, pictures: Vec<Tokens>) {
+        self.lock().whole = pictures;
+    }
+
+    /// The complete rows so far of a picture, or its complete grids; None if there are none, or no such picture.
     pub fn rows(&self, picture: usize) -> Option<Tokens> {
         let grids = self.lock();
+        if !grids.whole.is_empty() {
+            return grids.whole.get(picture).cloned();
+        }
         let codes = grids.codes.get(picture)?;
         let height = (codes.len() as u32).checked_div(grids.width)?;
         Tokens::new(height, grids.width, codes[..(height * grids.width) as usize].to_vec()).ok()

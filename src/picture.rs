@@ -139,6 +139,13 @@ impl Picture {
         crop::scaled_part(self, scaled, at, size)
     }
 
+    /// The picture scaled as little as it takes to cover `width` x `height` pixels, and cut to them; as [`Picture::fit`] does it with
+    /// the size that it has chosen.
+    pub fn cover(&self, width: u32, height: u32, crop: Crop) -> Result<Picture> {
+        check_size(width, height).map_err(|m| Error::invalid("size", m))?;
+        crop::cover(self, (width, height), crop)
+    }
+
     /// The mirror image, left and right exchanged.
     pub fn flip_horizontal(&self) -> Picture {
         let row = self.width as usize * 3;

@@ -38,6 +38,9 @@ pub enum Purpose {
     Augment = 7,
     Rounding = 8,
     Coupling = 9,
+    Bits = 10,
+    Correction = 11,
+    DropPath = 12,
 }
 
 /// The seed of picture `index` of a call: drawn alone with it, the picture is the same. Picture 0 has the call's seed.
@@ -66,6 +69,14 @@ pub fn gumbel(noise: &mut [f32], seed: u64, position: u32) {
 pub fn coupling(seed: u64, place: u32, round: u32) -> [u32; 3] {
     let bits = philox([place, round, Purpose::Coupling as u32, 0], key(seed));
     [bits[0] >> 8, bits[1] >> 8, bits[2] >> 8]
+}
+
+/// Uniform numbers in (0, 1) for the bits of one token.
+pub fn bits(noise: &mut [f32], seed: u64, token: u32) {
+    for (block, noise) in noise.chunks_mut(4).enumerate() {
+        let bits = philox([block as u32, token, Purpose::Bits as u32, 0], key(seed));
+        noise.iter_mut().zip(bits).for_each(|(noise, bits)| *noise = ((bits >> 8) as f32 + 0.5) / 16777216.0);
+    }
 }
 
 /// A short sequence of numbers for one purpose at one step.

@@ -287,7 +287,7 @@ fn example((prompt, codes): &(Vec<Place>, Vec<u32>)) -> Example {
         Place::Vector([row]) => Piece::Vector(*row),
     };
     let pieces: Vec<Piece> = prompt.iter().map(piece).chain(codes.iter().map(|&code| Piece::Code(code))).collect();
-    Example { labelled: prompt.len()..pieces.len(), pieces }
+    Example { labelled: prompt.len()..pieces.len(), pieces, ..Default::default() }
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn batch(step: u32) -> Batch {
         let token = |i: u32| Piece::Token((seed * 97 + step * 31 + i * i * 7) % 120);
         let mut pieces: Vec<Piece> = (0..length).map(token).collect();
         pieces[2] = Piece::Vector(0);
-        Example { pieces, labelled: 5..length as usize }
+        Example { pieces, labelled: 5..length as usize, ..Default::default() }
     };
     Batch { subject: vec![example(1, 30), example(2, 24)], prior: vec![example(3, 19)] }
 }

@@ -375,7 +375,7 @@ fn blocks_at(bytes: &[u8]) -> usize {
 fn states(model: &Model) -> Vec<f32> {
     let view = Personalized::new(model, &[]).unwrap();
     let pieces = view.condition("a fox", 64, 64).unwrap().pieces;
-    let Prediction::NextToken(next) = view.family.prediction();
+    let Prediction::NextToken(next) = view.family.prediction() else { panic!("draws code by code") };
     let context = next.rotary().causal(pieces.len()).unwrap();
     let hidden = next.forward(&next.embed(&[&pieces], None).unwrap(), &context, None).unwrap();
     next.logits(&hidden).unwrap().flatten_all().unwrap().to_vec1().unwrap()

@@ -49,7 +49,7 @@ fn cases(name: &str) -> Vec<Case> {
 
 /// The hidden state behind the last of the pieces, [1, hidden].
 fn last_state(view: &Personalized, pieces: &[Piece]) -> Tensor {
-    let Prediction::NextToken(next) = view.family.prediction();
+    let Prediction::NextToken(next) = view.family.prediction() else { panic!("draws code by code") };
     let x = next.embed(&[pieces], None).unwrap();
     let hidden = next.forward(&x, &next.rotary().causal(pieces.len()).unwrap(), None).unwrap();
     hidden.i((0, pieces.len() - 1)).unwrap().unsqueeze(0).unwrap()
@@ -162,7 +162,7 @@ fn first_codes_follow_the_models_exact_distribution() {
     let model = open("plain");
     let view = Personalized::new(&model, &[]).unwrap();
     // The distribution of the first code by a plain pass, without guidance.
-    let Prediction::NextToken(next) = view.family.prediction();
+    let Prediction::NextToken(next) = view.family.prediction() else { panic!("draws code by code") };
     let pieces = next.opening(&view.condition("a fox", 8, 8).unwrap(), (4, 4)).unwrap();
     let logits = next.logits(&last_state(&view, &pieces)).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
     let weights: Vec<f64> = logits.iter().map(|&l| (l as f64).exp()).collect();

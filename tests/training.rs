@@ -62,6 +62,7 @@ fn examples(given: &[(Vec<Place>, usize)]) -> Vec<Example> {
     let example = |(places, start): &(Vec<Place>, usize)| Example {
         pieces: places.iter().map(piece).collect(),
         labelled: *start..places.len(),
+        ..Default::default()
     };
     given.iter().map(example).collect()
 }

@@ -212,7 +212,7 @@ fn draw(model: &Model, pixels: u32) -> Result<Json> {
 
 /// Logits of the codes behind the last of the pieces.
 fn last_logits(view: &Personalized, pieces: &[Piece]) -> Result<Vec<f32>> {
-    let Prediction::NextToken(next) = view.family.prediction();
+    let Prediction::NextToken(next) = view.family.prediction() else { panic!("draws code by code") };
     let context = next.rotary().causal(pieces.len())?;
     let hidden = next.forward(&next.embed(&[pieces], None)?, &context, None)?;
     let logits = next.logits(&hidden.narrow(1, pieces.len() - 1, 1)?)?;

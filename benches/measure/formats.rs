@@ -84,8 +84,8 @@ fn print(name: &str, pixels: u32, count: u32) -> Result<()> {
 fn likeliest(view: &Personalized, drawn: &[(String, Tokens)]) -> Result<Vec<u32>> {
     let mut found = Vec::new();
     for (prompt, tokens) in drawn {
-        let Example { pieces, labelled } = view.example(prompt, tokens)?;
-        let Prediction::NextToken(next) = view.family.prediction();
+        let Example { pieces, labelled, .. } = view.example(prompt, tokens)?;
+        let Prediction::NextToken(next) = view.family.prediction() else { panic!("draws code by code") };
         let x = next.embed(&[&pieces], None)?;
         let hidden = next.forward(&x, &next.rotary().causal(pieces.len())?, None)?.squeeze(0)?;
         let at: Vec<u32> = labelled.map(|place| place as u32 - 1).collect();

@@ -54,7 +54,7 @@ pub struct Norm {
 
 impl Norm {
     pub fn apply(&self, x: &[f32], y: &mut [f32]) {
-        kernels::layer_norm(x, &self.weight, &self.bias, self.eps, y);
+        kernels::layer_norm(x, self.weight.len(), &self.weight, &self.bias, self.eps, y);
     }
 }
 

@@ -117,6 +117,28 @@ impl Checkpoint {
         self.entries.retain(|name, _| keep(name));
     }
 
+    /// One checkpoint of several files, such as shards: each tensor must be in one of them only.
+    pub fn joined(parts: Vec<Checkpoint>) -> Result<Checkpoint> {
+        let mut parts = parts.into_iter();
+        let Some(mut all) = parts.next() else { return Err(Error::internal("a checkpoint of no files")) };
+        for part in parts {
+            let (files, storages) = (all.sources.len(), all.storages.len());
+            all.sources.extend(part.sources);
+            all.storages.extend(part.storages);
+            for (tensor, mut entry) in part.entries {
+                entry.file += files;
+                entry.storage = entry.storage.map(|s| s + storages);
+                if let Some(other) = all.entries.get(&tensor) {
+                    let found = format!("it also in {}; remove one", all.sources[other.file].path.display());
+                    let file = all.sources[entry.file].path.clone();
+                    return Err(Error::Tensor { file, tensor, expected: "it in one file only".into(), found });
+                }
+                all.entries.insert(tensor, entry);
+            }
+        }
+        Ok(all)
+    }
+
     /// The names of all tensors, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)

@@ -100,25 +100,28 @@ fn other_format(bytes: &[u8]) -> Option<String> {
     Some("is not a PyTorch checkpoint (a zip archive made by torch.save)".into())
 }
 
-/// The items of the dict that holds the tensors.
+/// The items of the dict that holds the tensors. `key` may be several, one in the other, with `/` between them.
 fn dict<'a>(values: &'a Values<'_>, key: Option<&str>) -> std::result::Result<&'a [(Id, Id)], String> {
-    let Value::Dict(items) = values.get(values.root()) else {
+    let Value::Dict(root) = values.get(values.root()) else {
         return Err("does not hold a dict; save a dict of tensors, as a module's state_dict() is".into());
     };
-    let Some(key) = key else { return Ok(items) };
-    match items.iter().rev().find(|(name, _)| values.text(*name) == Some(key)) {
-        Some(&(_, value)) => match values.get(value) {
-            Value::Dict(items) => Ok(items),
-            _ => Err(format!("its '{key}' is not a dict of tensors")),
-        },
-        None => {
-            let mut found: Vec<_> = items.iter().filter_map(|(name, _)| values.text(*name)).take(8).collect();
-            let more = items.len().saturating_sub(found.len());
-            found.sort_unstable();
-            let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
-            Err(format!("has no '{key}'; it has: {}{rest}", found.join(", ")))
+    let mut items: &[(Id, Id)] = root;
+    for key in key.into_iter().flat_map(|key| key.split('/')) {
+        match items.iter().rev().find(|(name, _)| values.text(*name) == Some(key)) {
+            Some(&(_, value)) => match values.get(value) {
+                Value::Dict(inner) => items = inner,
+                _ => return Err(format!("its '{key}' is not a dict of tensors")),
+            },
+            None => {
+                let mut found: Vec<_> = items.iter().filter_map(|(name, _)| values.text(*name)).take(8).collect();
+                let more = items.len().saturating_sub(found.len());
+                found.sort_unstable();
+                let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+                return Err(format!("has no '{key}'; it has: {}{rest}", found.join(", ")));
+            }
         }
     }
+    Ok(items)
 }
 
 struct Reader<'a> {

@@ -141,7 +141,7 @@ mod tests {
         let x: Vec<f32> = (0..3 * 50).map(|i| ((i * 37) % 101) as f32 * 0.3 - 7.0).collect();
         let (weight, bias) = (vec![2f32; 50], vec![-1f32; 50]);
         let mut y = vec![0f32; x.len()];
-        layer_norm(&x, &weight, &bias, 1e-6, &mut y);
+        layer_norm(&x, 50, &weight, &bias, 1e-6, &mut y);
         for row in y.chunks(50) {
             let mean = row.iter().sum::<f32>() / 50.0;
             let variance = row.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / 50.0;

@@ -12,6 +12,7 @@
 //! | `gemm` | products of large matrices |
 //! | `norm`, `activation`, `attention`, `loss` | what stands between the products, forward and backward |
 //! | `bias` | rows of biases and the activations of a plain transformer |
+//! | `modulate`, `gelu`, `cosine` | the same of layers whose norms are steered from outside |
 //! | `conv` | 3x3 convolutions and group norm of the image tokenizer |
 //! | `softmax` | softmax of rows; what attention and the loss share |
 //! | `rows` | products of a few rows with a large matrix, whose bits do not depend on how many rows there are |
@@ -24,10 +25,13 @@ mod attention;
 mod bias;
 mod buffer;
 mod conv;
+mod cosine;
+mod gelu;
 mod gemm;
 mod lanes;
 mod loss;
 mod matrix;
+mod modulate;
 mod norm;
 mod rows;
 mod softmax;
@@ -38,10 +42,13 @@ pub use attention::Attention;
 pub use bias::{add_to_rows, fill_rows, gelu, quick_gelu};
 pub use buffer::zeros;
 pub use conv::{conv3x3, group_norm, Planes};
+pub use cosine::Cosine;
+pub use gelu::{gelu_tanh, gelu_tanh_backward};
 pub use gemm::{gemm, Left};
 pub use loss::cross_entropy;
 pub use matrix::Matrix;
-pub use norm::{layer_norm, rms_norm, rms_norm_backward, rotate, Rotary};
+pub use modulate::{add_gated, gate_backward, layer_norm, layer_norm_backward, row_sums};
+pub use norm::{rms_norm, rms_norm_backward, rotate, Rotary};
 pub use rows::rows;
 pub use softmax::softmax;
 pub use team::{parallel, together};

@@ -101,33 +101,6 @@ unsafe fn rms_backward_row_any<L: Lanes>(g: F32, x: F32, w: F32, eps: f32, dx: O
     }
 }
 
-/// `y = (x - mean) / deviation * weight + bias` for each row of `weight.len()` numbers.
-pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f32]) {
-    let n = weight.len();
-    assert!(x.len() == y.len() && x.len().is_multiple_of(n) && bias.len() == n, "sizes");
-    let (rows, y) = (x.len() / n, Out::new(y));
-    let (x, w, b) = (F32(x.as_ptr()), F32(weight.as_ptr()), F32(bias.as_ptr()));
-    parallel(rows.div_ceil(CHUNK), 6 * rows * n, |task| {
-        for row in task * CHUNK..rows.min((task + 1) * CHUNK) {
-            // SAFETY: row `row` lies within x and y, weight and bias are as long as it, and no other task writes it.
-            unsafe { layer_row(level(), x, (w, b), eps, y, row * n, n) }
-        }
-    });
-}
-
-vectorised! { unsafe fn layer_row(x: F32, w: (F32, F32), eps: f32, y: Out, at: usize, n: usize) = layer_row_any }
-
-#[inline(always)]
-unsafe fn layer_row_any<L: Lanes>(x: F32, (w, b): (F32, F32), eps: f32, y: Out, at: usize, n: usize) {
-    let (x, y) = (x.0.add(at), y.at(at));
-    let (mean, scale) = statistics::<L>(x, eps, n);
-    let (mean, scale) = (L::splat(mean), L::splat(scale));
-    for i in (0..n).step_by(16) {
-        let hat = L::load_part(x.add(i), n - i).sub(mean).mul(scale);
-        hat.fma(L::load_part(w.0.add(i), n - i), L::load_part(b.0.add(i), n - i)).store_part(y.add(i), n - i);
-    }
-}
-
 /// The layer norm of queries and keys with the rotary positions behind it.
 ///
 /// x is [rows, heads, d]; weight and bias are [heads, d]; cos and sin are [positions, d / 2], and row r has position

@@ -9,7 +9,7 @@ use crate::files::Files;
 use crate::picture::{Crop, Picture};
 use crate::random::Dropout;
 use crate::run::{Control, Run};
-use crate::tokens::Tokens;
+use crate::tokens::{Beside, Tokens};
 use crate::weight::Format;
 use crate::weights::{Gradients, Wanted, Weights};
 use crate::Result;
@@ -100,11 +100,16 @@ pub struct Condition {
     pub pieces: Vec<Piece>,
 }
 
-/// A picture to learn from or to score. The pieces `labelled` are scored, each by what is predicted at the place before it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A picture to learn from or to score. The pieces `labelled` are scored, each by what is predicted at the place before it, or
+/// where its grid is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Example {
     pub pieces: Vec<Piece>,
     pub labelled: Range<usize>,
+    /// What the picture's codes were made of, for families that want it.
+    pub latent: Beside,
+    /// What another model predicted, to learn from instead of the codes; see [`Family::teach`].
+    pub teacher: Beside,
 }
 
 /// A pretrained model of some family. Immutable; a copy with other weights shares those that did not change.
@@ -177,6 +182,13 @@ pub trait Family: Send + Sync {
     /// A picture behind its condition.
     fn example(&self, condition: &Condition, tokens: &Tokens) -> Result<Example>;
 
+    /// Draws a picture of a size in pixels (width, height) and keeps what was predicted on the way: an example from which a changed
+    /// copy of this model learns to go on predicting the same (distillation). None in families that do not teach so.
+    fn teach(&self, condition: &Condition, size: (u32, u32), seed: u64, stop: &Control) -> Result<Option<Example>> {
+        let _ = (condition, size, seed, stop);
+        Ok(None)
+    }
+
     /// Begins a pass over some examples, each with its weight per label in the loss. `vectors` are all learned vectors,
     /// f32 [N, width].
     fn pass<'a>(
@@ -247,6 +259,33 @@ pub trait Pass: Send {
 pub enum Prediction<'a> {
     /// Code after code, rows top to bottom.
     NextToken(&'a dyn NextToken),
+    /// Grid after grid, coarse to fine, all codes of a grid at once.
+    NextScale(&'a dyn NextScale),
+}
+
+/// Pictures that are drawn grid after grid.
+pub struct Scales<'a> {
+    /// Of each picture what it is to show, and what stands against that.
+    pub conditions: &'a [(Condition, Condition)],
+    /// All learned vectors, f32 [N, width].
+    pub vectors: Option<&'a Tensor>,
+    /// The last grid, (height, width) in codes.
+    pub grid: (u32, u32),
+    /// One for all grids, or one for each.
+    pub guidance: &'a [f32],
+    pub temperature: &'a [f32],
+    /// Of each picture.
+    pub seeds: &'a [u64],
+    pub stop: Control,
+}
+
+/// A transformer that predicts one grid of codes after the other.
+pub trait NextScale: Sync {
+    /// The grids of a picture whose last one this is, coarse to fine.
+    fn grids(&self, last: (u32, u32)) -> Result<Vec<(u32, u32)>>;
+
+    /// Draws pictures, each by its seed alone. `seen` gets what is drawn of each after every grid.
+    fn draw(&self, what: &Scales, seen: &mut dyn FnMut(&[Tokens]) -> Result<()>) -> Result<Vec<Tokens>>;
 }
 
 /// A transformer that predicts one code after the other.

@@ -16,6 +16,7 @@ pub mod cache;
 pub mod embedded;
 pub mod family;
 pub mod footprint;
+pub mod infinity;
 mod janus;
 mod llama;
 pub mod lumina;

@@ -12,9 +12,9 @@ use std::path::PathBuf;
 
 const FILE: &str = "sitter.json";
 
-/// The parts of the file, each for the options of one verb.
-const SECTIONS: [&str; 6] =
-    ["sample", "train", "train.two_stage", "train.textual_inversion", "train.dreambooth", "train.lora"];
+/// The parts of the file, each for the options of one verb, or what a family's other files do not say.
+const SECTIONS: [&str; 7] =
+    ["sample", "train", "train.two_stage", "train.textual_inversion", "train.dreambooth", "train.lora", "infinity"];
 
 /// The content of `sitter.json`, and the defaults of the model's family.
 #[derive(Clone)]

@@ -1,12 +1,12 @@
 //! The families that this library knows: the only list of them.
 
 use super::family::Entry;
-use super::{janus, lumina};
+use super::{infinity, janus, lumina};
 use crate::files::Files;
 use crate::{Error, Result};
 use std::sync::{Mutex, PoisonError};
 
-static FAMILIES: &[&Entry] = &[&lumina::ENTRY, &janus::ENTRY];
+static FAMILIES: &[&Entry] = &[&lumina::ENTRY, &janus::ENTRY, &infinity::ENTRY];
 
 /// Families that a program brought along.
 static ADDED: Mutex<Vec<&'static Entry>> = Mutex::new(Vec::new());

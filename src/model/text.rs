@@ -81,6 +81,12 @@ impl Text {
         Ok(Text { rows: Some(rows), ..self })
     }
 
+    /// Adds a word that is found wherever it stands in a text; returns its id.
+    pub fn add_word(&mut self, word: &str) -> Option<u32> {
+        self.tokenizer.add_special_tokens(&[tokenizers::AddedToken::from(word, true)]);
+        self.id(word)
+    }
+
     /// All names with their ids.
     pub fn vocabulary(&self) -> impl Iterator<Item = (String, u32)> {
         self.tokenizer.get_vocab(true).into_iter()

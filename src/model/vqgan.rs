@@ -6,7 +6,7 @@
 
 mod config;
 mod cpu;
-mod layers;
+pub(super) mod layers;
 mod plain;
 pub mod vq16;
 mod yaml;
@@ -21,7 +21,7 @@ use candle_core::{DType, Tensor, D};
 use layers::{Attention, Conv1x1, Conv3x3, GroupNorm, ResBlock, Source};
 
 /// How weights come in: a tensor by its name, of exactly this shape.
-type Get<'a> = dyn Fn(&str, &[usize]) -> Result<Tensor> + 'a;
+pub(super) type Get<'a> = dyn Fn(&str, &[usize]) -> Result<Tensor> + 'a;
 
 /// Pixels whose distances to all codes are computed at once; bounds the memory to 32 MiB for 8192 codes.
 const PIXELS_AT_ONCE: usize = 1024;

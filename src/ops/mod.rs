@@ -134,8 +134,8 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, rows: &Rows, keep: bool) ->
     either!(q, attention(q, k, v, rows, keep))
 }
 
-/// The gradients of queries [B, T, heads, d], keys and values [B, T, kv, d] in [`attention`], whose result was `o` and `kept`.
-/// Keys and values are [B, T, kv, d] seen as [B, kv, T, d].
+/// The gradients of queries [B, T, heads, d], keys and values [B, S, kv, d] in [`attention`], whose result was `o` and `kept`.
+/// Keys and values are [B, S, kv, d] seen as [B, kv, S, d].
 pub fn attention_backward(
     g: &Tensor,
     qkv: (&Tensor, &Tensor, &Tensor),
@@ -311,6 +311,34 @@ mod tests {
                 let seen = Rows { one_by_one: false, ..alone };
                 let kept = own.1.unwrap();
                 let (own, plain) = both(|| attention_backward(&g, (&q, &k, &v), &own.0, &kept, &seen));
+                assert_close(&own.0, &plain.0, "queries");
+                assert_close(&own.1, &plain.1, "keys");
+                assert_close(&own.2, &plain.2, "values");
+            }
+        });
+    }
+
+    #[test]
+    fn attention_to_another_sequence_has_gradients_of_its_length() {
+        at_each_level(|| {
+            // Of the second row's keys only the first three are seen, as of a shorter text.
+            for (t, slots, heads, kv) in [(150, 7, 4, 4), (3, 130, 4, 2)] {
+                let (b, d) = (2, 8);
+                let spans: Vec<_> = (0..b * t).map(|i| (0, if i < t { slots as u32 } else { 3 })).collect();
+                let bias = |&(_, to): &(u32, u32)| {
+                    (0..slots as u32).map(move |s| if s < to { 0.0 } else { f32::NEG_INFINITY })
+                };
+                let mask = Tensor::new(spans.iter().flat_map(bias).collect::<Vec<f32>>(), &Device::Cpu).unwrap();
+                let mask = mask.reshape((b, 1, t, slots)).unwrap();
+                let seen = Rows { spans: &spans, mask: Some(&mask), one_by_one: false };
+                let (q, g) = (random(&[b, t, heads, d]), random(&[b, t, heads * d]));
+                let (k, v) = (random(&[b, slots, kv, d]), random(&[b, slots, kv, d]));
+                let (k, v) = (k.transpose(1, 2).unwrap(), v.transpose(1, 2).unwrap());
+                let (own, plain) = both(|| attention(&q, &k, &v, &seen, true));
+                assert_close(&own.0, &plain.0, "attention");
+                let kept = own.1.unwrap();
+                let (own, plain) = both(|| attention_backward(&g, (&q, &k, &v), &own.0, &kept, &seen));
+                assert_eq!(own.1.dims(), [b, slots, kv, d]);
                 assert_close(&own.0, &plain.0, "queries");
                 assert_close(&own.1, &plain.1, "keys");
                 assert_close(&own.2, &plain.2, "values");

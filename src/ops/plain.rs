@@ -198,14 +198,14 @@ pub fn attention_backward(
     Ok((Tensor::cat(&dq, 2)?, Tensor::cat(&dk, 2)?, Tensor::cat(&dv, 2)?))
 }
 
-/// Gradients of queries [B, T, heads, d] and of keys and values [B, T, kv, d], for some heads.
+/// Gradients of queries [B, T, heads, d] and of keys and values [B, S, kv, d], for some heads.
 fn portion_backward(
     g: &Tensor,
     (q, k, v): (&Tensor, &Tensor, &Tensor),
     rows: &Rows,
 ) -> Result<(Tensor, Tensor, Tensor)> {
-    let (b, t, heads, d) = q.dims4()?;
-    let kv = k.dim(1)?;
+    let (b, _, heads, d) = q.dims4()?;
+    let (_, kv, slots, _) = k.dims4()?;
     let dtype = q.dtype();
     let [q, k, v, p] = attend(q, k, v, rows)?;
     let g = g.transpose(1, 2)?.contiguous()?;
@@ -215,7 +215,7 @@ fn portion_backward(
     let dv = p.to_dtype(dtype)?.t()?.matmul(&g)?;
     let (dq, dk) = (ds.matmul(&k)?, ds.t()?.matmul(&q)?);
     let shared = |x: Tensor| -> Result<Tensor> {
-        let x = x.reshape((b, kv, heads / kv, t, d))?;
+        let x = x.reshape((b, kv, heads / kv, slots, d))?;
         let x = if heads == kv { x.squeeze(2)? } else { x.sum(2)? };
         Ok(x.transpose(1, 2)?.contiguous()?)
     };

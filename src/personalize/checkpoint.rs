@@ -93,6 +93,9 @@ struct Position {
     losses: Vec<LossRecord>,
     /// Height, width and prompt of the class pictures for prior preservation.
     prior: Vec<(u32, u32, String)>,
+    /// All grids of each of them, if they have several.
+    #[serde(default)]
+    prior_grids: Vec<Vec<(u32, u32)>>,
 }
 
 /// The checkpoint file of one training.
@@ -156,8 +159,14 @@ impl Checkpointing {
     pub fn prior(&self) -> Result<Option<Vec<(String, Tokens)>>> {
         let Some(earlier) = &self.earlier else { return Ok(None) };
         let pictures = earlier.content.prior.iter().enumerate().map(|(i, (height, width, prompt))| {
-            let codes =
-                earlier.get_shaped(&format!("prior.{i}"), &[*height as usize * *width as usize])?.to_vec1::<f32>()?;
+            let name = format!("prior.{i}");
+            if let Some(grids) = earlier.content.prior_grids.get(i).filter(|grids| grids.len() > 1) {
+                let cells: usize = grids.iter().map(|(h, w)| *h as usize * *w as usize).sum();
+                let halves = earlier.get_shaped(&name, &[2, cells])?.to_vec2::<f32>()?;
+                let codes = halves[0].iter().zip(&halves[1]).map(|(high, low)| (*high as u32) << 16 | *low as u32);
+                return Ok((prompt.clone(), Tokens::of_grids(grids, codes.collect())?));
+            }
+            let codes = earlier.get_shaped(&name, &[*height as usize * *width as usize])?.to_vec1::<f32>()?;
             Ok((prompt.clone(), Tokens::new(*height, *width, codes.into_iter().map(|c| c as u32).collect())?))
         });
         Ok(Some(pictures.collect::<Result<_>>()?))
@@ -198,8 +207,13 @@ impl Checkpointing {
         tensors.insert("vectors".into(), learner.vectors()?.to_device(&Device::Cpu)?);
         for (i, (_, tokens)) in prior.iter().enumerate() {
             // As f32, the one kind of number that these files hold; it is exact far beyond any codebook.
-            let codes: Vec<f32> = tokens.codes().iter().map(|&c| c as f32).collect();
-            tensors.insert(format!("prior.{i}"), Tensor::new(codes, &Device::Cpu)?);
+            let numbers = |of: fn(u32) -> u32| tokens.codes().iter().map(|&c| of(c) as f32).collect::<Vec<_>>();
+            let codes = match tokens.grids().len() {
+                1 => Tensor::new(numbers(|c| c), &Device::Cpu)?,
+                // Codes of many bits, in halves.
+                _ => Tensor::new(vec![numbers(|c| c >> 16), numbers(|c| c & 0xffff)], &Device::Cpu)?,
+            };
+            tensors.insert(format!("prior.{i}"), codes);
         }
         let position = Position {
             identity: self.identity.clone(),
@@ -207,6 +221,10 @@ impl Checkpointing {
             steps: learner.steps(),
             losses: losses.to_vec(),
             prior: prior.iter().map(|(prompt, t)| (t.height(), t.width(), prompt.clone())).collect(),
+            prior_grids: match prior.iter().any(|(_, t)| t.grids().len() > 1) {
+                true => prior.iter().map(|(_, t)| t.grids()).collect(),
+                false => vec![],
+            },
         };
         match tensor_file::save(path, &FILE, &position, &tensors, &run.control()) {
             Err(e @ (Error::Io { .. } | Error::NotFound { .. })) => {

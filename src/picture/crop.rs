@@ -75,8 +75,11 @@ pub fn choose_crop(size: (u32, u32), sizes: &[(u32, u32)]) -> Option<(u32, u32)>
 pub(super) fn fit(picture: &Picture, target: u32, patch: u32, crop: Crop) -> Result<Picture> {
     let sizes = crop_sizes(target, patch)?;
     let chosen = choose_crop((picture.width, picture.height), &sizes);
-    let (cw, ch) = chosen.ok_or_else(|| Error::Internal { message: "the crop size list is empty".into() })?;
+    cover(picture, chosen.ok_or_else(|| Error::Internal { message: "the crop size list is empty".into() })?, crop)
+}
 
+/// The picture scaled so that it covers a size, and cut to it.
+pub(super) fn cover(picture: &Picture, (cw, ch): (u32, u32), crop: Crop) -> Result<Picture> {
     // Averaging 2x2 pixels first is what the original does; one bicubic step alone would give other pixels.
     let mut halved: Option<Picture> = None;
     let source = loop {

@@ -210,7 +210,7 @@ mod tests {
     }
 
     fn next_token<'a>(view: &'a Personalized) -> &'a dyn NextToken {
-        let Prediction::NextToken(model) = view.family.prediction();
+        let Prediction::NextToken(model) = view.family.prediction() else { panic!("draws code by code") };
         model
     }
 

@@ -7,10 +7,12 @@ mod jacobi;
 pub mod link;
 mod logits;
 pub mod memory;
+mod next_scale;
 mod noise;
 mod sequential;
 
 use crate::error::by_name;
+use crate::model::family::Prediction;
 use crate::model::personalized::Personalized;
 use crate::model::recommended::{Recommendable, Recommended};
 use crate::model::subject::Subject;
@@ -176,7 +178,7 @@ impl Sample {
 
 /// Draws `options.count` pictures of a prompt. A prompt names a subject by its identifier.
 ///
-/// Reports each code drawn. Finishing early has no effect, since a picture that lacks rows is no picture.
+/// Reports each code drawn, or each grid of codes. Finishing early has no effect, since a picture that lacks rows is no picture.
 pub fn sample(
     model: &Model,
     prompt: &str,
@@ -197,6 +199,9 @@ pub fn draw_pictures(
     options: &Options,
     run: &mut Run,
 ) -> Result<Vec<Sample>> {
+    if let Prediction::NextScale(model) = view.family.prediction() {
+        return next_scale::draw(view, model, prompts, options, run);
+    }
     let mut drawing = Drawing::new(view, prompts, options, run.control())?;
     let total = drawing.total() as u64;
     let mut known = 0;

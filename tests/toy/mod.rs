@@ -235,7 +235,7 @@ impl Family for Toy {
     fn example(&self, condition: &Condition, tokens: &Tokens) -> Result<Example> {
         let codes = tokens.codes().iter().map(|&code| Piece::Token(self.words.len() as u32 + code));
         let pieces: Vec<Piece> = condition.pieces.iter().copied().chain(codes).collect();
-        Ok(Example { labelled: condition.pieces.len()..pieces.len(), pieces })
+        Ok(Example { labelled: condition.pieces.len()..pieces.len(), pieces, ..Default::default() })
     }
 
     fn pass<'a>(

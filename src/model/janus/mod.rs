@@ -198,7 +198,7 @@ impl Family for Janus {
         self.check_codes(tokens)?;
         let codes = tokens.codes().iter().copied().map(Piece::Code);
         let pieces: Vec<Piece> = condition.pieces.iter().copied().chain(codes).collect();
-        Ok(Example { labelled: condition.pieces.len().max(1)..pieces.len(), pieces })
+        Ok(Example { labelled: condition.pieces.len().max(1)..pieces.len(), pieces, ..Default::default() })
     }
 
     fn pass<'a>(

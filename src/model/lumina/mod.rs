@@ -229,7 +229,7 @@ impl Family for Lumina {
         if start > 0 {
             pieces.push(Piece::Token(self.layout.separator));
         }
-        Ok(Example { labelled: start.max(1)..pieces.len(), pieces })
+        Ok(Example { labelled: start.max(1)..pieces.len(), pieces, ..Default::default() })
     }
 
     fn pass<'a>(

@@ -9,7 +9,7 @@ use crate::Result;
 use candle_core::{DType, Tensor};
 
 /// Of the group norms.
-pub(super) const EPSILON: f64 = 1e-6;
+pub(in crate::model) const EPSILON: f64 = 1e-6;
 
 /// Picks the form that serves the map.
 macro_rules! either {
@@ -19,30 +19,30 @@ macro_rules! either {
 }
 
 /// A place among the named weights.
-pub(super) struct Source<'a> {
-    pub(super) config: &'a Config,
+pub(in crate::model) struct Source<'a> {
+    pub(in crate::model) config: &'a Config,
     get: &'a Get<'a>,
     name: String,
 }
 
 impl<'a> Source<'a> {
-    pub(super) fn new(config: &'a Config, get: &'a Get<'a>) -> Self {
+    pub(in crate::model) fn new(config: &'a Config, get: &'a Get<'a>) -> Self {
         Source { config, get, name: String::new() }
     }
 
     /// The place `name` below this one.
-    pub(super) fn at(&self, name: &str) -> Source<'a> {
+    pub(in crate::model) fn at(&self, name: &str) -> Source<'a> {
         let name = if self.name.is_empty() { name.into() } else { format!("{}.{name}", self.name) };
         Source { name, ..*self }
     }
 
-    pub(super) fn get(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+    pub(in crate::model) fn get(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         Ok((self.get)(&format!("{}.{name}", self.name), shape)?.to_dtype(DType::F32)?)
     }
 }
 
 /// A 3x3 convolution.
-pub(super) struct Conv3x3 {
+pub(in crate::model) struct Conv3x3 {
     /// [out, in, 3, 3]
     pub weight: Tensor,
     /// [out]
@@ -51,7 +51,7 @@ pub(super) struct Conv3x3 {
 
 /// What a convolution reads in place of the map itself.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Reading<'a> {
+pub(in crate::model) struct Reading<'a> {
     /// The norm of the map, followed by x sigmoid(x).
     pub swish: Option<&'a GroupNorm>,
     /// Each pixel twice in each direction.
@@ -59,33 +59,33 @@ pub(super) struct Reading<'a> {
 }
 
 impl Conv3x3 {
-    pub(super) fn load(w: &Source, from: usize, to: usize) -> Result<Self> {
+    pub(in crate::model) fn load(w: &Source, from: usize, to: usize) -> Result<Self> {
         Ok(Conv3x3 { weight: w.get("weight", &[to, from, 3, 3])?, bias: w.get("bias", &[to])? })
     }
 
     /// One zero on each side: the size stays.
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub(in crate::model) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         either!(x, conv3x3(self, x, Reading::default(), None))
     }
 
     /// Of the norm of the map, followed by x sigmoid(x). Added to `sum` if there is one, whose numbers are taken over.
-    pub(super) fn behind(&self, norm: &GroupNorm, x: &Tensor, sum: Option<Tensor>) -> Result<Tensor> {
+    pub(in crate::model) fn behind(&self, norm: &GroupNorm, x: &Tensor, sum: Option<Tensor>) -> Result<Tensor> {
         either!(x, conv3x3(self, x, Reading { swish: Some(norm), doubled: false }, sum))
     }
 
     /// Doubles the resolution: each pixel twice in each direction, then the convolution.
-    pub(super) fn double(&self, x: &Tensor) -> Result<Tensor> {
+    pub(in crate::model) fn double(&self, x: &Tensor) -> Result<Tensor> {
         either!(x, conv3x3(self, x, Reading { swish: None, doubled: true }, None))
     }
 
     /// Halves the resolution: every second pixel. Zeros on the right and below only: the asymmetry is part of the model.
-    pub(super) fn halve(&self, x: &Tensor) -> Result<Tensor> {
+    pub(in crate::model) fn halve(&self, x: &Tensor) -> Result<Tensor> {
         either!(x, halve(self, x))
     }
 }
 
 /// A 1x1 convolution: a matrix product over the channels.
-pub(super) struct Conv1x1 {
+pub(in crate::model) struct Conv1x1 {
     /// [out, in]
     pub weight: Tensor,
     /// [out]
@@ -93,17 +93,17 @@ pub(super) struct Conv1x1 {
 }
 
 impl Conv1x1 {
-    pub(super) fn load(w: &Source, from: usize, to: usize) -> Result<Self> {
+    pub(in crate::model) fn load(w: &Source, from: usize, to: usize) -> Result<Self> {
         let weight = w.get("weight", &[to, from, 1, 1])?.reshape((to, from))?;
         Ok(Conv1x1 { weight, bias: w.get("bias", &[to])? })
     }
 
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub(in crate::model) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         either!(x, conv1x1(self, x))
     }
 }
 
-pub(super) struct GroupNorm {
+pub(in crate::model) struct GroupNorm {
     pub groups: usize,
     /// [channels]
     pub weight: Tensor,
@@ -111,17 +111,17 @@ pub(super) struct GroupNorm {
 }
 
 impl GroupNorm {
-    pub(super) fn load(w: &Source, channels: usize) -> Result<Self> {
+    pub(in crate::model) fn load(w: &Source, channels: usize) -> Result<Self> {
         let (weight, bias) = (w.get("weight", &[channels])?, w.get("bias", &[channels])?);
         Ok(GroupNorm { groups: w.config.num_groups, weight, bias })
     }
 
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub(in crate::model) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         either!(x, group_norm(self, x))
     }
 }
 
-pub(super) struct ResBlock {
+pub(in crate::model) struct ResBlock {
     norm1: GroupNorm,
     conv1: Conv3x3,
     norm2: GroupNorm,
@@ -130,7 +130,7 @@ pub(super) struct ResBlock {
 }
 
 impl ResBlock {
-    pub(super) fn load(w: &Source, from: usize, to: usize) -> Result<Self> {
+    pub(in crate::model) fn load(w: &Source, from: usize, to: usize) -> Result<Self> {
         let nin_shortcut = match from == to {
             true => None,
             false => Some(Conv1x1::load(&w.at("nin_shortcut"), from, to)?),
@@ -145,7 +145,7 @@ impl ResBlock {
     }
 
     /// The numbers of x are taken over.
-    pub(super) fn forward(&self, x: Tensor) -> Result<Tensor> {
+    pub(in crate::model) fn forward(&self, x: Tensor) -> Result<Tensor> {
         let h = self.conv1.behind(&self.norm1, &x, None)?;
         let x = match &self.nin_shortcut {
             Some(shortcut) => shortcut.forward(&x)?,
@@ -156,7 +156,7 @@ impl ResBlock {
 }
 
 /// Every pixel attends to all pixels, with a single head.
-pub(super) struct Attention {
+pub(in crate::model) struct Attention {
     norm: GroupNorm,
     q: Conv1x1,
     k: Conv1x1,
@@ -165,13 +165,13 @@ pub(super) struct Attention {
 }
 
 impl Attention {
-    pub(super) fn load(w: &Source, channels: usize) -> Result<Self> {
+    pub(in crate::model) fn load(w: &Source, channels: usize) -> Result<Self> {
         let conv = |name: &str| Conv1x1::load(&w.at(name), channels, channels);
         let norm = GroupNorm::load(&w.at("norm"), channels)?;
         Ok(Attention { norm, q: conv("q")?, k: conv("k")?, v: conv("v")?, proj_out: conv("proj_out")? })
     }
 
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub(in crate::model) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let y = self.norm.forward(x)?;
         let (q, k, v) = (self.q.forward(&y)?, self.k.forward(&y)?, self.v.forward(&y)?);
         let mixed = either!(&q, attention(&q, &k, &v))?;

@@ -1,0 +1,125 @@
+//! How much memory a model takes.
+
+use super::config::Config;
+use super::layer;
+use super::t5;
+use super::vae;
+use crate::model::footprint::{Drawn, Footprint, Place, F32};
+use crate::ops::SCORES;
+use crate::weights::Spec;
+
+/// Tokens of a usual prompt.
+const PROMPT: u128 = 32;
+
+pub struct InfinityFootprint {
+    config: Config,
+    vae: vae::Shape,
+    vae_numbers: u64,
+    text: t5::Sizes,
+    /// Whether the text encoder stays in memory.
+    keeps_text: bool,
+    specs: Vec<Spec>,
+}
+
+impl InfinityFootprint {
+    pub fn new(config: &Config, vae: &vae::Shape, vae_numbers: u64, text: t5::Sizes, keeps_text: bool) -> Self {
+        let specs = (0..config.blocks.len()).flat_map(|index| layer::specs(config, index)).collect();
+        InfinityFootprint { config: config.clone(), vae: vae.clone(), vae_numbers, text, keeps_text, specs }
+    }
+
+    /// Cells of all scales and of all but the last, for a picture of so many pixels.
+    fn cells(&self, width: u128, height: u128) -> (u128, u128) {
+        let side = u128::from(self.vae.stride()) * if self.config.bits == self.vae.d { 1 } else { 2 };
+        let last = (width / side) * (height / side);
+        // The sum of all scales is within a twentieth of this for every ratio of the table.
+        let before = match last {
+            0..512 => last * 106 / 100,
+            512..2048 => last * 150 / 100,
+            2048..4000 => last * 185 / 100,
+            _ => last * 160 / 100,
+        };
+        (last + before, before)
+    }
+
+    fn rest(&self) -> u128 {
+        let c = &self.config;
+        let named: u128 = self.specs.iter().map(|spec| spec.numbers() as u128).sum();
+        (u128::from(c.parameters()) - named) * F32
+    }
+}
+
+impl Footprint for InfinityFootprint {
+    fn specs(&self) -> &[Spec] {
+        &self.specs
+    }
+
+    fn layers(&self) -> usize {
+        self.config.blocks.len()
+    }
+
+    fn codebook(&self) -> (usize, u32) {
+        ((1u64 << self.vae.d).min(u64::from(u32::MAX)) as usize, self.vae.stride())
+    }
+
+    fn weights(&self, at: &Place) -> u128 {
+        let bytes = |spec: &Spec| match spec.linear {
+            true => at.format.bytes(spec.numbers() as u128, spec.dims[1]),
+            false => spec.numbers() as u128 * F32,
+        };
+        let named: u128 = self.specs.iter().map(bytes).sum();
+        let text = match self.keeps_text {
+            true => {
+                at.format.bytes(self.text.numbers.into(), self.text.longest)
+                    + (self.text.rows * self.text.width) as u128 * at.dense()
+            }
+            false => 0,
+        };
+        named + self.rest() + F32 * u128::from(self.vae_numbers) + text
+    }
+
+    fn pixels(&self, pixels: u128) -> u128 {
+        // Three states at full resolution and the columns of a convolution's tile.
+        pixels * self.vae.levels[0].max(self.vae.base) as u128 * F32 * 7 / 2
+    }
+
+    fn drawing(&self, drawn: &Drawn, at: &Place) -> u128 {
+        let rows = drawn.pictures * if drawn.guided { 2 } else { 1 };
+        let (total, before) = self.cells(drawn.width, drawn.height);
+        let c = self.hidden();
+        let layers = self.config.blocks.len() as u128;
+        // Keys and values of all scales but the last, in every block; of the block that is at work, of all.
+        let cache = rows * 2 * c * F32 * (layers * before + total);
+        let last = rows * (total - before);
+        let states = last * (6 * c + self.config.hidden as u128 * 2) * F32;
+        let scores = if at.on_gpu { (SCORES as u128) * 12 } else { 0 };
+        cache + states + scores + rows * layers * 2 * PROMPT * c * F32
+    }
+
+    fn tokens(&self, width: u128, height: u128) -> u128 {
+        self.cells(width, height).0
+    }
+
+    fn hidden(&self) -> u128 {
+        self.config.width as u128
+    }
+
+    fn kept(&self, tokens: u128, _size: u128) -> u128 {
+        // Input; queries, keys and values before and behind their turn; what both attentions mixed and gave; middle and after;
+        // cross-attention's queries; the MLP before its activation and what it gave.
+        let c = self.hidden();
+        tokens * (F32 * (15 * c + self.config.hidden as u128) + 8 * self.config.heads as u128)
+    }
+
+    fn backward(&self, tokens: u128, at: &Place) -> u128 {
+        let (c, h) = (self.hidden(), self.config.hidden as u128);
+        let heads = self.config.heads as u128;
+        let scores = (tokens * tokens * heads).min((tokens * tokens).max(SCORES as u128));
+        let whole = if at.on_gpu { scores * 28 } else { 0 };
+        // What is kept, the widest state of the MLP with its gradient, and what comes and goes.
+        self.kept(tokens, F32) + tokens * F32 * (h + 4 * c) + tokens * heads * F32 + whole
+    }
+
+    fn loss(&self, tokens: u128, _at: &Place) -> u128 {
+        tokens * F32 * (3 * self.hidden() + 8 * self.config.bits as u128)
+    }
+}

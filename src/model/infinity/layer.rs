@@ -1,0 +1,525 @@
+//! One block of the transformer, forward and backward (arXiv 2412.04431, section 3.3): self-attention by cosines, cross-attention to
+//! the text, MLP; the norms before the first and last and the gates behind them are steered by the text.
+//!
+//! The backward pass is written by hand, takes what the forward pass kept, and computes no gradient that nobody asked for.
+
+use super::condition::{padded, Gradients as TextGradients, Texts};
+use super::config::{Config, EPS};
+use super::linear::Linear;
+use super::ops::{self, Turning};
+use crate::ops::{add, attention, attention_backward, Rows};
+use crate::weights::{Gradients, Part, Spec, Target, Wanted, WeightId, Weights};
+use crate::{Error, Result};
+use candle_core::{DType, Device, Tensor};
+
+/// Names of a block's weights, without the block's; [`Role`] numbers them.
+pub const NAMES: [&str; 19] = [
+    "ada_gss",
+    "sa.scale_mul_1H11",
+    "sa.mat_qkv.weight",
+    "sa.q_bias",
+    "sa.v_bias",
+    "sa.proj.weight",
+    "sa.proj.bias",
+    "ca_norm.weight",
+    "ca_norm.bias",
+    "ca.mat_q.weight",
+    "ca.mat_q.bias",
+    "ca.mat_kv.weight",
+    "ca.v_bias",
+    "ca.proj.weight",
+    "ca.proj.bias",
+    "ffn.fc1.weight",
+    "ffn.fc1.bias",
+    "ffn.fc2.weight",
+    "ffn.fc2.bias",
+];
+
+/// A weight of a block, by number in [`NAMES`].
+pub type Role = usize;
+pub const ADAPTIVE: Role = 0;
+pub const STRENGTH: Role = 1;
+pub const QKV: Role = 2;
+pub const Q_BIAS: Role = 3;
+pub const V_BIAS: Role = 4;
+pub const SELF_OUT: Role = 5;
+pub const CROSS_NORM: Role = 7;
+pub const CROSS_Q: Role = 9;
+pub const CROSS_KV: Role = 11;
+pub const CROSS_V_BIAS: Role = 12;
+pub const CROSS_OUT: Role = 13;
+pub const UP: Role = 15;
+pub const DOWN: Role = 17;
+
+/// The matrices, which alone are quantised and take low-rank changes.
+const MATRICES: [Role; 7] = [QKV, SELF_OUT, CROSS_Q, CROSS_KV, CROSS_OUT, UP, DOWN];
+
+/// What weights may be chosen by to learn: those of each sub-layer, and what ARBooth teaches (arXiv 2504.02612, section 3.2).
+pub const ROLES: [&str; 5] = ["self_attention", "cross_attention", "mlp", "qkv", "arbooth"];
+
+/// The logarithm of the largest strength of a head.
+const MOST: f32 = 4.605_170_2;
+
+/// The weights of block `index`, in the order of [`NAMES`].
+pub fn specs(config: &Config, index: usize) -> Vec<Spec> {
+    let (c, h) = (config.width, config.hidden);
+    let dims: [&[usize]; 19] = [
+        &[1, 1, 6, c],
+        &[1, config.heads, 1, 1],
+        &[3 * c, c],
+        &[c],
+        &[c],
+        &[c, c],
+        &[c],
+        &[c],
+        &[c],
+        &[c, c],
+        &[c],
+        &[2 * c, c],
+        &[c],
+        &[c, c],
+        &[c],
+        &[h, c],
+        &[h],
+        &[c, h],
+        &[c],
+    ];
+    let roles = |role: Role| -> &'static [&'static str] {
+        match role {
+            QKV | Q_BIAS | V_BIAS => &["self_attention", "qkv"],
+            STRENGTH | SELF_OUT | 6 => &["self_attention"],
+            CROSS_Q..UP => &["cross_attention", "arbooth"],
+            UP.. => &["mlp", "arbooth"],
+            _ => &[],
+        }
+    };
+    let spec = |(role, (name, dims)): (Role, (&&str, &[usize]))| Spec {
+        name: format!("{}.{name}", config.blocks[index]),
+        layer: Some(index),
+        roles: roles(role),
+        dims: dims.to_vec(),
+        linear: MATRICES.contains(&role),
+    };
+    NAMES.iter().zip(dims).enumerate().map(spec).collect()
+}
+
+/// One block: its weights among those of the model. Vectors are f32.
+#[derive(Clone, Copy)]
+pub struct Layer<'a> {
+    pub weights: &'a Weights,
+    /// The number of its first weight.
+    pub first: WeightId,
+    pub index: usize,
+}
+
+/// What a pass needs besides its input.
+pub struct Context<'a> {
+    pub config: &'a Config,
+    pub texts: Texts,
+    /// [T, head_dim / 2] each.
+    pub cos: Tensor,
+    pub sin: Tensor,
+    /// What each token sees of the sequence, [T].
+    pub spans: Vec<(u32, u32)>,
+    /// The same for attention's plain form, [1, 1, T, S]; none if all is seen.
+    pub mask: Option<Tensor>,
+    /// Of the text, [B, T], and for the plain form [B, 1, 1, L].
+    pub text_spans: Vec<(u32, u32)>,
+    pub text_mask: Option<Tensor>,
+    /// Factors of the two steered residuals of each block for each sequence (drop-path), [blocks][2][B]; none if all are 1.
+    pub drops: Option<Vec<[Vec<f32>; 2]>>,
+}
+
+/// Keys and values of a block, filled scale after scale, and those of the texts, which stay.
+pub struct LayerCache {
+    keys: Tensor,
+    values: Tensor,
+    text: Option<(Tensor, Tensor)>,
+}
+
+impl LayerCache {
+    pub fn new(rows: usize, slots: usize, config: &Config, device: &Device) -> Result<Self> {
+        let zeros = || Tensor::zeros((rows, slots, config.heads, config.head_dim()), DType::F32, device);
+        Ok(LayerCache { keys: zeros()?, values: zeros()?, text: None })
+    }
+}
+
+/// Where new keys and values go: behind `filled` old ones. The last scale's are not kept: nothing follows.
+pub struct Filling<'a> {
+    pub cache: &'a mut LayerCache,
+    pub filled: usize,
+    pub last: bool,
+}
+
+/// What a forward pass leaves for the backward pass.
+pub struct Kept {
+    x: Tensor,
+    /// [B, T, 3 C] with its bias.
+    qkv: Tensor,
+    /// [B, T, heads, d] each.
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mixed: Tensor,
+    normalisers: Tensor,
+    /// What self-attention gave before its gate.
+    attended: Tensor,
+    /// Behind its residual sum.
+    middle: Tensor,
+    cross_q: Tensor,
+    cross_k: Tensor,
+    cross_v: Tensor,
+    cross_mixed: Tensor,
+    cross_normalisers: Tensor,
+    /// Behind cross-attention's residual sum.
+    after: Tensor,
+    /// Before the activation.
+    inner: Tensor,
+    /// What the MLP gave before its gate.
+    given: Tensor,
+}
+
+/// How the text steers one of two sub-layers, [B, C] each.
+struct Steering {
+    /// With the factor of drop-path.
+    gate: Tensor,
+    drop: Option<Tensor>,
+    factor: Tensor,
+    summand: Tensor,
+}
+
+impl Layer<'_> {
+    fn id(&self, role: Role) -> WeightId {
+        self.first + role
+    }
+
+    fn vector(&self, role: Role) -> Result<&Tensor> {
+        self.weights[self.id(role)].tensor()
+    }
+
+    /// A matrix with its bias, which is the role behind it unless given.
+    fn linear<'b>(&'b self, role: Role, bias: Option<&'b Tensor>) -> Result<Linear<'b>> {
+        let bias = match bias {
+            Some(bias) => bias,
+            None => self.vector(role + 1)?,
+        };
+        let entry = &self.weights[self.id(role)];
+        Ok(Linear { weight: &entry.weight, bias: Some(bias), low_rank: entry.low_rank.as_ref() })
+    }
+
+    /// The bias of queries, keys and values, of which keys have none.
+    fn qkv_bias(&self) -> Result<Tensor> {
+        let (q, v) = (self.vector(Q_BIAS)?, self.vector(V_BIAS)?);
+        Ok(Tensor::cat(&[q, &q.zeros_like()?, v], 0)?)
+    }
+
+    fn cross_bias(&self) -> Result<Tensor> {
+        let v = self.vector(CROSS_V_BIAS)?;
+        Ok(Tensor::cat(&[&v.zeros_like()?, v], 0)?)
+    }
+
+    /// What lengths queries get: the learned strength, and the root that attention's own scale takes away again.
+    fn strengths(&self, config: &Config) -> Result<Tensor> {
+        let strength = self.vector(STRENGTH)?.flatten_all()?.minimum(MOST)?.exp()?;
+        Ok((strength * (config.head_dim() as f64).sqrt())?)
+    }
+
+    fn steering(&self, context: &Context) -> Result<[Steering; 2]> {
+        let adaptive = context.texts.adaptive.broadcast_add(&self.vector(ADAPTIVE)?.squeeze(0)?)?;
+        let (b, _, c) = adaptive.dims3()?;
+        let of = |i: usize| adaptive.narrow(1, i, 1)?.reshape((b, c))?.contiguous();
+        let part = |site: usize| -> Result<Steering> {
+            let drop =
+                context.drops.as_ref().map(|drops| Tensor::from_slice(&drops[self.index][site], (b, 1), &Device::Cpu));
+            let drop = drop.transpose()?.map(|d| d.to_device(adaptive.device())).transpose()?;
+            let gate = match &drop {
+                Some(drop) => of(site)?.broadcast_mul(drop)?,
+                None => of(site)?,
+            };
+            Ok(Steering { gate, drop, factor: (of(2 + site)? + 1.0)?, summand: of(4 + site)? })
+        };
+        Ok([part(0)?, part(1)?])
+    }
+
+    /// The block's result for x [B, T, C]. With a cache, new keys and values go into it and all in it are seen. With `keep` also
+    /// what the backward pass needs.
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        context: &Context,
+        mut filling: Option<Filling>,
+        keep: bool,
+    ) -> Result<(Tensor, Option<Kept>)> {
+        let (b, t, c) = x.dims3()?;
+        let config = context.config;
+        let (heads, d) = (config.heads, config.head_dim());
+        let [first, second] = self.steering(context)?;
+
+        let h = ops::layer_norm(x, &first.factor, &first.summand, EPS)?;
+        let bias = self.qkv_bias()?;
+        let qkv = self.linear(QKV, Some(&bias))?.forward(&h)?;
+        drop(h);
+        let (strength, ones) = (self.strengths(config)?, Tensor::ones(heads, DType::F32, x.device())?);
+        let turning = |first, strength| Turning { first, strength, cos: &context.cos, sin: &context.sin };
+        let q = ops::turn(&qkv, &turning(0, &strength))?;
+        let k = ops::turn(&qkv, &turning(c, &ones))?;
+        let v = qkv.narrow(2, 2 * c, c)?.contiguous()?.reshape((b, t, heads, d))?;
+        let (seen_k, seen_v) = match &mut filling {
+            Some(filling) => filling.put(&k, &v)?,
+            None => (k.clone(), v.clone()),
+        };
+        let rows = Rows { spans: &context.spans, mask: context.mask.as_ref(), one_by_one: false };
+        let (mixed, normalisers) = attention(&q, &seen_k.transpose(1, 2)?, &seen_v.transpose(1, 2)?, &rows, keep)?;
+        drop((seen_k, seen_v));
+        let attended = self.linear(SELF_OUT, None)?.forward(&mixed)?;
+        let middle = ops::gated_sum(x, &attended, &first.gate)?;
+
+        let h = ops::layer_norm(&middle, self.vector(CROSS_NORM)?, self.vector(CROSS_NORM + 1)?, EPS)?;
+        let cross_q = self.linear(CROSS_Q, None)?.forward(&h)?.reshape((b, t, heads, d))?;
+        drop(h);
+        let (cross_k, cross_v) = match filling.as_ref().and_then(|f| f.cache.text.clone()) {
+            Some(both) => both,
+            None => self.text_keys(&context.texts, config)?,
+        };
+        if let Some(filling) = &mut filling {
+            filling.cache.text = Some((cross_k.clone(), cross_v.clone()));
+        }
+        let rows = Rows { spans: &context.text_spans, mask: context.text_mask.as_ref(), one_by_one: false };
+        let (cross_mixed, cross_normalisers) =
+            attention(&cross_q, &cross_k.transpose(1, 2)?, &cross_v.transpose(1, 2)?, &rows, keep)?;
+        let after = add(self.linear(CROSS_OUT, None)?.forward(&cross_mixed)?, &middle)?;
+
+        let h = ops::layer_norm(&after, &second.factor, &second.summand, EPS)?;
+        let inner = self.linear(UP, None)?.forward(&h)?;
+        drop(h);
+        let given = self.linear(DOWN, None)?.forward(&ops::gelu(&inner, None)?)?;
+        let y = ops::gated_sum(&after, &given, &second.gate)?;
+        let kept = match (normalisers, cross_normalisers) {
+            (Some(normalisers), Some(cross_normalisers)) => Some(Kept {
+                x: x.clone(),
+                qkv,
+                q,
+                k,
+                v,
+                mixed,
+                normalisers,
+                attended,
+                middle,
+                cross_q,
+                cross_k,
+                cross_v,
+                cross_mixed,
+                cross_normalisers,
+                after,
+                inner,
+                given,
+            }),
+            _ => None,
+        };
+        Ok((y, kept))
+    }
+
+    /// Keys and values of the texts, [B, L, heads, d]; each text alone, as in [`Conditioner::forward`](super::condition::Conditioner).
+    fn text_keys(&self, texts: &Texts, config: &Config) -> Result<(Tensor, Tensor)> {
+        let (b, l, c) = texts.source.dims3()?;
+        let bias = self.cross_bias()?;
+        let linear = self.linear(CROSS_KV, Some(&bias))?;
+        let of = |(row, &n): (usize, &usize)| {
+            padded(linear.forward(&texts.source.narrow(0, row, 1)?.narrow(1, 0, n)?.contiguous()?)?, l)
+        };
+        let both = Tensor::cat(&texts.lengths.iter().enumerate().map(of).collect::<Result<Vec<_>>>()?, 0)?;
+        let half = |at: usize| -> Result<Tensor> {
+            Ok(both.narrow(2, at, c)?.contiguous()?.reshape((b, l, config.heads, config.head_dim()))?)
+        };
+        Ok((half(0)?, half(c)?))
+    }
+
+    /// The gradient of x for the gradient `g` of the block's result, and those of the weights that are wanted; what goes to the
+    /// texts is added to `to`, if `texts`.
+    pub fn backward(
+        &self,
+        g: Tensor,
+        kept: Kept,
+        context: &Context,
+        wanted: &Wanted,
+        texts: bool,
+        to: &mut TextGradients,
+    ) -> Result<(Tensor, Gradients)> {
+        let (b, t, c) = g.dims3()?;
+        let config = context.config;
+        let [first, second] = self.steering(context)?;
+        let whole = |role: Role| wanted.whole(self.id(role));
+        let target = |role: Role| Target { part: Part::Whole, weight: self.id(role) };
+        let steered = texts || whole(ADAPTIVE);
+        let mut found = Vec::new();
+        // Gradients of gates, factors and summands, [B, C] each, by their place among the six.
+        let mut six: Vec<Option<Tensor>> = vec![None; 6];
+        let mut steer =
+            |site: usize, gate: Option<Tensor>, norm: Option<(Tensor, Tensor)>, drop: &Option<Tensor>| -> Result<()> {
+                if let (Some(gate), Some((factor, summand))) = (gate, norm) {
+                    six[site] = Some(match drop {
+                        Some(drop) => gate.broadcast_mul(drop)?,
+                        None => gate,
+                    });
+                    (six[2 + site], six[4 + site]) = (Some(factor), Some(summand));
+                }
+                Ok(())
+            };
+
+        // MLP
+        let (gm, gate) = ops::gate_backward(&g, steered.then_some(&kept.given), &second.gate)?;
+        drop(kept.given);
+        let ga = self.through(DOWN, &gm, || ops::gelu(&kept.inner, None), wanted, &mut found)?;
+        drop(gm);
+        let gi = ops::gelu_backward(&ga, kept.inner)?;
+        drop(ga);
+        let h = || ops::layer_norm(&kept.after, &second.factor, &second.summand, EPS);
+        let gh = self.through(UP, &gi, h, wanted, &mut found)?;
+        drop(gi);
+        let (gx, norm) = ops::layer_norm_backward(&gh, &kept.after, &second.factor, EPS, steered)?;
+        drop((gh, kept.after));
+        steer(1, gate, norm, &second.drop)?;
+        let g = add(gx, &g)?;
+
+        // Cross-attention
+        let gm = self.through(CROSS_OUT, &g, || Ok(kept.cross_mixed.clone()), wanted, &mut found)?;
+        let rows = Rows { spans: &context.text_spans, mask: context.text_mask.as_ref(), one_by_one: false };
+        let seen = (&kept.cross_k.transpose(1, 2)?, &kept.cross_v.transpose(1, 2)?);
+        let (gq, gk, gv) = attention_backward(
+            &gm,
+            (&kept.cross_q, seen.0, seen.1),
+            &kept.cross_mixed,
+            &kept.cross_normalisers,
+            &rows,
+        )?;
+        drop((gm, kept.cross_q, kept.cross_k, kept.cross_v, kept.cross_mixed));
+        let flat = |x: Tensor| x.reshape((b, (), c));
+        self.text_back(
+            &Tensor::cat(&[flat(gk)?, flat(gv)?], 2)?,
+            &context.texts,
+            wanted,
+            &mut found,
+            texts.then_some(&mut *to),
+        )?;
+        let cross_norm = (self.vector(CROSS_NORM)?, self.vector(CROSS_NORM + 1)?);
+        let h = || ops::layer_norm(&kept.middle, cross_norm.0, cross_norm.1, EPS);
+        let gh = self.through(CROSS_Q, &flat(gq)?, h, wanted, &mut found)?;
+        let asked = [CROSS_NORM, CROSS_NORM + 1].map(whole);
+        let (gx, norm) = ops::layer_norm_backward(&gh, &kept.middle, cross_norm.0, EPS, asked.contains(&true))?;
+        drop((gh, kept.middle));
+        if let Some((factor, summand)) = norm {
+            let both =
+                [(CROSS_NORM, factor), (CROSS_NORM + 1, summand)].into_iter().zip(asked).filter(|(_, asked)| *asked);
+            found.extend(both.map(|((role, sum), _)| (target(role), sum)));
+        }
+        let g = add(gx, &g)?;
+
+        // Self-attention
+        let (ga, gate) = ops::gate_backward(&g, steered.then_some(&kept.attended), &first.gate)?;
+        drop(kept.attended);
+        let gm = self.through(SELF_OUT, &ga, || Ok(kept.mixed.clone()), wanted, &mut found)?;
+        drop(ga);
+        let rows = Rows { spans: &context.spans, mask: context.mask.as_ref(), one_by_one: false };
+        let seen = (&kept.k.transpose(1, 2)?, &kept.v.transpose(1, 2)?);
+        let (gq, gk, gv) = attention_backward(&gm, (&kept.q, seen.0, seen.1), &kept.mixed, &kept.normalisers, &rows)?;
+        drop((gm, kept.q, kept.k, kept.v, kept.mixed));
+        let (strength, ones) = (self.strengths(config)?, Tensor::ones(config.heads, DType::F32, g.device())?);
+        let turning = |first, strength| Turning { first, strength, cos: &context.cos, sin: &context.sin };
+        let gqkv = Tensor::zeros((b, t, 3 * c), DType::F32, g.device())?;
+        gqkv.slice_set(&flat(gv)?, 2, 2 * c)?;
+        let (gqkv, strengths) = ops::turn_backward(&gq, &kept.qkv, &turning(0, &strength), gqkv)?;
+        let (gqkv, _) = ops::turn_backward(&gk, &kept.qkv, &turning(c, &ones), gqkv)?;
+        drop((gq, gk, kept.qkv));
+        if whole(STRENGTH) {
+            let raw = self.vector(STRENGTH)?;
+            let free = raw.flatten_all()?.le(MOST)?.to_dtype(DType::F32)?;
+            let sum = ((strengths * strength)? * free)?.reshape(raw.shape())?;
+            found.push((target(STRENGTH), sum));
+        }
+        let h = || ops::layer_norm(&kept.x, &first.factor, &first.summand, EPS);
+        let bias = self.qkv_bias()?;
+        let gh = self.linear(QKV, Some(&bias))?.backward(self.id(QKV), &gqkv, h, true, None, wanted, &mut found)?;
+        let gh = gh.ok_or_else(|| Error::internal("no gradient of what went in"))?;
+        if whole(Q_BIAS) || whole(V_BIAS) {
+            let sums = ops::row_sums(&gqkv, 1)?.squeeze(0)?;
+            for (role, at) in [(Q_BIAS, 0), (V_BIAS, 2 * c)].into_iter().filter(|(role, _)| whole(*role)) {
+                found.push((target(role), sums.narrow(0, at, c)?.contiguous()?));
+            }
+        }
+        drop(gqkv);
+        let (gx, norm) = ops::layer_norm_backward(&gh, &kept.x, &first.factor, EPS, steered)?;
+        drop((gh, kept.x));
+        steer(0, gate, norm, &first.drop)?;
+        let g = add(gx, &g)?;
+
+        if let Some(six) = six.into_iter().collect::<Option<Vec<_>>>() {
+            let six = Tensor::stack(&six, 1)?;
+            if whole(ADAPTIVE) {
+                found.push((target(ADAPTIVE), six.sum(0)?.reshape((1, 1, 6, c))?));
+            }
+            if texts {
+                to.adaptive = (&to.adaptive + six)?;
+            }
+        }
+        found.sort_by_key(|(target, _)| *target);
+        Ok((g, found))
+    }
+
+    /// The gradient of what went into a matrix whose bias is the role behind it; those of the two are put to `found`.
+    fn through(
+        &self,
+        role: Role,
+        g: &Tensor,
+        x: impl Fn() -> Result<Tensor>,
+        wanted: &Wanted,
+        found: &mut Gradients,
+    ) -> Result<Tensor> {
+        let dx = self.linear(role, None)?.backward(self.id(role), g, x, true, None, wanted, found)?;
+        let bias = self.id(role + 1);
+        if wanted.whole(bias) {
+            found.push((Target { part: Part::Whole, weight: bias }, ops::row_sums(g, 1)?.squeeze(0)?));
+        }
+        dx.ok_or_else(|| Error::internal("no gradient of what went in"))
+    }
+
+    /// Gradients behind the keys and values of the texts, [B, L, 2 C].
+    fn text_back(
+        &self,
+        g: &Tensor,
+        texts: &Texts,
+        wanted: &Wanted,
+        found: &mut Gradients,
+        to: Option<&mut TextGradients>,
+    ) -> Result<()> {
+        let c = texts.source.dims()[2];
+        let bias = self.cross_bias()?;
+        let sum = to.as_ref().map(|to| to.source.clone());
+        let of = || Ok(texts.source.clone());
+        let linear = self.linear(CROSS_KV, Some(&bias))?;
+        let dx = linear.backward(self.id(CROSS_KV), g, of, to.is_some(), sum, wanted, found)?;
+        if let (Some(to), Some(dx)) = (to, dx) {
+            to.source = dx;
+        }
+        let bias = self.id(CROSS_V_BIAS);
+        if wanted.whole(bias) {
+            let sums = ops::row_sums(g, 1)?.squeeze(0)?.narrow(0, c, c)?.contiguous()?;
+            found.push((Target { part: Part::Whole, weight: bias }, sums));
+        }
+        Ok(())
+    }
+}
+
+impl Filling<'_> {
+    /// All keys and values that are seen, [B, S, heads, d].
+    fn put(&mut self, k: &Tensor, v: &Tensor) -> Result<(Tensor, Tensor)> {
+        let (filled, t) = (self.filled, k.dims()[1]);
+        let both = |all: &Tensor, new: &Tensor| -> Result<Tensor> {
+            if self.last {
+                return Ok(if filled == 0 { new.clone() } else { Tensor::cat(&[&all.narrow(1, 0, filled)?, new], 1)? });
+            }
+            all.slice_set(new, 1, filled)?;
+            Ok(all.narrow(1, 0, filled + t)?)
+        };
+        Ok((both(&self.cache.keys, k)?, both(&self.cache.values, v)?))
+    }
+}

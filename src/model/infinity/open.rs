@@ -1,0 +1,119 @@
+//! Opening a folder as it is published: transformer and image tokenizer as pickles or safetensors, and the folder of a T5.
+
+use super::config::Config;
+use super::encoder::Encoder;
+use super::family::Infinity;
+use super::files::{Parts, TextFiles};
+use super::footprint::InfinityFootprint;
+use super::layer::ROLES;
+use super::settings::Settings;
+use super::t5;
+use super::text::Text;
+use super::transformer::Transformer;
+use super::vae::{Shape, Vae, Weights};
+use crate::files::Files;
+use crate::model::family::{Draft, Entry, Opened, Opening};
+use crate::model::footprint::Footprint;
+use crate::model::quantised::Quantised;
+use crate::model::recommended::Recommended;
+use crate::model::text;
+use crate::run::{Run, Stage};
+use crate::{Error, Result};
+use std::sync::Arc;
+
+/// The family's line in the registry.
+pub static ENTRY: Entry = Entry {
+    name: "infinity",
+    sign: "a checkpoint with text_proj_for_sos.ca.mat_q (Infinity)",
+    roles: &ROLES,
+    claims: Parts::claims,
+    draft: |files| Ok(Box::new(draft(files)?)),
+};
+
+struct InfinityDraft {
+    parts: Parts,
+    config: Config,
+    shape: Shape,
+    text: TextFiles,
+    sizes: t5::Sizes,
+    settings: Settings,
+    footprint: Arc<InfinityFootprint>,
+}
+
+fn draft(files: &Files) -> Result<InfinityDraft> {
+    let settings: Settings = Recommended::read(files, &serde_json::Value::Null)?.over("infinity", &Settings::default())?;
+    let parts = Parts::find(files)?;
+    let config = Config::from_shapes(&parts.transformer)?;
+    let groups = Some(settings.groups).filter(|&groups| groups > 0);
+    let vae = Weights { checkpoint: &parts.vae, prefix: "" };
+    let shape = vae.shape(groups)?;
+    if config.bits != shape.d && config.bits != 4 * shape.d {
+        let message = format!(
+            "tokens of {} bits do not fit the image tokenizer {}, whose latents have {} channels; a model has as many bits, or four \
+             times as many where it sees 2x2 cells as one",
+            config.bits,
+            parts.vae.path().display(),
+            shape.d
+        );
+        return Err(Error::bad_format(parts.transformer.path(), message));
+    }
+    let text = TextFiles::find(files)?;
+    let checkpoint = text.checkpoint()?;
+    let sizes = t5::Sizes::of(&checkpoint).ok_or_else(|| {
+        Error::bad_format(checkpoint.path(), "has no T5 encoder with gated GELU (shared.weight, encoder.block.*)")
+    })?;
+    if sizes.width != config.text {
+        let message = format!(
+            "features of {} numbers; the transformer reads {}: they are not of the same model",
+            sizes.width, config.text
+        );
+        return Err(Error::bad_format(checkpoint.path(), message));
+    }
+    let numbers = parts.vae.count("encoder.") + parts.vae.count("decoder.");
+    let footprint = Arc::new(InfinityFootprint::new(&config, &shape, numbers, sizes, true));
+    Ok(InfinityDraft { parts, config, shape, text, sizes, settings, footprint })
+}
+
+impl Draft for InfinityDraft {
+    fn footprint(&self) -> Arc<dyn Footprint> {
+        self.footprint.clone()
+    }
+
+    fn is_complete(&self) -> bool {
+        self.parts.transformer.count("") >= self.config.parameters()
+    }
+
+    fn open(self: Box<Self>, how: &Opening, run: &mut Run) -> Result<Opened> {
+        let InfinityDraft { parts, config, shape, text: encoder_files, sizes, settings, footprint } = *self;
+        let (tokenizer_name, files) = (encoder_files.name("tokenizer.json"), encoder_files.files().clone());
+        let tokenizer = files.bytes(&tokenizer_name)?;
+        let reader = text::Text::open(tokenizer.clone(), &files.path(&tokenizer_name), &run.control())?;
+        let reader = Text::new(reader, sizes.rows)?;
+        let encoder_weights = encoder_files.checkpoint()?.fingerprint()?;
+        let vae = Vae::load(&Weights { checkpoint: &parts.vae, prefix: "" }, shape, &how.device)?;
+        let quantised =
+            how.keep_quantised.then(|| Quantised::open(how.files, &parts.transformer, how.format)).flatten();
+        let transformer = Transformer::load(
+            &parts.transformer,
+            quantised.as_ref(),
+            config,
+            how.format,
+            &how.device,
+            |done, total| run.report(Stage::Open, done, total, None).map(|_| ()),
+        )?;
+        if let Some(quantised) = quantised {
+            quantised.keep(&transformer.weights, &run.control())?;
+        }
+        let encoder = Encoder::open(encoder_files, how.format, &how.device, true)?;
+        let identity = vec![
+            b"infinity".to_vec(),
+            tokenizer.to_vec(),
+            parts.transformer.fingerprint()?.to_vec(),
+            parts.vae.fingerprint()?.to_vec(),
+            encoder_weights.to_vec(),
+            settings.level_embedding.clone().into_bytes(),
+        ];
+        let family = Infinity::new(transformer, vae, (reader, encoder), sizes.rows, settings, footprint);
+        Ok(Opened { family: Arc::new(family), identity })
+    }
+}

@@ -1,0 +1,67 @@
+//! Drawing grid after grid, coarse to fine, by models that predict all codes of a grid at once.
+
+use super::memory::check_memory;
+use super::{Decoding, Options, Sample, MAX_PICTURES};
+use crate::model::family::{NextScale, Scales};
+use crate::model::outline::Outline;
+use crate::model::personalized::Personalized;
+use crate::random::picture_seed;
+use crate::run::{Run, Stage};
+use crate::{Error, Result};
+
+/// Draws `options.count` pictures of each prompt. Reports the codes of a picture that are known after each grid.
+pub fn draw(
+    view: &Personalized,
+    model: &dyn NextScale,
+    prompts: &[impl AsRef<str>],
+    options: &Options,
+    run: &mut Run,
+) -> Result<Vec<Sample>> {
+    options.check_ranges()?;
+    let pictures = prompts.len() * options.count as usize;
+    if !(1..=MAX_PICTURES).contains(&pictures) {
+        let message = format!(
+            "{} prompts of {} pictures; allowed are 1 to {MAX_PICTURES} pictures in one call",
+            prompts.len(),
+            options.count
+        );
+        return Err(Error::invalid("prompts", message));
+    }
+    if options.decoding != Decoding::Sequential {
+        let message = format!(
+            "\"{}\" is for models that draw code by code; this one draws grid after grid",
+            options.decoding.name()
+        );
+        return Err(Error::invalid("decoding", message));
+    }
+    run.check()?;
+    let grid = view.family.grid(options.width, options.height)?;
+    check_memory(&Outline::of(view.model), options, prompts.len() as u64)?;
+    let total = model.grids(grid)?.iter().map(|(h, w)| u64::from(h * w)).sum();
+    let (mut conditions, mut seeds, mut texts) = (Vec::new(), Vec::new(), Vec::new());
+    for prompt in prompts {
+        let asked = view.condition(prompt.as_ref(), options.width, options.height)?;
+        let unguided = view.family.unguided(&asked)?;
+        for i in 0..options.count {
+            conditions.push((asked.clone(), unguided.clone()));
+            seeds.push(picture_seed(options.seed, i));
+            texts.push(prompt.as_ref().to_string());
+        }
+    }
+    let what = Scales {
+        conditions: &conditions,
+        vectors: view.vectors.as_ref(),
+        grid,
+        guidance: &[options.guidance],
+        temperature: &[options.temperature],
+        seeds: &seeds,
+        stop: run.control(),
+    };
+    let drawn = model.draw(&what, &mut |tokens| {
+        let known = tokens.first().map_or(0, |t| t.codes().len()) as u64;
+        run.canvas().show_grids(tokens.to_vec());
+        run.report(Stage::Sample, known, total, None).map(|_| ())
+    })?;
+    let samples = drawn.into_iter().zip(texts).zip(seeds);
+    Ok(samples.map(|((tokens, prompt), seed)| Sample { prompt, tokens, seed }).collect())
+}
