@@ -4,6 +4,8 @@ use crate::host::*;
 use sitter::capi::dataset::*;
 use sitter::capi::engine::*;
 use sitter::capi::error::sitter_error;
+use sitter::capi::evaluation::*;
+use sitter::capi::evaluator::*;
 use sitter::capi::image::*;
 use sitter::capi::model::*;
 use sitter::capi::nouns::sitter_tokens;
@@ -301,4 +303,44 @@ fn text_that_is_not_utf8_is_told_with_the_place() {
         assert!(message.contains("templates[2]") && message.contains("byte 2"), "{message}");
         assert_eq!(sitter_has_feature(bad), 0);
     }
+}
+
+#[test]
+fn vectors_come_in_two_calls_and_a_small_buffer_is_left_alone() {
+    let studio = Studio::fake("steps=1");
+    let images = [studio.image.at.cast_const(); 3];
+    let dino = |count: usize, buffer: *mut f32, capacity: usize, needed: *mut usize| {
+        check(|err| unsafe {
+            let (at, run) = (studio.evaluator.at, null_mut());
+            sitter_evaluator_dino(at, images.as_ptr(), count, run, buffer, capacity, needed, err)
+        })
+    };
+    let (mut buffer, mut needed) = ([-7.0f32; 12], 0);
+    dino(3, null_mut(), 0, &mut needed).unwrap();
+    assert_eq!(needed, 12);
+    fails(dino(3, buffer.as_mut_ptr(), 11, &mut needed), SITTER_E_BUFFER_TOO_SMALL);
+    assert_eq!(buffer, [-7.0; 12]);
+    dino(3, buffer.as_mut_ptr(), 12, null_mut()).unwrap();
+    assert_eq!(buffer, [1.0; 12]);
+    dino(0, buffer.as_mut_ptr(), 12, &mut needed).unwrap();
+    assert_eq!(needed, 0);
+    fails(dino(usize::MAX, buffer.as_mut_ptr(), 12, &mut needed), SITTER_E_INVALID_ARGUMENT);
+    fails(dino(1, null_mut(), 12, &mut needed), SITTER_E_NULL_POINTER);
+}
+
+#[test]
+fn an_evaluation_takes_known_roles_and_protocols_only() {
+    let studio = Studio::fake("steps=1");
+    let (at, image) = (studio.evaluation.at, studio.image.at);
+    for role in [0, 5, -1, i32::MAX] {
+        let add = |err| unsafe { sitter_evaluation_add_image(at, role, image, null(), err) };
+        assert!(fails(check(add), SITTER_E_INVALID_ARGUMENT).contains("role"));
+    }
+    for (name, allowed) in [("A", true), ("D", true), ("E", false), ("b", false), ("", false)] {
+        let name = c(name);
+        let set = check(|err| unsafe { sitter_evaluation_set_protocol(at, name.as_ptr(), err) });
+        assert_eq!(set.is_ok(), allowed, "{name:?}");
+    }
+    let scores = studio.measure(null_mut()).unwrap();
+    assert_eq!((&scores["protocol"], &scores["pictures"]), (&"D".into(), &1.into()));
 }

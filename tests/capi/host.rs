@@ -8,8 +8,8 @@ use sitter::capi::evaluator::*;
 use sitter::capi::image::*;
 use sitter::capi::model::*;
 use sitter::capi::nouns::{
-    sitter_dataset, sitter_image, sitter_model, sitter_sample_options, sitter_subject, sitter_tokens,
-    sitter_train_options,
+    sitter_dataset, sitter_evaluation, sitter_evaluator, sitter_image, sitter_model, sitter_sample_options,
+    sitter_subject, sitter_tokens, sitter_train_options,
 };
 use sitter::capi::options::*;
 use sitter::capi::run::*;

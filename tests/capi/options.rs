@@ -5,7 +5,9 @@ use serde_json::{json, Value};
 use sitter::capi::engine::*;
 use sitter::capi::error::sitter_error;
 use sitter::capi::model::{sitter_model_free, sitter_model_open};
-use sitter::capi::nouns::{sitter_model_options, sitter_sample_options, sitter_train_options};
+use sitter::capi::nouns::{
+    sitter_evaluator_options, sitter_model_options, sitter_sample_options, sitter_train_options,
+};
 use sitter::capi::options::*;
 use sitter::capi::setters::*;
 use sitter::capi::status::*;
@@ -40,6 +42,17 @@ macro_rules! flag {
     ($at:expr, $name:ident, $field:literal) => {
         setter!($at, $name, $field; (1) => true, (0) => false; (2), (-1), (i32::MAX))
     };
+}
+
+fn evaluator_setters(at: *mut sitter_evaluator_options) -> Vec<Setter> {
+    vec![
+        setter!(at, sitter_evaluator_options_set_dino, "dino";
+            (c"dino-vits16".as_ptr()) => "dino-vits16", (null()) => Value::Null; (c"\xff".as_ptr())),
+        setter!(at, sitter_evaluator_options_set_clip, "clip";
+            (c"/a/b".as_ptr()) => "/a/b", (null()) => Value::Null; (c"\xff".as_ptr())),
+        setter!(at, sitter_evaluator_options_set_lpips, "lpips";
+            (c"alex.pth".as_ptr()) => "alex.pth", (null()) => Value::Null; (c"\xff".as_ptr())),
+    ]
 }
 
 fn model_setters(at: *mut sitter_model_options) -> Vec<Setter> {
@@ -171,6 +184,10 @@ fn check_setters(setters: &[Setter], read: impl Fn() -> Value) {
 fn each_setter_takes_what_is_allowed_and_leaves_the_old_value_otherwise() {
     // SAFETY: living handles.
     unsafe {
+        let evaluator = made(sitter_evaluator_options_free, |out, err| sitter_evaluator_options_new(out, err)).unwrap();
+        check_setters(&evaluator_setters(evaluator.at), || {
+            json(|b, n, needed, err| sitter_evaluator_options_get_json(evaluator.at, b, n, needed, err))
+        });
         let model = made(sitter_model_options_free, |out, err| sitter_model_options_new(out, err)).unwrap();
         check_setters(&model_setters(model.at), || {
             json(|b, n, needed, err| sitter_model_options_get_json(model.at, b, n, needed, err))
@@ -198,7 +215,12 @@ fn every_setter_of_the_header_is_in_these_tables() {
         "sitter_engine_options_set_log_level",
         "sitter_engine_options_set_log",
     ];
-    let tables = [model_setters(null_mut()), sample_setters(null_mut()), train_setters(null_mut())];
+    let tables = [
+        evaluator_setters(null_mut()),
+        model_setters(null_mut()),
+        sample_setters(null_mut()),
+        train_setters(null_mut()),
+    ];
     let tested: BTreeSet<&str> = tables.iter().flatten().map(|s| s.name).chain(engine).collect();
     assert_eq!(declared, tested);
     // Each refuses NULL in place of its object.
