@@ -6,7 +6,7 @@
     python benches/compare/compare.py --rows sample,decode --repeats 7 --markdown table.md
 
 Needs a Rust toolchain, and a Python (this one, or `--python`) with torch, safetensors, tokenizers, numpy and PyYAML, for
-the main job Pillow. PyTorch's side is theirs.py; it is written as one would write it for speed.
+the main job Pillow, for Janus-Pro transformers. PyTorch's side is theirs.py; it is written as one would write it for speed.
 
 How it measures: for each row, a process of each side opens the model and warms up once; then they take turns, one
 measurement each, the other waiting, each with two threads. The ratio is theirs / ours of the medians, so above 1 ours is
@@ -44,6 +44,8 @@ ROWS = {
     "decode": ("decoding tokens to 512 x 512, f32", "decode", "mid", "f32", "f32", 512, "s"),
     "encode": ("encoding 512 x 512, f32", "encode", "mid", "f32", "f32", 512, "s"),
     "evaluate": ("DINO and CLIP scores of 52 files, 640 x 480, f32", "evaluate", "evaluator", "f32", "f32", 224, "picture/s"),
+    "janus": ("Janus-Pro: guided sampling, 384 x 384, bf16; theirs: transformers", "sample", "janus-mid", "bf16", "bf16", 384,
+              "token/s"),
     "open": ("embedded: opened to first token, program already loaded", "open", "embedded:", "f32", "f32", 96, "s"),
     "start": ("the same from the start of the process", "start", "embedded:", "f32", "f32", 96, "s"),
     "main_job": ("the main job, from the start of the process", "main_job", "embedded:", "f32", "f32", 96, "s"),
@@ -84,12 +86,13 @@ class Sides:
             if not (folder / "pictures").exists():
                 run([self.python, HERE / "dino_clip.py", folder], stdout=sys.stderr)
             return str(folder)
-        if not (folder / "sitter.json").exists() or not (folder / "config.json").exists():
+        if not (folder / "tokenizer.json").exists() or not (folder / "config.json").exists():
             run([self.programs / "random_model", preset, folder], stdout=sys.stderr)
         return str(folder)
 
     def command(self, side, row, model, dtype, pixels):
-        program = [self.programs / "compare"] if side == "ours" else [self.python, HERE / "theirs.py"]
+        theirs = "janus.py" if model.startswith("janus") else "theirs.py"
+        program = [self.programs / "compare"] if side == "ours" else [self.python, HERE / theirs]
         return [*map(str, program), row, self.model(model), "--dtype", dtype, "--pixels", str(pixels)]
 
 

@@ -196,7 +196,7 @@ fn first_vector(model: &Model) -> Result<Tensor> {
 
 /// The time from the first code of a guided picture to its last.
 fn draw(model: &Model, pixels: u32) -> Result<Json> {
-    let options = sample::Options { width: pixels, height: pixels, ..sample::Options::default() };
+    let options = sample::Options { width: pixels, height: pixels, ..sample::Options::for_model(model)? };
     let (mut first, mut seconds, mut work) = (None, 0.0, 0);
     let mut run = Run::with_events(|event| {
         if event.stage == Stage::Sample {

@@ -1,15 +1,16 @@
-//! Writes a model folder of Lumina's layout with random weights: for measuring speed and memory at real sizes, and for
+//! Writes a model folder of Lumina's or Janus's layout with random weights: for measuring speed and memory at real sizes, and for
 //! tests of everything that does not need a picture to be pretty.
 //!
 //! `cargo run --release --example random_model -- 7b OUT` writes 14 GB and needs 600 MB of memory: every tensor is made
 //! while it is written. `-- --help` lists what can be changed.
 
+mod janus;
 pub mod shape;
 mod vocabulary;
 mod weights;
 
 use serde_json::json;
-use shape::Shape;
+use shape::{Layout, Shape};
 use sitter::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -32,6 +33,14 @@ pub fn write(shape: &Shape, out: &Path) -> Result<()> {
         let path = out.join(name);
         std::fs::write(&path, text).map_err(|e| Error::io(&path, e))
     };
+    if shape.layout == Layout::Janus {
+        text("config.json", format!("{:#}\n", janus::config(shape)))?;
+        text("tokenizer.json", vocabulary::janus(shape.vocabulary)?.to_string())?;
+        let tensors = [weights::transformer(shape), janus::around(shape)?].concat();
+        let numbers = write_weights(tensors, shape, out)?;
+        println!("{}: {numbers} numbers with the image tokenizer", out.display());
+        return Ok(());
+    }
     text("config.json", format!("{:#}\n", shape.config()))?;
     text("tokenizer.json", vocabulary::tokenizer(shape.vocabulary)?.to_string())?;
     text("vqgan.yaml", shape.vqgan_yaml())?;
@@ -41,16 +50,16 @@ pub fn write(shape: &Shape, out: &Path) -> Result<()> {
         format!("{:#}\n", json!({"sample": {"width": 512, "height": 512}, "train": {"image_size": 512}})),
     )?;
     save(weights::vqgan(shape)?, &out.join("vqgan.safetensors"))?;
-    let parameters = write_transformer(shape, out)?;
+    let parameters = write_weights(weights::transformer(shape), shape, out)?;
     println!("{}: {parameters} parameters without the image tokenizer", out.display());
     Ok(())
 }
 
-/// `model.safetensors`, or shards with their index if it would be larger than a shard. Returns the number of parameters.
-fn write_transformer(shape: &Shape, out: &Path) -> Result<usize> {
+/// `model.safetensors`, or shards with their index if it would be larger than a shard. Returns how many numbers they hold.
+fn write_weights(tensors: Vec<Drawn>, shape: &Shape, out: &Path) -> Result<usize> {
     let mut shards: Vec<Vec<Drawn>> = vec![vec![]];
     let mut filled = 0;
-    for tensor in weights::transformer(shape) {
+    for tensor in tensors {
         if filled > 0 && filled + tensor.bytes() > shape.shard_bytes {
             shards.push(vec![]);
             filled = 0;

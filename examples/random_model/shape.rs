@@ -1,5 +1,6 @@
 //! How large the model is: presets, and the command line that changes them.
 
+use super::janus;
 use lexopt::prelude::*;
 use serde_json::json;
 use sitter::model::vqgan;
@@ -7,12 +8,13 @@ use sitter::{Error, Result};
 use std::path::PathBuf;
 
 const HELP: &str = "\
-Writes a model folder of Lumina's layout with random weights.
+Writes a model folder with random weights.
 
 Usage: cargo run --release --example random_model -- PRESET OUT [OPTIONS]
 
-Presets: 7b (Lumina-mGPT 7B exactly), mid (339 M parameters), small (13 M); all with 8192 codes, mid and 7b with the
-published image tokenizer.
+Presets of Lumina's layout: 7b (Lumina-mGPT 7B exactly), mid (339 M parameters), small (13 M); all with 8192 codes, mid and
+7b with the published image tokenizer. Of Janus-Pro's, without the part that reads pictures: janus-7b, janus-1b,
+janus-mid (384 M).
 
   --hidden N, --layers N, --heads N, --kv-heads N, --intermediate N, --vocabulary N
                          another shape
@@ -24,12 +26,19 @@ published image tokenizer.
 ";
 
 #[derive(Clone, Copy, PartialEq)]
+pub enum Layout {
+    Lumina,
+    Janus,
+}
+
+#[derive(Clone, Copy, PartialEq)]
 pub enum Dtype {
     F32,
     Bf16,
 }
 
 pub struct Shape {
+    pub layout: Layout,
     pub hidden: usize,
     pub layers: usize,
     pub heads: usize,
@@ -48,16 +57,25 @@ impl Shape {
             "7b" => (4096, 32, 32, 11008, 65536, 128),
             "mid" => (1024, 16, 8, 2816, 65536, 128),
             "small" => (256, 2, 4, 704, 20480, 32),
+            "janus-7b" => (4096, 30, 32, 11008, 102400, 128),
+            "janus-1b" => (2048, 24, 16, 5632, 102400, 128),
+            "janus-mid" => (1024, 16, 8, 2816, 102400, 128),
             _ => return None,
         };
+        let layout = if name.starts_with("janus") { Layout::Janus } else { Layout::Lumina };
+        let vqgan = match layout {
+            Layout::Lumina => vqgan::Config { ch, ..vqgan::Config::default() },
+            Layout::Janus => janus::vq(),
+        };
         Some(Shape {
+            layout,
             hidden,
             layers,
             heads,
             kv_heads: heads,
             intermediate,
             vocabulary,
-            vqgan: vqgan::Config { ch, ..vqgan::Config::default() },
+            vqgan,
             dtype: Dtype::Bf16,
             shard_bytes: 4_000_000_000,
             seed: 0,

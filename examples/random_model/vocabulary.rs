@@ -1,5 +1,6 @@
 //! A vocabulary with every name and id that Lumina's layout needs, and a byte-level BPE of made-up words behind them.
 
+use super::janus;
 use serde_json::{json, Value};
 use sitter::{Error, Result};
 use std::collections::BTreeMap;
@@ -23,20 +24,43 @@ pub fn tokenizer(size: usize) -> Result<Value> {
     names.extend(["<eoss>", "<racm3:break>"].map(String::from));
     names.extend((names.len()..FIRST_TEXT).map(|id| format!("<reserved{:05}>", id - 4)));
     names.extend(bytes.into_iter().map(String::from));
+    let added = [0, 1, 2, 3];
+    Ok(file(names, size, &added))
+}
+
+/// The same for Janus's layout: bytes, text, and last the words with a meaning.
+pub fn janus(size: usize) -> Result<Value> {
+    let mut bytes: Vec<char> = ByteLevel::alphabet().into_iter().collect();
+    bytes.sort();
+    let special = janus::words();
+    if size < bytes.len() + special.len() {
+        let message = format!("{size} is too small; at least {} are needed", bytes.len() + special.len());
+        return Err(Error::invalid("--vocabulary", message));
+    }
+    let names = bytes.into_iter().map(String::from).collect();
+    let mut file = file(names, size - special.len(), &[]);
+    let added = special.iter().zip(size - special.len()..).map(|(name, id)| marker(id, name));
+    file["added_tokens"] = added.collect();
+    Ok(file)
+}
+
+/// `names`, then made-up words until there are `size`; those that are `added` are looked for in the text itself.
+fn file(mut names: Vec<String>, size: usize, added: &[usize]) -> Value {
     let words = words(size - names.len());
     let merges: Vec<(String, String)> = words.iter().map(|word| split_last(word)).collect();
     names.extend(words);
     let vocabulary: BTreeMap<&String, usize> = names.iter().enumerate().map(|(id, name)| (name, id)).collect();
-    let marker = |id: usize| {
-        json!({"id": id, "content": names[id], "single_word": false, "lstrip": false, "rstrip": false,
-            "normalized": false, "special": true})
-    };
-    let markers = [0, 1, 2, 3].map(marker);
+    let markers: Vec<Value> = added.iter().map(|&id| marker(id, &names[id])).collect();
     let bytes = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
-    Ok(json!({"version": "1.0", "truncation": null, "padding": null, "added_tokens": markers,
+    json!({"version": "1.0", "truncation": null, "padding": null, "added_tokens": markers,
         "normalizer": null, "pre_tokenizer": bytes, "post_processor": null, "decoder": bytes,
         "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
-            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "vocab": vocabulary, "merges": merges}}))
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "vocab": vocabulary, "merges": merges}})
+}
+
+fn marker(id: usize, name: &str) -> Value {
+    json!({"id": id, "content": name, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+        "special": true})
 }
 
 /// Letters A to J for the digits, and a last one that says nothing.

@@ -1,6 +1,7 @@
 //! Random tensors that come into being while they are written.
 
-use super::shape::{Dtype, Shape};
+use super::janus;
+use super::shape::{Dtype, Layout, Shape};
 use half::bf16;
 use rayon::prelude::*;
 use safetensors::tensor::{Dtype as Stored, View};
@@ -17,6 +18,7 @@ const CODE_STD: f32 = 0.3;
 const CHUNK: usize = 1 << 16;
 
 /// A tensor of numbers with this mean and standard deviation, that depend on the seed and the tensor's name only.
+#[derive(Clone)]
 pub struct Drawn {
     pub name: String,
     shape: Vec<usize>,
@@ -97,14 +99,16 @@ pub fn transformer(shape: &Shape) -> Vec<Drawn> {
         seed: shape.seed,
     };
     let matrix = |name: String, rows: usize, columns: usize| tensor(name, &[rows, columns], 0.0, STD);
-    let mut all = vec![matrix("model.embed_tokens.weight".into(), v, h)];
+    let lumina = shape.layout == Layout::Lumina;
+    let prefix = if lumina { "model." } else { janus::PREFIX };
+    let mut all = vec![matrix(format!("{prefix}embed_tokens.weight"), v, h)];
     for layer in 0..shape.layers {
-        let at = |name: &str| format!("model.layers.{layer}.{name}");
+        let at = |name: &str| format!("{prefix}layers.{layer}.{name}");
         all.push(tensor(at("input_layernorm.weight"), &[h], 1.0, 0.0));
         for (name, rows) in [("q", h), ("k", kv), ("v", kv), ("o", h)] {
             all.push(matrix(at(&format!("self_attn.{name}_proj.weight")), rows, h));
         }
-        for name in ["q_norm", "k_norm"] {
+        for name in ["q_norm", "k_norm"].into_iter().filter(|_| lumina) {
             all.push(tensor(at(&format!("self_attn.{name}.weight")), &[1, d], 1.0, 0.0));
             all.push(tensor(at(&format!("self_attn.{name}.bias")), &[1, d], 0.0, 0.0));
         }
@@ -113,15 +117,36 @@ pub fn transformer(shape: &Shape) -> Vec<Drawn> {
         all.push(matrix(at("mlp.up_proj.weight"), i, h));
         all.push(matrix(at("mlp.down_proj.weight"), h, i));
     }
-    all.push(tensor("model.norm.weight".into(), &[h], 1.0, 0.0));
-    all.push(matrix("lm_head.weight".into(), v, h));
+    all.push(tensor(format!("{prefix}norm.weight"), &[h], 1.0, 0.0));
+    if lumina {
+        all.push(matrix("lm_head.weight".into(), v, h));
+    }
     all
 }
 
-/// The image tokenizer's tensors, f32 as published. Which there are, the reader says itself.
-pub fn vqgan(shape: &Shape) -> Result<Vec<Drawn>> {
-    let all = RefCell::new(Vec::new());
-    let record = |name: &str, wanted: &[usize]| {
+/// Tensors as they are asked for.
+pub struct Recorder<'a> {
+    pub shape: &'a Shape,
+    pub dtype: Dtype,
+    pub tensors: RefCell<Vec<Drawn>>,
+}
+
+impl Recorder<'_> {
+    fn push(&self, name: String, shape: &[usize], mean: f32, std: f32) {
+        let (dtype, seed) = (self.dtype, self.shape.seed);
+        self.tensors.borrow_mut().push(Drawn { name, shape: shape.to_vec(), dtype, mean, std, seed });
+    }
+
+    pub fn matrix(&self, name: &str, rows: usize, columns: usize, std: f32) {
+        self.push(name.into(), &[rows, columns], 0.0, std);
+    }
+
+    pub fn bias(&self, name: &str, size: usize) {
+        self.push(name.into(), &[size], 0.0, STD);
+    }
+
+    /// A tensor of an image tokenizer.
+    pub fn network(&self, name: String, wanted: &[usize]) -> Result<candle_core::Tensor> {
         let (mean, std) = match *wanted {
             // As PyTorch initialises convolutions.
             [_, from, height, width] => (0.0, ((3 * from * height * width) as f32).powf(-0.5)),
@@ -129,10 +154,14 @@ pub fn vqgan(shape: &Shape) -> Result<Vec<Drawn>> {
             _ if name.contains("norm") && name.ends_with("weight") => (1.0, 0.0),
             _ => (0.0, STD),
         };
-        let (name, seed) = (name.to_string(), shape.seed);
-        all.borrow_mut().push(Drawn { name, shape: wanted.to_vec(), dtype: Dtype::F32, mean, std, seed });
+        self.push(name, wanted, mean, std);
         Ok(candle_core::Tensor::zeros(wanted, candle_core::DType::F32, &candle_core::Device::Cpu)?)
-    };
-    Vqgan::load(&shape.vqgan, true, record)?;
-    Ok(all.into_inner())
+    }
+}
+
+/// The image tokenizer's tensors, f32 as published. Which there are, the reader says itself.
+pub fn vqgan(shape: &Shape) -> Result<Vec<Drawn>> {
+    let recorder = Recorder { shape, dtype: Dtype::F32, tensors: RefCell::new(vec![]) };
+    Vqgan::load(&shape.vqgan, true, |name, wanted| recorder.network(name.to_string(), wanted))?;
+    Ok(recorder.tensors.into_inner())
 }

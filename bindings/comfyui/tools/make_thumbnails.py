@@ -12,12 +12,14 @@ from PIL import Image
 
 PACK = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SIDE = 480
-# Of each workflow the pictures that real_host.py keeps of it; of two subjects what they are taught from.
+# Of each workflow the pictures that real_host.py keeps of it; of two subjects, and of what needs a download, what they are
+# taught from.
 SHOWN = {
     "1_first_picture": ["first_picture", "first_picture1", "first_picture2", "first_picture3"],
     "2_teach_a_subject": ["teach"],
     "3_two_subjects": [os.path.join(PACK, "pictures", *path) for path in (("fox", "3"), ("robot", "3"), ("robot", "1"), ("fox", "1"))],
     "4_compare_methods": ["4_compare_methods"],
+    "5_janus_pro": [os.path.join(PACK, "pictures", "dog", str(number)) for number in (1, 2, 3, 4)],
 }
 
 

@@ -211,6 +211,34 @@ def compare_methods() -> None:
     g.write("4_compare_methods")
 
 
+def janus_pro() -> None:
+    g = Graph()
+    g.note(20, 20, 420, "Teaches Janus-Pro 1B one dog from four pictures and draws it in two scenes, 384x384 pixels.\n\n"
+           "**Get these files** (4 GB) into `models/sitter/Janus-Pro-1B` and press **R**: `config.json`, `tokenizer.json` and "
+           "`pytorch_model.bin` of *deepseek-ai/Janus-Pro-1B*, or `config.json`, `tokenizer.json` and `model.safetensors` of "
+           "*deepseek-community/Janus-Pro-1B*, from Hugging Face. Nothing in them is executed. For the 7B all shards and their index; "
+           "*q8_0* or *q4_k* need a half or a quarter of the memory of bf16.\n\nThe weights have a licence of their own, the DeepSeek "
+           "Model License: its restrictions hold for what you make of them, too.\n\nFor a subject of your own, connect **Load Image** "
+           "or any folder loader to *images* and write its class word.")
+    model = g.add("SitterLoadModel", 20, 500, 150, model="Janus-Pro-1B", dtype="bf16")
+    pictures = g.add("SitterExamplePictures", 20, 710, 260, example="dog")
+    # Everything else in it is as recommended.
+    low = g.add("SitterTrainingOptions", 20, 1030, 900, title="Training Options: recompute", collapsed=True, recompute="always")
+    subject = g.add("SitterTrainSubject", 400, 20, 600, model=model, images=pictures, class_word=pictures[1], options=low,
+                    method="lora", embedding_steps=300, layer_steps=100)
+    g.add("SitterSaveSubject", 400, 700, 150, subject=subject, filename_prefix="dog_janus")
+    rows, scenes = {}, ["in the snow", "at night"]
+    for i, scene in enumerate(scenes):
+        rows[f"results{f'_{i + 1}' if i else ''}"] = g.add(
+            "SitterSample", 780, 20 + (SAMPLE + 50) * i, SAMPLE, model=model, subject=subject, prompt=f"a photo of a [V] dog {scene}",
+            seed=1, count=2,
+        )
+    sheet = g.add("SitterContactSheet", 1160, 20, 700, references=pictures, cell=288,
+                  titles="\n".join(["References", *(f"a photo of a [V] dog {scene}" for scene in scenes)]), **rows)
+    g.add("SaveImage", 1540, 20, 700, images=sheet, filename_prefix="sitter/janus_pro")
+    g.write("5_janus_pro")
+
+
 if __name__ == "__main__":
-    for make in (first_picture, teach_a_subject, two_subjects, compare_methods):
+    for make in (first_picture, teach_a_subject, two_subjects, compare_methods, janus_pro):
         make()
