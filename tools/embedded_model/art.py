@@ -67,7 +67,12 @@ def _on_paper(im):
 
 
 def load(raw, style, name):
-    """One drawing, or KeyError where the style lacks it."""
+    """One drawing, or KeyError where the style lacks it. A folder `drawings` of `keep` is enough where the packages are not."""
+    kept = f'{raw}/drawings/{style}/{name}.png'
+    return Image.open(kept).convert('RGBA') if os.path.exists(kept) else _load(raw, style, name)
+
+
+def _load(raw, style, name):
     package = PACKAGES[style]
     if style == 'rendered':
         im = Image.open(f'{raw}/{package}/package/assets/{code_points(raw)[name]}').convert('RGBA')
@@ -80,3 +85,10 @@ def load(raw, style, name):
     if style == 'inked': im = _on_paper(im)
     k = SIDE / max(im.size)
     return im.resize((max(1, round(im.size[0] * k)), max(1, round(im.size[1] * k))), Image.LANCZOS)
+
+
+def keep(raw, icons_of):
+    """Renders drawings to files, for machines without the packages and to save time: {style: icon names}."""
+    for style, wanted in icons_of.items():
+        os.makedirs(f'{raw}/drawings/{style}', exist_ok=True)
+        for name in wanted: _load(raw, style, name).save(f'{raw}/drawings/{style}/{name}.png')

@@ -14,6 +14,9 @@ PAIR_TEMPLATES = ['a photo of {}'] * 8 + ['{}'] * 2 + ['a picture of {}', 'an im
 PREFIX = f'generate an image of {SIDE}x{SIDE} according to the following prompt:'
 
 
+LONGEST = 32      # words of a caption
+
+
 def all_words():
     texts = [PREFIX, *TEMPLATES, *classes.CLASSES, *classes.ACCESSORIES, *classes.COLOURS, *art.STYLES, 'wearing a an on at in the and',
              *(p for v in SCENES.values() for p in v)]

@@ -40,17 +40,21 @@ def draw_shard(w, seed, others, icons):
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument('--raw', required=True, help='folder of the unpacked art packages, see README.md'); p.add_argument('--out', required=True)
-    p.add_argument('--shards', type=int, required=True, help=f'of {SHARD} pictures'); p.add_argument('--first', type=int, default=0)
+    p.add_argument('--raw', required=True, help='folder of the unpacked art packages, see README.md')
+    p.add_argument('--out', required=True, help="folder of the shards; `drawings` renders the classes' drawings into RAW/drawings instead")
+    p.add_argument('--shards', type=int, default=0, help=f'of {SHARD} pictures'); p.add_argument('--first', type=int, default=0)
     p.add_argument('--every', type=int, default=1, help='draw every n-th shard only, so that several processes share the work')
     p.add_argument('--seed', type=int, default=1)
     p.add_argument('--others', type=float, default=0, help='share of pictures that show anything the packages hold; they have no caption')
     a = p.parse_args()
+    if a.out == 'drawings':
+        every = {*classes.CLASSES.values(), *classes.ACCESSORIES.values()}
+        raise SystemExit(art.keep(a.raw, {s: every for s in art.STYLES}))
     os.makedirs(a.out, exist_ok=True)
-    w, icons = world.World(a.raw), other_icons(a.raw)
+    w, icons = world.World(a.raw), other_icons(a.raw) if a.others else {}
     for i in range(a.first, a.shards, a.every):
         name = f'{a.out}/{i:05}'
-        if os.path.exists(name + '.npy'): continue
+        if os.path.exists(name + '.npy') or os.path.exists(name + '.codes'): continue
         pictures, meta = draw_shard(w, a.seed * 100_000 + i, a.others, {s: list(v) for s, v in icons.items()})
         with open(name + '.json', 'w') as f: json.dump(meta, f)
         with open(name + '.part', 'wb') as f: np.save(f, pictures)

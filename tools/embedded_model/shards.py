@@ -23,6 +23,7 @@ class Shards:
             out.append(p[rng.integers(len(p))])
         return np.stack(out)
 
-    def meta(self):
-        """Caption and content of every picture, in order of the shards."""
-        return [m for f in sorted(self.names) for m in json.load(open(f[:-4] + '.json'))]
+
+def captions(name):
+    """Caption and content of each picture of a shard; the caption is empty where only the image tokenizer learns from it."""
+    with open(name + '.json') as f: return json.load(f)

@@ -16,13 +16,26 @@ from shards import Shards
 HEAD = 'colour'                  # only in training
 
 
-def kmeans(f, k, rounds=10):
-    c = f[torch.randperm(len(f), device=f.device)[:k]].clone()
+def nearest(f, c):
+    """Index of and squared distance to the nearest centre."""
+    i, e = [], []
+    for p in f.split(4096):
+        d = torch.addmm(c.pow(2).sum(1)[None], p, c.t(), alpha=-2).min(1)
+        i.append(d.indices); e.append((d.values + p.pow(2).sum(1)).clamp_min(0))
+    return torch.cat(i), torch.cat(e)
+
+
+def kmeans(f, k, rounds=8, most=60_000):
+    """Centres start, and start anew when nothing is nearest to them, where the error is large: most patches are flat sky or
+    wall, and centres drawn evenly would mostly be copies of those."""
+    f = f[torch.randperm(len(f), device=f.device)[:most]]
+    c = f[:k // 8]
+    while len(c) < k: c = torch.cat([c, f[torch.multinomial(nearest(f, c)[1] + 1e-9, min(len(c), k - len(c)))]])
     for _ in range(rounds):
-        i = torch.cat([(p.pow(2).sum(1, keepdim=True) - 2 * p @ c.t() + c.pow(2).sum(1)).argmin(1) for p in f.split(8192)])
+        i, e = nearest(f, c)
         n = torch.zeros(k, device=f.device).index_add_(0, i, torch.ones(len(f), device=f.device))
         s = torch.zeros_like(c).index_add_(0, i, f)
-        c = torch.where(n[:, None] > 0, s / n[:, None].clamp_min(1), f[torch.randint(len(f), (k,), device=f.device)])
+        c = torch.where(n[:, None] > 0, s / n[:, None].clamp_min(1), f[torch.multinomial(e + 1e-9, k)])
     return c
 
 
@@ -53,6 +66,7 @@ class Run:
     def restore(self, d):
         self.step, self.quantized = d['step'], d['quantized']
         self.t.restore(d['trainer'])
+        if self.a.requantize and self.quantized: self.quantized = False; self.a.continuous = max(self.a.continuous, self.step + 40)
         for k in ('codebook', 'count', 'total'): getattr(self.m, k).copy_(d[k])
         for k, v in d['mean'].items(): self.mean[k].copy_(v)
         self.mean_book.copy_(d['mean_book'])
@@ -130,6 +144,7 @@ if __name__ == '__main__':
     p.add_argument('--steps', type=int, default=40000); p.add_argument('--decay', type=int, default=4000)
     p.add_argument('--batch', type=int, default=12, help='of all workers'); p.add_argument('--lr', type=float, default=1.5e-3)
     p.add_argument('--continuous', type=int, default=800, help='steps before there is a codebook'); p.add_argument('--codes', type=int, default=4096)
+    p.add_argument('--requantize', action='store_true', help='first a new codebook, by k-means of new latents')
     p.add_argument('--perceptual', type=float, default=.15); p.add_argument('--seen', type=int, default=3, help="pictures of a worker's batch that the perceptual loss sees")
     p.add_argument('--grow', help='model folder whose smaller tokenizer to start from'); p.add_argument('--save', type=int, default=200)
     p.add_argument('--device', default='cpu'); p.add_argument('--workers', type=int, default=2); p.add_argument('--threads', type=int, default=1, help='of each worker')

@@ -126,7 +126,7 @@ class VQGAN(nn.Module):
 
     @torch.no_grad()
     def set_codebook(self, book):
-        self.codebook.copy_(book); self.total.copy_(book); self.count.fill_(1.)
+        self.codebook.copy_(book); self.total.copy_(book * .3); self.count.fill_(.3)
 
     @torch.no_grad()
     def move_codebook(self, z, codes, decay=.99):
@@ -137,9 +137,9 @@ class VQGAN(nn.Module):
         self.count.mul_(decay).add_(n, alpha=1 - decay)
         self.total.mul_(decay).add_(s, alpha=1 - decay)
         dead = (self.count < .02).nonzero()[:, 0]
-        if len(dead):     # an entry that nothing uses starts anew where something is
-            f = workers.gathered(f)
-            self.total[dead] = f[torch.randint(len(f), (len(dead),), device=f.device)] * .1; self.count[dead] = .1
+        if len(dead):     # an entry that nothing uses starts anew where the error is large, not on yet another flat patch
+            f, e = workers.gathered(f), workers.gathered((f - self.codebook[i]).pow(2).sum(1))
+            self.total[dead] = f[torch.multinomial(e + 1e-9, len(dead), replacement=True)] * .1; self.count[dead] = .1
         self.codebook.copy_(self.total / self.count[:, None].clamp_min(1e-5))
 
 

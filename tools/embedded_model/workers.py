@@ -2,12 +2,14 @@
 
 Two threads of one process meet after every operation, and where other programs use the same cores each waits for the other most
 of the time. Two processes meet once a step."""
-import os, tempfile
+import ctypes, signal, sys, tempfile
 import torch, torch.distributed as dist
 
 
 def start(rank, count, meeting):
     """Joins the group; `meeting` is a file that does not exist yet."""
+    # Whoever ends the parent must not leave workers behind that go on saving.
+    if count > 1 and sys.platform == 'linux': ctypes.CDLL(None).prctl(1, signal.SIGTERM)
     if count > 1: dist.init_process_group('gloo', init_method='file://' + meeting, rank=rank, world_size=count)
 
 
