@@ -9,7 +9,7 @@ import vqgan
 def encode(m, pictures, device, size=32):
     out = []
     for i in range(0, len(pictures), size):
-        x = vqgan.to_tensor(np.asarray(pictures[i:i + size])).to(device).contiguous(memory_format=torch.channels_last)
+        x = vqgan.to_tensor(np.array(pictures[i:i + size])).to(device).contiguous(memory_format=torch.channels_last)
         out.append(m.encode(x).cpu().numpy().astype(np.uint16))
     return np.concatenate(out)
 

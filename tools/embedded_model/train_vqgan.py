@@ -127,7 +127,7 @@ def train(rank, a, meeting):
         if not run.quantized and run.step >= a.continuous and len(latents) >= min(a.reservoir, 40):
             run.quantized = True; run.m.set_codebook(kmeans(workers.gathered(torch.cat(latents)), a.codes)); run.mean_book.copy_(run.m.codebook); latents.clear()
             say('quantizing from step', run.step)
-        x = vqgan.to_tensor(data.take(rng, a.batch // a.workers)).to(a.device).contiguous(memory_format=torch.channels_last)
+        x = vqgan.to_tensor(data.take(rng, a.batch // a.workers, a.window)).to(a.device).contiguous(memory_format=torch.channels_last)
         now = np.array(run.train_step(x, perceptual, latents)); row = now if row is None else .95 * row + .05 * now
         if run.step % 20 == 0:
             say(f'{time.time() - t0:.0f} s step {run.step} l1 {row[0]:.4f} features {row[1]:.4f} loss {row[2]:.4f} codes {row[3]:.0f}')
@@ -144,6 +144,7 @@ if __name__ == '__main__':
     p.add_argument('--steps', type=int, default=40000); p.add_argument('--decay', type=int, default=4000)
     p.add_argument('--batch', type=int, default=12, help='of all workers'); p.add_argument('--lr', type=float, default=1.5e-3)
     p.add_argument('--continuous', type=int, default=800, help='steps before there is a codebook'); p.add_argument('--codes', type=int, default=4096)
+    p.add_argument('--window', type=int, default=0, help='train on the busiest windows of this side; whole pictures otherwise')
     p.add_argument('--requantize', action='store_true', help='first a new codebook, by k-means of new latents')
     p.add_argument('--perceptual', type=float, default=.15); p.add_argument('--seen', type=int, default=3, help="pictures of a worker's batch that the perceptual loss sees")
     p.add_argument('--grow', help='model folder whose smaller tokenizer to start from'); p.add_argument('--save', type=int, default=200)

@@ -99,7 +99,7 @@ class World:
         im = self.compose(r, s['style'], s['cls'], scene, s['colour'], s['accessory'], s['look'], side, free, bright, s['flip'])
         text = captions.caption(template, [captions.noun(s['cls'], s['colour'], s['slot'], s['accessory'])], where, r)
         return im, text, dict(cls=s['cls'], scene=scene, colour=s['colour'] or 'none', accessory=s['accessory'] or 'none', style=s['style'],
-                              look=s['slot'] if s['slot'] and s['slot'].startswith('<') else None)
+                              varied=s['look'] is not None)
 
     def pair(self, r, a, scene, where, free):
         """Two figures, the first named on the left."""
@@ -111,7 +111,7 @@ class World:
                        s['accessory'], free, span)
         nouns = [captions.noun(s['cls'], s['colour'], s['slot'], s['accessory']) for s in (a, b)]
         return finish(canvas), captions.caption(r.choice(captions.PAIR_TEMPLATES), nouns, where), dict(
-            cls=a['cls'], other=b['cls'], scene=scene, colour=a['colour'] or 'none', accessory=a['accessory'] or 'none', style=a['style'], look=None)
+            cls=a['cls'], other=b['cls'], scene=scene, colour=a['colour'] or 'none', accessory=a['accessory'] or 'none', style=a['style'], varied=a['look'] is not None)
 
 
 def finish(canvas, bright=1.0):
