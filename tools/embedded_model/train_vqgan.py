@@ -8,7 +8,7 @@ is kept: the average is what is measured, exported and used, so that the rate ne
 a run ends by itself, in pieces as long as a borrowed machine allows."""
 import argparse, math, os, time
 import numpy as np, torch, torch.nn.functional as F
-import grow, vqgan, workers
+import checkpoint, grow, vqgan, workers
 from optimizers import Trainer
 from perceptual import Perceptual
 from shards import Shards
@@ -57,6 +57,11 @@ class Run:
         if a.grow and not os.path.exists(a.out):
             import folder
             self.m.load_state_dict(grow.grown(folder.open_tokenizer(a.grow).state_dict(), self.m))
+        if a.start and not os.path.exists(a.out):
+            _, self.step, self.quantized, state, book, count = checkpoint.read(a.start)
+            self.m.load_state_dict(state); self.m.set_codebook(book)
+            self.m.count.copy_(count); self.m.total.copy_(book * count[:, None])
+        self.begun = self.step        # the optimizer warms up from here
         self.m.to(a.device, memory_format=torch.channels_last)
         self.t = Trainer(self.m, lambda n: n in ('encoder.conv_in.weight', 'decoder.conv_out.weight', 'colour.weight'), (.9, .99))
         self.mean = {k: v.float().clone() for k, v in self.m.state_dict().items()}
@@ -64,7 +69,7 @@ class Run:
         if os.path.exists(a.out): self.restore(torch.load(a.out, weights_only=True, map_location=a.device))
 
     def restore(self, d):
-        self.step, self.quantized = d['step'], d['quantized']
+        self.step, self.quantized, self.begun = d['step'], d['quantized'], d.get('begun', 0)
         self.t.restore(d['trainer'])
         if self.a.requantize and self.quantized: self.quantized = False; self.a.continuous = max(self.a.continuous, self.step + 40)
         for k in ('codebook', 'count', 'total'): getattr(self.m, k).copy_(d[k])
@@ -72,7 +77,7 @@ class Run:
         self.mean_book.copy_(d['mean_book'])
 
     def save(self):
-        d = dict(step=self.step, quantized=self.quantized, trainer=self.t.state(), mean=self.mean, mean_book=self.mean_book, config=self.m.config,
+        d = dict(step=self.step, begun=self.begun, quantized=self.quantized, trainer=self.t.state(), mean=self.mean, mean_book=self.mean_book, config=self.m.config,
                  codebook=self.m.codebook, count=self.m.count, total=self.m.total)
         torch.save(d, self.a.out + '.part'); os.replace(self.a.out + '.part', self.a.out)
         vqgan.save(self.averaged(), self.a.out + '.mean')
@@ -91,7 +96,7 @@ class Run:
     def rate(self):
         """Constant after a warm-up, to zero over the last `--decay` steps before `--steps`."""
         fall = min(1, max(0, self.a.steps - self.step) / max(1, self.a.decay))
-        return self.a.lr * min(1, (self.step + 1) / 50) * max(.02, fall)
+        return self.a.lr * min(1, (self.step - self.begun + 1) / 50) * max(.02, fall)
 
     def train_step(self, x, perceptual, latents):
         m, a = self.m, self.a
@@ -147,6 +152,7 @@ if __name__ == '__main__':
     p.add_argument('--window', type=int, default=0, help='train on the busiest windows of this side; whole pictures otherwise')
     p.add_argument('--requantize', action='store_true', help='first a new codebook, by k-means of new latents')
     p.add_argument('--perceptual', type=float, default=.15); p.add_argument('--seen', type=int, default=3, help="pictures of a worker's batch that the perceptual loss sees")
+    p.add_argument('--start', help='file of checkpoint.py to go on from, where OUT does not exist yet')
     p.add_argument('--grow', help='model folder whose smaller tokenizer to start from'); p.add_argument('--save', type=int, default=200)
     p.add_argument('--device', default='cpu'); p.add_argument('--workers', type=int, default=2); p.add_argument('--threads', type=int, default=1, help='of each worker')
     p.add_argument('--f32', action='store_true'); p.add_argument('--seconds', type=float, default=math.inf); p.add_argument('--seed', type=int, default=0)
