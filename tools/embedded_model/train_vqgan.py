@@ -51,7 +51,7 @@ def picture_loss(y, x):
 class Run:
     """Everything that a stopped training needs to go on."""
     def __init__(self, a):
-        self.a, self.step, self.quantized = a, 0, False
+        self.a, self.step, self.quantized, self.elapsed = a, 0, False, 0.
         self.m = vqgan.VQGAN(n_embed=a.codes)
         self.m.colour = torch.nn.Conv2d(self.m.config['embed_dim'], 3, 1)
         if a.grow and not os.path.exists(a.out):
@@ -94,8 +94,9 @@ class Run:
         return m.eval()
 
     def rate(self):
-        """Constant after a warm-up, to zero over the last `--decay` steps before `--steps`."""
+        """Constant after a warm-up, to zero over the last `--decay` steps before `--steps`, or the last `--fall` of `--seconds`."""
         fall = min(1, max(0, self.a.steps - self.step) / max(1, self.a.decay))
+        if self.a.fall: fall = min(fall, max(0, self.a.seconds - self.elapsed) / self.a.fall)
         return self.a.lr * min(1, (self.step - self.begun + 1) / 50) * max(.02, fall)
 
     def train_step(self, x, perceptual, latents):
@@ -126,13 +127,15 @@ def train(rank, a, meeting):
     perceptual = Perceptual().to(a.device, memory_format=torch.channels_last) if a.perceptual else None
     say('parameters', sum(q.numel() for q in run.m.parameters()) / 1e6, 'M; pictures', len(data), 'from step', run.step)
     t0, first, latents, row = time.time(), run.step, [], None
-    while run.step < a.steps and workers.agreed(time.time() - t0) < a.seconds:
+    while run.step < a.steps and (spent := workers.agreed(time.time() - t0)) < a.seconds:
+        run.elapsed = spent
         # The same on all workers: a codebook must not come out differently. Pictures differ.
         torch.manual_seed(a.seed * 1_000_003 + run.step); rng = np.random.default_rng([a.seed, run.step, rank])
         if not run.quantized and run.step >= a.continuous and len(latents) >= min(a.reservoir, 40):
             run.quantized = True; run.m.set_codebook(kmeans(workers.gathered(torch.cat(latents)), a.codes)); run.mean_book.copy_(run.m.codebook); latents.clear()
             say('quantizing from step', run.step)
-        x = vqgan.to_tensor(data.take(rng, a.batch // a.workers, a.window)).to(a.device).contiguous(memory_format=torch.channels_last)
+        whole = np.random.default_rng([a.seed, run.step]).random() < a.whole
+        x = vqgan.to_tensor(data.take(rng, a.batch // a.workers, 0 if whole else a.window)).to(a.device).contiguous(memory_format=torch.channels_last)
         now = np.array(run.train_step(x, perceptual, latents)); row = now if row is None else .95 * row + .05 * now
         if run.step % 20 == 0:
             say(f'{time.time() - t0:.0f} s step {run.step} l1 {row[0]:.4f} features {row[1]:.4f} loss {row[2]:.4f} codes {row[3]:.0f}')
@@ -150,12 +153,13 @@ if __name__ == '__main__':
     p.add_argument('--batch', type=int, default=12, help='of all workers'); p.add_argument('--lr', type=float, default=1.5e-3)
     p.add_argument('--continuous', type=int, default=800, help='steps before there is a codebook'); p.add_argument('--codes', type=int, default=4096)
     p.add_argument('--window', type=int, default=0, help='train on the busiest windows of this side; whole pictures otherwise')
+    p.add_argument('--whole', type=float, default=.25, help='share of the steps that see whole pictures in spite of --window')
     p.add_argument('--requantize', action='store_true', help='first a new codebook, by k-means of new latents')
     p.add_argument('--perceptual', type=float, default=.15); p.add_argument('--seen', type=int, default=3, help="pictures of a worker's batch that the perceptual loss sees")
     p.add_argument('--start', help='file of checkpoint.py to go on from, where OUT does not exist yet')
     p.add_argument('--grow', help='model folder whose smaller tokenizer to start from'); p.add_argument('--save', type=int, default=200)
     p.add_argument('--device', default='cpu'); p.add_argument('--workers', type=int, default=2); p.add_argument('--threads', type=int, default=1, help='of each worker')
-    p.add_argument('--f32', action='store_true'); p.add_argument('--seconds', type=float, default=math.inf); p.add_argument('--seed', type=int, default=0)
+    p.add_argument('--f32', action='store_true'); p.add_argument('--seconds', type=float, default=math.inf); p.add_argument('--fall', type=float, default=0, help='seconds'); p.add_argument('--seed', type=int, default=0)
     a = p.parse_args()
     a.reservoir = 800 * a.workers // a.batch
     if a.workers == 1: train(0, a, None)
