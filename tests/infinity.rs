@@ -633,6 +633,10 @@ fn the_seam_draws_grid_after_grid_alike_alone_and_beside_others() {
 #[test]
 fn steps_of_training_are_pytorchs_for_every_set_of_weights() {
     let (_folder, model) = exact();
+    let drawing = sample::Options::for_model(&model).unwrap();
+    assert_eq!((drawing.width, drawing.guidance, drawing.temperature), (256, 3.0, 0.5));
+    let teaching = TrainingOptions::for_model(&model, Method::TwoStage).unwrap();
+    assert_eq!((teaching.image_size, teaching.trainable.name()), (256, "arbooth"));
     let schedule = Schedule::of_grid((11, 22)).unwrap();
     let data = floats("steps.latents");
     let pictures: Vec<Tokens> = data.chunks(data.len() / 2).map(|latent| tokens_of(latent, &schedule)).collect();
