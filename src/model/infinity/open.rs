@@ -41,7 +41,8 @@ struct InfinityDraft {
 }
 
 fn draft(files: &Files) -> Result<InfinityDraft> {
-    let settings: Settings = Recommended::read(files, &serde_json::Value::Null)?.over("infinity", &Settings::default())?;
+    let settings: Settings =
+        Recommended::read(files, &serde_json::Value::Null)?.over("infinity", &Settings::default())?;
     let parts = Parts::find(files)?;
     let config = Config::from_shapes(&parts.transformer)?;
     let groups = Some(settings.groups).filter(|&groups| groups > 0);
