@@ -863,8 +863,9 @@ SITTER_API void sitter_model_free(struct sitter_model *model);
 
 /*
  Facts about the model as a JSON object: family, name, fingerprint, parameters, vocabulary, codebook, grid_unit_px, device,
- dtype, can_decode, sample_defaults. Copies them to `buffer` of `capacity` bytes, NUL included; `(NULL, 0)` asks for the
- size, in `needed`. SITTER_E_BUFFER_TOO_SMALL. Any thread. Since 1.0.
+ dtype, can_decode, sample_defaults, and licence, the terms of the family's published weights, where they are known. Copies them
+ to `buffer` of `capacity` bytes, NUL included; `(NULL, 0)` asks for the size, in `needed`. SITTER_E_BUFFER_TOO_SMALL. Any
+ thread. Since 1.0.
  */
 SITTER_API
 sitter_status sitter_model_info_json(const struct sitter_model *model,

@@ -49,23 +49,30 @@ static ALONE: Mutex<()> = Mutex::new(());
 
 /// Sizes of a random model, small but not so small that what is not numbers counts.
 struct Size {
+    preset: &'static str,
     hidden: usize,
     layers: usize,
     heads: usize,
     kv_heads: usize,
     intermediate: usize,
     dtype: &'static str,
+    /// Pixels along a side of pictures.
+    side: u32,
 }
 
-const SIZES: [Size; 3] = [
-    Size { hidden: 256, layers: 6, heads: 4, kv_heads: 4, intermediate: 704, dtype: "f32" },
-    Size { hidden: 512, layers: 3, heads: 8, kv_heads: 2, intermediate: 1408, dtype: "bf16" },
-    Size { hidden: 384, layers: 8, heads: 6, kv_heads: 6, intermediate: 1024, dtype: "f32" },
+const SMALL: Size =
+    Size { preset: "small", hidden: 256, layers: 6, heads: 4, kv_heads: 4, intermediate: 704, dtype: "f32", side: 256 };
+
+const SIZES: [Size; 4] = [
+    SMALL,
+    Size { hidden: 512, layers: 3, heads: 8, kv_heads: 2, intermediate: 1408, dtype: "bf16", ..SMALL },
+    Size { hidden: 384, layers: 8, heads: 6, kv_heads: 6, intermediate: 1024, ..SMALL },
+    Size { preset: "janus-small", side: 384, ..SMALL },
 ];
 
 /// The model, and what opening it allocated.
 fn open(size: &Size, folder: &std::path::Path) -> (Model, usize) {
-    let mut shape = random_model::shape::Shape::preset("small").unwrap();
+    let mut shape = random_model::shape::Shape::preset(size.preset).unwrap();
     (shape.hidden, shape.layers, shape.heads) = (size.hidden, size.layers, size.heads);
     (shape.kv_heads, shape.intermediate) = (size.kv_heads, size.intermediate);
     random_model::write(&shape, folder).unwrap();
@@ -123,7 +130,6 @@ fn training_takes_what_the_estimate_says_for_every_trainable_set() {
         class_word: "dog".into(),
         embedding_steps: 1,
         layer_steps: 2,
-        image_size: 256,
         lora_rank: 16,
         ..Options::new(Method::TwoStage)
     };
@@ -132,7 +138,9 @@ fn training_takes_what_the_estimate_says_for_every_trainable_set() {
         let before = LIVE.load(Ordering::Relaxed);
         let (model, taken) = open(size, folder.path());
         let start = before + beside(&model, taken);
-        for trainable in Trainable::SETS {
+        let around = ["head", "aligner"].map(|role| Trainable::parse(role).unwrap());
+        let around = around.into_iter().filter(|_| size.preset.starts_with("janus"));
+        for trainable in Trainable::SETS.into_iter().chain(around) {
             for (recompute, keep, state) in
                 [(Recompute::Always, true, StateFormat::F32), (Recompute::Never, false, StateFormat::Int8)]
             {
@@ -141,12 +149,13 @@ fn training_takes_what_the_estimate_says_for_every_trainable_set() {
                     recompute,
                     keep_gradients: keep,
                     optimizer_state: state,
+                    image_size: size.side,
                     ..base.clone()
                 };
                 let request = Request { sample: &Default::default(), prompts: 1, train: &options };
                 let promised = Estimate::of(&Outline::of(&model), &request);
                 let (embedding, layers) = stages(&model, &options, start);
-                let what = format!("{} {} {recompute:?} {state:?}", size.hidden, trainable.name());
+                let what = format!("{} {} {} {recompute:?} {state:?}", size.preset, size.hidden, trainable.name());
                 assert_near(embedding, promised.embedding, &format!("{what}, embedding"));
                 assert_near(layers, promised.layers, &format!("{what}, layers"));
             }
@@ -162,7 +171,7 @@ fn drawing_takes_what_the_estimate_says() {
         let before = LIVE.load(Ordering::Relaxed);
         let (model, taken) = open(size, folder.path());
         let start = before + beside(&model, taken);
-        let options = sample::Options { width: 256, height: 256, count: 8, ..Default::default() };
+        let options = sample::Options { width: size.side, height: size.side, count: 8, ..Default::default() };
         let request = Request { sample: &options, prompts: 1, train: &Options::new(Method::TwoStage) };
         let promised = Estimate::of(&Outline::of(&model), &request);
         PEAK.store(LIVE.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -170,6 +179,10 @@ fn drawing_takes_what_the_estimate_says() {
         let mut run = Run::with_events(|event| if event.done == 3 { Flow::Cancel } else { Flow::Continue });
         let stopped = sample::sample(&model, "a dog", &[], &options, &mut run);
         assert!(matches!(stopped, Err(Error::Cancelled)));
-        assert_near(PEAK.load(Ordering::Relaxed) - start, promised.sample, &format!("{} drawing", size.hidden));
+        assert_near(
+            PEAK.load(Ordering::Relaxed) - start,
+            promised.sample,
+            &format!("{} {} drawing", size.preset, size.hidden),
+        );
     }
 }

@@ -213,6 +213,8 @@ export interface ModelInfo {
   device: string;
   dtype: string;
   canDecode: boolean;
+  /** The terms of the family's published weights, where they are known. */
+  licence?: string;
   sampleDefaults: Required<SampleFields>;
   [more: string]: unknown;
 }

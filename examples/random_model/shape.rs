@@ -14,7 +14,7 @@ Usage: cargo run --release --example random_model -- PRESET OUT [OPTIONS]
 
 Presets of Lumina's layout: 7b (Lumina-mGPT 7B exactly), mid (339 M parameters), small (13 M); all with 8192 codes, mid and
 7b with the published image tokenizer. Of Janus-Pro's, without the part that reads pictures: janus-7b, janus-1b,
-janus-mid (384 M).
+janus-mid (330 M), janus-small (16 M).
 
   --hidden N, --layers N, --heads N, --kv-heads N, --intermediate N, --vocabulary N
                          another shape
@@ -60,12 +60,13 @@ impl Shape {
             "janus-7b" => (4096, 30, 32, 11008, 102400, 128),
             "janus-1b" => (2048, 24, 16, 5632, 102400, 128),
             "janus-mid" => (1024, 16, 8, 2816, 102400, 128),
+            "janus-small" => (256, 2, 4, 704, 20480, 32),
             _ => return None,
         };
         let layout = if name.starts_with("janus") { Layout::Janus } else { Layout::Lumina };
         let vqgan = match layout {
             Layout::Lumina => vqgan::Config { ch, ..vqgan::Config::default() },
-            Layout::Janus => janus::vq(),
+            Layout::Janus => vqgan::Config { ch, ..janus::vq() },
         };
         Some(Shape {
             layout,

@@ -10,7 +10,8 @@ from typing import Any, Mapping, Optional
 
 RECOMMENDED = "as recommended"
 METHODS = ("two_stage", "textual_inversion", "dreambooth", "lora")
-TRAINABLE = ("qkv", "attention", "mlp", "all", "lora")
+# The last two are Janus-Pro's.
+TRAINABLE = ("qkv", "attention", "mlp", "all", "lora", "head", "aligner")
 ADAPTATION = ("full", "low_rank")
 STATES = ("f32", "bf16", "int8")
 RECOMPUTE = ("auto", "always", "never")

@@ -28,7 +28,7 @@ impl Naming {
         match (kind, rest.split_once('.')) {
             ("down" | "up", Some((level, rest))) => {
                 let level = level.parse().unwrap_or(0);
-                let level = if kind == "up" { levels - 1 - level } else { level };
+                let level = if kind == "up" { levels.saturating_sub(1 + level) } else { level };
                 match self {
                     Naming::Transformers => format!("{part}.{kind}.{level}.{rest}"),
                     Naming::LlamaGen => {

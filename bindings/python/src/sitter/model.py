@@ -102,8 +102,8 @@ class Model:
 
     @property
     def info(self) -> dict[str, Any]:
-        """family, name, fingerprint, parameters, vocabulary, codebook, grid_unit_px, device, dtype, can_decode and
-        sample_defaults."""
+        """family, name, fingerprint, parameters, vocabulary, codebook, grid_unit_px, device, dtype, can_decode,
+        sample_defaults, and licence, the terms of the family's published weights, where they are known."""
         found: dict[str, Any] = read_json("sitter_model_info_json", self._handle)
         return found
 
