@@ -146,12 +146,17 @@ impl Dropout {
         if batch != self.keys.len() {
             return Err(Error::internal(format!("{} keys for dropout of {batch} examples", self.keys.len())));
         }
-        let mut mask = Vec::with_capacity(x.elem_count());
-        for &key in &self.keys {
-            mask.extend(self.mask(key, site, n));
+        let of: Vec<Masked> = self.keys.iter().map(|&key| self.masked(key, site)).collect();
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            if let Some(masks) = crate::device::cuda::dropout::masks(x, &of)? {
+                return Ok((x * masks.to_dtype(x.dtype())?)?);
+            }
         }
+        let mut mask = Vec::with_capacity(x.elem_count());
+        of.iter().for_each(|masked| mask.extend(masked.make(n)));
         if x.device().is_cpu() && x.dtype() == DType::F32 {
-            // Not by an operator between tensors, see `model::ops::sum`.
+            // Not by an operator between tensors, see `ops::sum`.
             let values = x.flatten_all()?.to_vec1::<f32>()?;
             fill(&mut mask, |at, mask| mask.iter_mut().zip(&values[at..]).for_each(|(mask, &x)| *mask *= x));
             return Ok(Tensor::from_vec(mask, x.shape(), &Device::Cpu)?);
@@ -160,21 +165,45 @@ impl Dropout {
         Ok((x * mask)?)
     }
 
+    fn masked(&self, step: u64, site: u32) -> Masked {
+        let keep = 1.0 - self.probability;
+        Masked {
+            site,
+            purpose: Purpose::Dropout as u32 | (step as u32) << 8,
+            step: (step >> 24) as u32 | 1 << 31,
+            seed: key(self.seed),
+            threshold: (keep as f64 * 4294967296.0) as u64,
+            kept: 1.0 / keep,
+        }
+    }
+}
+
+/// What one mask is made of; `device/cuda/dropout.cu` makes the same of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Masked {
+    pub site: u32,
+    pub purpose: u32,
+    pub step: u32,
+    pub seed: [u32; 2],
+    /// Of the 2^32 values that a number's bits may have, those below are kept.
+    pub threshold: u64,
+    /// What is kept is multiplied with.
+    pub kept: f32,
+}
+
+impl Masked {
     /// What the `n` numbers of an example are multiplied with.
-    fn mask(&self, step: u64, site: u32, n: usize) -> Vec<f32> {
+    fn make(&self, n: usize) -> Vec<f32> {
         /// Numbers that a thread makes at a time.
         const PIECE: usize = 1 << 14;
-        let keep = 1.0 - self.probability;
-        let threshold = (keep as f64 * 4294967296.0) as u64;
-        let purpose = Purpose::Dropout as u32 | (step as u32) << 8;
         let mut mask = zeros(n);
         let pieces: Vec<Mutex<&mut [f32]>> = mask.chunks_mut(PIECE).map(Mutex::new).collect();
         parallel(pieces.len(), 8 * n, |piece| {
             let mut numbers = pieces[piece].lock().unwrap_or_else(PoisonError::into_inner);
             for (block, numbers) in numbers.chunks_mut(4).enumerate() {
                 let block = (piece * PIECE / 4 + block) as u32;
-                let bits = philox([block, site, purpose, (step >> 24) as u32 | 1 << 31], key(self.seed));
-                let value = |b: u32| if (b as u64) < threshold { 1.0 / keep } else { 0.0 };
+                let bits = philox([block, self.site, self.purpose, self.step], self.seed);
+                let value = |b: u32| if u64::from(b) < self.threshold { self.kept } else { 0.0 };
                 numbers.iter_mut().zip(bits).for_each(|(number, b)| *number = value(b));
             }
         });
@@ -246,5 +275,50 @@ mod tests {
             assert_eq!(values(batch.narrow(0, row, 1).unwrap())[..7 * t], alone);
         }
         assert!(dropout(&[1]).apply(&ones(2, 3), 0).is_err());
+    }
+
+    /// The kernel for GPUs, compiled for the CPU: each thread of a grid after the other.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_kernel_for_gpus_makes_the_masks_of_the_cpu() {
+        let folder = tempfile::tempdir().unwrap();
+        let kernel = concat!(env!("CARGO_MANIFEST_DIR"), "/src/device/cuda/dropout.cu");
+        let source = format!(
+            "#include <stdio.h>\n#include <stdlib.h>\n#define __global__\nstruct {{ unsigned x; }} blockIdx, blockDim, threadIdx;\n\
+             #include \"{kernel}\"\n\
+             int main(int count, char **of) {{\n unsigned a[8];\n for (int i = 0; i < 8; i++) a[i] = strtoul(of[i + 1], 0, 10);\n\
+             float *mask = (float *)malloc(a[0] * sizeof(float));\n blockDim.x = 32;\n\
+             for (blockIdx.x = 0; blockIdx.x < (a[0] + 127) / 128; blockIdx.x++)\n\
+             for (threadIdx.x = 0; threadIdx.x < 32; threadIdx.x++)\n\
+             dropout_mask(mask, a[0], a[1], a[2], a[3], a[4], a[5], a[6], atof(of[8]));\n\
+             for (unsigned i = 0; i < a[0]; i++) printf(\"%a\\n\", mask[i]);\n return 0;\n}}\n"
+        );
+        std::fs::write(folder.path().join("main.cpp"), source).unwrap();
+        let program = folder.path().join("main");
+        let compiler = std::process::Command::new("g++")
+            .args(["-Wall", "-Werror", "-o"])
+            .arg(&program)
+            .arg(folder.path().join("main.cpp"))
+            .status();
+        let Ok(status) = compiler else {
+            assert!(std::env::var("SITTER_REQUIRE_HOSTS").is_err(), "g++ is needed");
+            return;
+        };
+        assert!(status.success());
+        let dropout = Dropout { probability: 0.3, seed: 0x1234_5678_9abc_def0, keys: vec![] };
+        for (n, key, site) in [(1, 7, 0), (1001, 3 << 32 | 1 << 40 | 99, 5), (4096, u64::MAX >> 8, 63)] {
+            let masked = dropout.masked(key, site);
+            let Masked { purpose, step, seed: [low, high], threshold, kept, .. } = masked;
+            let numbers = [n as u64, site.into(), purpose.into(), step.into(), low.into(), high.into(), threshold];
+            let out = std::process::Command::new(&program)
+                .args(numbers.map(|n| n.to_string()))
+                .arg(format!("{kept:?}"))
+                .output()
+                .unwrap();
+            let found: Vec<bool> = String::from_utf8(out.stdout).unwrap().lines().map(|l| l != "0x0p+0").collect();
+            let expected = masked.make(n);
+            assert_eq!(found, expected.iter().map(|&m| m != 0.0).collect::<Vec<_>>(), "{n} {key} {site}");
+            assert!(expected.iter().all(|&m| m == 0.0 || m == kept));
+        }
     }
 }
