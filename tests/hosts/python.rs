@@ -76,6 +76,11 @@ fn a_benchmark_run_goes_on_where_it_was_and_reports() {
 }
 
 #[test]
+fn jobs_are_given_out_in_order_and_on_a_cluster_where_ray_is_installed() {
+    passes("test_cluster");
+}
+
+#[test]
 fn the_embedded_model_is_taught_and_draws() {
     passes("test_embedded");
 }

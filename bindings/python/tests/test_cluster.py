@@ -95,14 +95,14 @@ class OnRay(unittest.TestCase):
         self.addCleanup(process.stderr.close)
         return process
 
-    def wait_for(self, what, seconds: float = 60) -> None:
+    def wait_for(self, what, seconds: float = 240) -> None:
         until = time.monotonic() + seconds
         while not what():
             self.assertLess(time.monotonic(), until, "nothing happens")
             time.sleep(0.02)
 
     def ends_as_alone(self, process: "subprocess.Popen[str]", out: Path) -> str:
-        told = process.communicate(timeout=180)[1]
+        told = process.communicate(timeout=600)[1]
         self.assertEqual(process.returncode, 0, told)
         self.assertEqual(results(out), results(self.alone))
         return told

@@ -1,4 +1,5 @@
 """Measuring pictures, with the small networks of the repository's tests."""
+import asyncio
 import json
 import unittest
 from pathlib import Path
@@ -99,6 +100,14 @@ class Evaluating(unittest.TestCase):
         run.cancel()
         with self.assertRaises(sitter.Cancelled):
             evaluator.dino(PIXELS, run=run)
+
+    def test_long_calls_can_be_awaited(self):
+        async def both():
+            evaluator = await sitter.Evaluator.open_async(dino=GOLDEN / "dino")
+            return await asyncio.gather(evaluator.score_async(FOX[:2], FOX), evaluator.dino_async(FOX[0]))
+
+        scores, vector = asyncio.run(both())
+        self.assertEqual((scores.pictures, vector.shape), (2, (32,)))
 
     def test_a_closed_evaluator_says_so(self):
         with golden() as evaluator:

@@ -96,8 +96,9 @@ def resources(plan: Plan, opening: "dict[str, Any]", memory: Optional[float]) ->
     # A model that tests make up takes nothing.
     if not needed and not plan.model.startswith("fake:"):
         place = {name: opening[name] for name in ("device", "dtype") if name in opening}
-        train = dict(plan.train, method=plan.method) if plan.train or plan.method != "two_stage" else None
-        found = sitter.estimate(plan.model, **place, sample=plan.sample or None, train=train)
+        sample: Any = plan.sample or None
+        train: Any = dict(plan.train, method=plan.method) if plan.train or plan.method != "two_stage" else None
+        found = sitter.estimate(plan.model, **place, sample=sample, train=train)
         phases = ("layers_host",) if gpu else ("encode", "decode", "sample", "embedding", "layers")
         needed = max(found[name] for name in phases)
     return {"memory": math.ceil(needed), "num_gpus": 1 if gpu else 0, "num_cpus": opening.get("threads") or 1}

@@ -54,7 +54,8 @@ class Plan:
     data: str
     model: str
     protocol: str
-    method: str
+    method: Any
+    """Its name; which there are is for the library to say."""
     identifier: str
     seed: int
     per_prompt: int
