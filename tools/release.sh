@@ -37,7 +37,7 @@ step "npm package"
 (cd bindings/node && npm pack --pack-destination "$out" --foreground-scripts --loglevel=error >"$work/npm.log") ||
     { cat "$work/npm.log"; exit 1; }
 package=$out/sitter-$version.tgz
-tar tzf "$package" | grep -q '^package/native/' || { cat "$work/npm.log"; echo "$package holds no library"; exit 1; }
+tar tzf "$package" | grep '^package/native/' || { cat "$work/npm.log"; echo "$package holds no library"; exit 1; }
 
 step crate
 tools/crate.sh "$out" "$@"
