@@ -633,6 +633,10 @@ fn the_seam_draws_grid_after_grid_alike_alone_and_beside_others() {
 #[test]
 fn steps_of_training_are_pytorchs_for_every_set_of_weights() {
     let (_folder, model) = exact();
+    let drawing = sample::Options::for_model(&model).unwrap();
+    assert_eq!((drawing.width, drawing.guidance, drawing.temperature), (256, 3.0, 0.5));
+    let teaching = TrainingOptions::for_model(&model, Method::TwoStage).unwrap();
+    assert_eq!((teaching.image_size, teaching.trainable.name()), (256, "arbooth"));
     let schedule = Schedule::of_grid((11, 22)).unwrap();
     let data = floats("steps.latents");
     let pictures: Vec<Tokens> = data.chunks(data.len() / 2).map(|latent| tokens_of(latent, &schedule)).collect();
@@ -782,8 +786,8 @@ fn a_student_that_did_not_change_has_nothing_to_learn_from_a_correct_teacher() {
     let original = model.family().weights().clone();
     assert!(loss(&model, &taught, original.clone()).abs() < 1e-7);
     let mut changed = original.clone();
-    let entry = changed.entry_mut(9);
-    entry.weight = (entry.weight.to_f32().unwrap() * 1.5).unwrap().into();
+    let entry = changed.entry_mut(3 * NAMES.len() + 17);
+    entry.weight = (entry.weight.to_f32().unwrap() * 3.0).unwrap().into();
     assert!(loss(&model, &taught, changed) > 1e-4);
 
     // The published teacher is another one even to its own pupil.

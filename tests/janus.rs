@@ -114,7 +114,7 @@ fn numbers(t: &Tensor) -> Vec<f32> {
 fn next_token(model: &Model) -> &dyn NextToken {
     match model.family().prediction() {
         Prediction::NextToken(next) => next,
-        _ => panic!("another way of drawing"),
+        Prediction::NextScale(_) => panic!("draws code by code"),
     }
 }
 

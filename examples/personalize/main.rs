@@ -167,13 +167,12 @@ impl Artist<'_> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests {
     use super::*;
 
     /// One test, since a process has one Ctrl-C.
     #[test]
-    #[cfg(unix)]
     fn ctrl_c_keeps_the_subject_so_far_and_stops_what_there_is_nothing_to_keep_of() {
         let place = tempfile::tempdir().unwrap();
         let named = |name: &str| place.path().join(name);

@@ -3,6 +3,7 @@
 //! The file comes with the model, from whoever made it: it may set numbers and names that only change how good a result is.
 //! Which ones these are is said beside the options; nothing else is taken from it, least of all a path.
 
+use super::registry;
 use crate::files::Files;
 use crate::{Error, Result};
 use serde::de::DeserializeOwned;
@@ -13,8 +14,8 @@ use std::path::PathBuf;
 const FILE: &str = "sitter.json";
 
 /// The parts of the file, each for the options of one verb, or what a family's other files do not say.
-const SECTIONS: [&str; 7] =
-    ["sample", "train", "train.two_stage", "train.textual_inversion", "train.dreambooth", "train.lora", "infinity"];
+const SECTIONS: [&str; 6] =
+    ["sample", "train", "train.two_stage", "train.textual_inversion", "train.dreambooth", "train.lora"];
 
 /// The content of `sitter.json`, and the defaults of the model's family.
 #[derive(Clone)]
@@ -48,8 +49,10 @@ impl Recommended {
         let Value::Object(sections) = value else {
             return Err(bad(format!("is {}; expected an object with sections such as \"sample\"", kind(&value))));
         };
-        if let Some(unknown) = sections.keys().find(|name| !SECTIONS.contains(&name.as_str())) {
-            return Err(bad(format!("has a section {unknown:?}; known are {}", SECTIONS.join(", "))));
+        // A family may have a section of its own, of its name.
+        let known = [SECTIONS.to_vec(), registry::names()].concat();
+        if let Some(unknown) = sections.keys().find(|name| !known.contains(&name.as_str())) {
+            return Err(bad(format!("has a section {unknown:?}; known are {}", known.join(", "))));
         }
         Ok(Recommended { file, sections, family })
     }

@@ -25,6 +25,11 @@ fn known() -> Vec<&'static Entry> {
     FAMILIES.iter().copied().chain(added).collect()
 }
 
+/// What the families are called.
+pub(super) fn names() -> Vec<&'static str> {
+    known().into_iter().map(|family| family.name).collect()
+}
+
 /// The roles of weights that some family has.
 pub(crate) fn roles() -> Vec<&'static str> {
     let mut roles: Vec<&str> = Vec::new();

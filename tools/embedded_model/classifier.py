@@ -2,11 +2,11 @@
 
 It learns from real renderings only; noise on all and a blur on half of them keep the image tokenizer's softness from
 confusing it. Its own accuracy on renderings it has not seen is printed and stored with it."""
-import argparse, json, os, time
+import argparse, glob, os, time
 import numpy as np, torch, torch.nn as nn, torch.nn.functional as F
-import vqgan, world
+import classes, scenes, shards, vqgan
 
-HEADS = {'cls': list(world.CLASSES), 'scene': list(world.SCENES), 'colour': ['none', *world.COLOURS], 'accessory': ['none', *world.ACCESSORIES]}
+HEADS = {'cls': list(classes.CLASSES), 'scene': list(scenes.SCENES), 'colour': ['none', *classes.COLOURS], 'accessory': ['none', *classes.ACCESSORIES]}
 
 
 class Classifier(nn.Module):
@@ -45,13 +45,15 @@ def disturbed(x):
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument('--data', required=True, nargs='+', help='NAME.npy of draw.py, NAME.json beside it'); p.add_argument('--out', required=True)
+    p.add_argument('--data', required=True, help='folder of draw.py'); p.add_argument('--out', required=True)
     p.add_argument('--steps', type=int, default=1500); p.add_argument('--batch', type=int, default=64); p.add_argument('--threads', type=int, default=1)
     p.add_argument('--fresh', type=int, default=1000, help='pictures kept out to measure the classifier itself')
     a = p.parse_args()
     torch.manual_seed(0); torch.set_num_threads(a.threads); rng = np.random.default_rng(0)
-    X, rows = [np.load(d, mmap_mode='r') for d in a.data], []
-    for k, d in enumerate(a.data): rows += [(k, i, m[1]) for i, m in enumerate(json.load(open(d[:-4] + '.json'))) if m[1]]
+    names = sorted(f[:-4] for f in glob.glob(f'{a.data}/*.npy'))
+    X, rows = [np.load(n + '.npy', mmap_mode='r') for n in names], []
+    # Pictures of one figure: what is beside it in a pair has no label.
+    for k, n in enumerate(names): rows += [(k, i, m[1]) for i, m in enumerate(shards.captions(n)) if m[1] and not m[1].get('other')]
     rng.shuffle(rows)
     take = lambda part: torch.cat([vqgan.to_tensor(X[k][i][None].copy()) for k, i, _ in part])
     label = lambda part, k: torch.tensor([HEADS[k].index(m[k]) for *_, m in part])
@@ -62,15 +64,15 @@ if __name__ == '__main__':
     for step in range(a.steps):
         part = [rows[i] for i in rng.integers(0, len(rows), a.batch)]
         q = m(disturbed(take(part)).contiguous(memory_format=torch.channels_last))
-        # An instance word may turn a sprite blue without the caption saying so: those say nothing about colour.
-        plain = torch.tensor([x[2]['look'] is None for x in part])
+        # An instance may be blue without the caption saying so: it says nothing about colour unless it is tinted.
+        plain = torch.tensor([not x[2]['varied'] or x[2]['colour'] != 'none' for x in part])
         loss = sum(F.cross_entropy(q[k], label(part, k)) for k in ('cls', 'scene', 'accessory')) + F.cross_entropy(q['colour'][plain], label(part, 'colour')[plain])
         o.zero_grad(); loss.backward(); o.step(); s.step()
         if step % 100 == 99: print(f'{time.time() - t0:.0f} s step {step + 1} loss {loss.item():.3f}', flush=True)
     m.eval()
     seen = judge(m, [X[k][i] for k, i, _ in fresh])
     ok = lambda k, part: round(sum(j[k] == x[2][k] for x, j in part) / len(part), 3)
-    both = list(zip(fresh, seen)); plain = [(x, j) for x, j in both if x[2]['look'] is None]
-    accuracy = {k: ok(k, plain) for k in HEADS} | {'cls with instance words': ok('cls', both), 'pictures': len(plain)}
+    both = list(zip(fresh, seen)); plain = [(x, j) for x, j in both if not x[2]['varied']]
+    accuracy = {k: ok(k, plain) for k in HEADS} | {'cls of varied instances': ok('cls', [(x, j) for x, j in both if x[2]['varied']]), 'pictures': len(plain)}
     print(accuracy)
     torch.save(dict(state=m.state_dict(), accuracy=accuracy), a.out + '.part'); os.replace(a.out + '.part', a.out)

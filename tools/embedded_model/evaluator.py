@@ -7,23 +7,21 @@
 import argparse, collections, json, os, random
 import numpy as np, torch
 from PIL import Image
-import classifier, world
+import captions, classes, classifier, scenes, world
 
 FIELDS = {'class': 'cls', 'scene': 'scene', 'colour': 'colour', 'accessory': 'accessory'}
 
 
 def prompt_of(cls, scene, colour, accessory, phrase=0):
-    noun = f'{colour} {cls}' if colour else cls
-    if accessory: noun += ' wearing sunglasses' if accessory == 'sunglasses' else f' wearing a {accessory}'
-    return f'a photo of a {noun} {world.SCENES[scene][phrase]}'
+    return f'a photo of a {captions.noun(cls, colour, None, accessory)} {scenes.SCENES[scene][phrase]}'
 
 
 def held_out_prompts(count=400, seed=0):
     """Combinations that training never showed, in four equal groups."""
     r, per, made = random.Random(seed), count // 4, []
     for group, with_colour, with_accessory in (('plain', 0, 0), ('tinted', 1, 0), ('accessory', 0, 1), ('both', 1, 1)):
-        every = [(c, s, k, x) for c in (world.FACES if with_accessory else world.CLASSES) for s in world.SCENES
-                 for k in (world.COLOURS if with_colour else [None]) for x in (world.ACCESSORIES if with_accessory else [None])]
+        every = [(c, s, k, x) for c in (classes.FACES if with_accessory else classes.CLASSES) for s in scenes.SCENES
+                 for k in (classes.COLOURS if with_colour else [None]) for x in (classes.ACCESSORIES if with_accessory else [None])]
         unseen = [e for e in every if world.held_out(*e)]
         r.shuffle(unseen)
         # Fewer plain combinations exist than are asked for: they come again, with another seed of the drawing.

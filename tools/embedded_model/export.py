@@ -3,7 +3,8 @@ import argparse, json, os
 import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
-import transformer as tf, vqgan, world
+import transformer as tf, vqgan
+from scenes import SIDE
 
 LAYER = {'input_layernorm': 'input_layernorm.weight', 'post_attention_layernorm': 'post_attention_layernorm.weight',
          'q_norm_w': 'self_attn.q_norm.weight', 'q_norm_b': 'self_attn.q_norm.bias',
@@ -42,7 +43,7 @@ def export(m, vq, folder, recommended):
         bos_token_id=0, eos_token_id=2, pad_token_id=1, tie_word_embeddings=False, torch_dtype='bfloat16'), indent=1) + '\n')
     write(folder, 'vqgan.yaml', '\n'.join([
         'model:', '  params:', f'    embed_dim: {v["embed_dim"]}', f'    n_embed: {v["n_embed"]}', '    ddconfig:',
-        '      double_z: false', f'      z_channels: {v["z_channels"]}', f'      resolution: {world.SIDE}',
+        '      double_z: false', f'      z_channels: {v["z_channels"]}', f'      resolution: {SIDE}',
         '      in_channels: 3', '      out_ch: 3', f'      ch: {v["ch"]}', f'      ch_mult: {v["ch_mult"]}',
         f'      num_res_blocks: {v["num_res_blocks"]}', '      attn_resolutions: []', '      dropout: 0.0',
         f'      num_groups: {v["num_groups"]}', '']))
@@ -50,7 +51,7 @@ def export(m, vq, folder, recommended):
     t.normalizer, t.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.WhitespaceSplit()
     write(folder, 'tokenizer.json', t.to_str(pretty=False) + '\n')
     text = 'a photo of a fox wearing a hat'
-    assert t.encode(f'Generate an image of {world.SIDE}x{world.SIDE} according to the following prompt:\n{text}').ids == tf.words(text)
+    assert t.encode(f'Generate an image of {SIDE}x{SIDE} according to the following prompt:\n{text}').ids == tf.words(text)
     write(folder, 'sitter.json', json.dumps(recommended, indent=1) + '\n')
 
 

@@ -1,20 +1,26 @@
 """Reads a model folder as it ships, so that what is measured is what users get: the rounded 16-bit files."""
 import json, re
 from safetensors.torch import load_file
-import export, transformer as tf, vqgan
+import vqgan
 
 
 def yaml_number(text, name): return int(re.search(rf'^\s*{name}:\s*(\d+)', text, re.M).group(1))
 
 
-def open_folder(path):
+def open_tokenizer(path):
     text = open(f'{path}/vqgan.yaml').read()
     c = {k: yaml_number(text, k) for k in ('ch', 'num_res_blocks', 'z_channels', 'embed_dim', 'n_embed', 'num_groups')}
     c['ch_mult'] = [int(x) for x in re.search(r'ch_mult:\s*\[(.*)\]', text).group(1).split(',')]
     vq, sd = vqgan.VQGAN(**c), {k: v.float() for k, v in load_file(f'{path}/vqgan.safetensors').items()}
     vq.set_codebook(sd.pop('quantize.embedding.weight')); vq.load_state_dict(sd)
+    return vq.eval()
+
+
+def open_folder(path):
+    vq = open_tokenizer(path)
+    import export, transformer as tf
     k = json.load(open(f'{path}/config.json'))
     m = tf.Transformer(d=k['hidden_size'], layers=k['num_hidden_layers'], heads=k['num_attention_heads'], ff=k['intermediate_size'])
     sd = {n: v.float() for n, v in load_file(f'{path}/model.safetensors').items()}
     m.load_state_dict({n: sd[export.name_of(n)] for n in m.state_dict()})
-    return m.eval(), vq.eval(), json.load(open(f'{path}/sitter.json'))['sample']
+    return m.eval(), vq, json.load(open(f'{path}/sitter.json'))['sample']

@@ -3,9 +3,9 @@ import os
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-import world
+import captions, looks
 
-CODES, UNIT = 1024, 16       # UNIT: pixels of a size token's step, twice the tokenizer's downsampling
+CODES, UNIT = 4096, 16       # UNIT: pixels of a size token's step, twice the tokenizer's downsampling
 EPS = 1e-5
 
 
@@ -16,7 +16,7 @@ def vocabulary():
     names = ['<s>', '<pad>', '</s>', '<unk>'] + [code_name(i) for i in range(CODES)]
     names += ['<eoss>', '<racm3:break>', '<reserved08706>', '<reserved08799>']
     names += [f'<reserved{8800 + n:05}>' for n in range(1, 13)]
-    names += [f'<look{i:02}>' for i in range(world.LOOKS)] + world.all_words()
+    names += [captions.look_word(i) for i in range(looks.LOOKS)] + captions.all_words()
     return {n: i for i, n in enumerate(names)}
 
 
@@ -24,7 +24,7 @@ VOCAB = vocabulary()
 ROWS = (len(VOCAB) + 15) // 16 * 16
 BOS, CODE0 = VOCAB['<s>'], VOCAB[code_name(0)]
 EOI, BOI, SEP, NL = (VOCAB[n] for n in ('<eoss>', '<racm3:break>', '<reserved08706>', '<reserved08799>'))
-PREFIX = [VOCAB[w] for w in world.PREFIX.split()]
+PREFIX = [VOCAB[w] for w in captions.PREFIX.split()]
 
 
 def size_token(pixels): return VOCAB[f'<reserved{8800 + pixels // UNIT:05}>']
@@ -54,6 +54,12 @@ def batch(pairs, length=0):
     return (torch.tensor([s + [0] * (n - len(s)) for s, _ in pairs]), torch.tensor([l + [-100] * (n - len(l)) for _, l in pairs]))
 
 
+def longest_sequence():
+    """Of anything that the world's captions can say, one more than a multiple of 8, since the last token is only a label."""
+    grid = captions.SIDE // 8
+    return (2 + len(PREFIX) + captions.LONGEST + 3 + grid * (grid + 1) + 1 + 1 + 7) // 8 * 8 + 1
+
+
 def rms(x, w): return F.rms_norm(x, (x.shape[-1],), w, EPS)
 
 
@@ -79,12 +85,19 @@ class Layer(nn.Module):
         if cache is not None:
             if 'k' in cache: k, v = torch.cat([cache['k'], k], 2), torch.cat([cache['v'], v], 2)
             cache['k'], cache['v'] = k, v
-        q, k, v = (t.reshape(B * h, -1, hd) for t in (q, k, v))
+        if x.is_cuda and cache is None:      # padding is on the right, so causal is all that is needed
+            y = F.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v, is_causal=True)
+            x = x + self.o_proj(y.transpose(1, 2).reshape(B, T, D))
+            return x + self.feed_forward(x)
+        q, k, v = (t.reshape(B * h, -1, hd).to(v.dtype) for t in (q, k, v))
         # Explicit attention: its backward pass is far faster on a CPU than the fused kernel's at this length.
         w = (torch.baddbmm(mask, q, k.transpose(1, 2), alpha=hd ** -.5) if mask is not None else torch.bmm(q, k.transpose(1, 2)) * hd ** -.5).softmax(-1)
         x = x + self.o_proj(torch.bmm(w, v).view(B, h, T, hd).transpose(1, 2).reshape(B, T, D))
+        return x + self.feed_forward(x)
+
+    def feed_forward(self, x):
         y = rms(x, self.post_attention_layernorm)
-        return x + self.down_proj(F.silu(self.gate_proj(y)) * self.up_proj(y))
+        return self.down_proj(F.silu(self.gate_proj(y)) * self.up_proj(y))
 
 
 class Transformer(nn.Module):
@@ -106,7 +119,7 @@ class Transformer(nn.Module):
     def hidden(self, ids, cache=None, start=0):
         x, T = self.embed_tokens(ids), ids.shape[1]
         cos, sin = (t[None, start:start + T, None].to(x.dtype) for t in (self.cos, self.sin))
-        mask = self.mask[:, :T, :T].to(x.dtype) if T > 1 else None
+        mask = self.mask[:, :T, :T].to(torch.get_autocast_dtype('cpu') if torch.is_autocast_enabled('cpu') else x.dtype) if T > 1 and not x.is_cuda else None
         for i, l in enumerate(self.layers): x = l(x, cos, sin, mask, None if cache is None else cache[i])
         return rms(x, self.norm)
 
@@ -127,7 +140,7 @@ def load(path):
 
 
 @torch.no_grad()
-def sample(m, prompts, guidance=3.0, top_k=100, temperature=1.0, grid=12, generator=None):
+def sample(m, prompts, guidance=3.0, top_k=100, temperature=1.0, grid=captions.SIDE // 8, generator=None):
     """Prompts of EQUAL length (token lists) -> codes [n, grid, grid]."""
     head = [BOI, size_token(grid * UNIT // 2), size_token(grid * UNIT // 2)]
     caches = [[{} for _ in m.layers] for _ in range(2)]

@@ -1,12 +1,20 @@
 """The image tokenizer: the network of taming-transformers / Chameleon, small."""
+import os
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+import workers
 
-CONFIG = dict(ch=16, ch_mult=[1, 2, 3, 5], num_res_blocks=1, z_channels=64, embed_dim=16, n_embed=1024, num_groups=8)
+CONFIG = dict(ch=16, ch_mult=[1, 2, 4, 6], num_res_blocks=1, z_channels=64, embed_dim=16, n_embed=4096, num_groups=8)
 
 
-def norm(c, c_): return nn.GroupNorm(c_['num_groups'], c, eps=1e-6)
+class Norm(nn.GroupNorm):
+    """Always in f32: the backward pass of torch's CPU kernel for bf16 input takes longer than the convolutions."""
+    def forward(self, x):
+        with torch.autocast(x.device.type, enabled=False): return super().forward(x.float())
+
+
+def norm(c, c_): return Norm(c_['num_groups'], c, eps=1e-6)
 
 
 class ResBlock(nn.Module):
@@ -118,24 +126,27 @@ class VQGAN(nn.Module):
 
     @torch.no_grad()
     def set_codebook(self, book):
-        self.codebook.copy_(book); self.total.copy_(book); self.count.fill_(1.)
+        self.codebook.copy_(book); self.total.copy_(book * .3); self.count.fill_(.3)
 
     @torch.no_grad()
     def move_codebook(self, z, codes, decay=.99):
         f, i = z.detach().float().permute(0, 2, 3, 1).reshape(-1, z.shape[1]), codes.flatten()
-        n = torch.zeros_like(self.count).index_add_(0, i, torch.ones(len(i)))
+        n = torch.zeros_like(self.count).index_add_(0, i, torch.ones(len(i), device=i.device))
+        s = torch.zeros_like(self.total).index_add_(0, i, f)
+        workers.total(n, s)
         self.count.mul_(decay).add_(n, alpha=1 - decay)
-        self.total.mul_(decay).add_(torch.zeros_like(self.total).index_add_(0, i, f), alpha=1 - decay)
-        dead = (self.count < .1).nonzero()[:, 0]
-        if len(dead):     # an entry that nothing uses starts anew where something is
-            self.total[dead] = f[torch.randint(len(f), (len(dead),))]; self.count[dead] = 1.
+        self.total.mul_(decay).add_(s, alpha=1 - decay)
+        dead = (self.count < .02).nonzero()[:, 0]
+        if len(dead):     # an entry that nothing uses starts anew where the error is large, not on yet another flat patch
+            f, e = workers.gathered(f), workers.gathered((f - self.codebook[i]).pow(2).sum(1))
+            self.total[dead] = f[torch.multinomial(e + 1e-9, len(dead), replacement=True)] * .1; self.count[dead] = .1
         self.codebook.copy_(self.total / self.count[:, None].clamp_min(1e-5))
 
 
 def save(m, path):
     sd = {k: v.float() for k, v in m.state_dict().items() if not k.startswith('colour')}
     torch.save(dict(config=m.config, state=sd, codebook=m.codebook), path + '.part')
-    import os; os.replace(path + '.part', path)
+    os.replace(path + '.part', path)
 
 
 def load(path):
@@ -149,4 +160,4 @@ def to_tensor(pictures):
 
 
 def to_pictures(y):
-    return ((y.float().clamp(-1, 1) + 1) * 127.5).byte().permute(0, 2, 3, 1).numpy()
+    return ((y.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()

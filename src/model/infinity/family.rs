@@ -276,7 +276,7 @@ impl Family for Infinity {
         let mut pieces = condition.pieces.clone();
         pieces.extend([Piece::Token(tokens.height()), Piece::Token(tokens.width())]);
         let start = pieces.len();
-        pieces.extend(tokens.codes().iter().map(|&code| Piece::Token(code)));
+        pieces.extend(tokens.codes().iter().map(|&code| Piece::Code(code)));
         let labelled = start..pieces.len();
         Ok(Example { pieces, labelled, latent: tokens.latent().clone(), teacher: Beside::default() })
     }

@@ -79,16 +79,19 @@ impl<'a> InfinityPass<'a> {
 }
 
 /// The schedule and the codes of an example.
-fn picture<'e>(model: &Infinity, example: &'e Example) -> Result<(Schedule, impl Iterator<Item = u32> + 'e)> {
-    let token = |piece: &Piece| match piece {
-        Piece::Token(id) => Ok(*id),
-        Piece::Vector(_) | Piece::Code(_) => Err(Error::internal("this piece cannot be a label")),
+fn picture(model: &Infinity, example: &Example) -> Result<(Schedule, Vec<u32>)> {
+    let wrong = |piece: &Piece| Error::internal(format!("{piece:?} stands where a picture's size or codes do"));
+    let side = |piece: &Piece| match piece {
+        Piece::Token(side) => Ok(*side),
+        other => Err(wrong(other)),
+    };
+    let code = |piece: &Piece| match piece {
+        Piece::Code(code) => Ok(*code),
+        other => Err(wrong(other)),
     };
     let start = example.labelled.start;
-    let (h, w) = (token(&example.pieces[start - 2])?, token(&example.pieces[start - 1])?);
-    let schedule = model.schedule_of((h, w))?;
-    let codes = example.pieces[example.labelled.clone()].iter().map(move |p| token(p).unwrap_or(0));
-    Ok((schedule, codes))
+    let schedule = model.schedule_of((side(&example.pieces[start - 2])?, side(&example.pieces[start - 1])?))?;
+    Ok((schedule, example.pieces[example.labelled.clone()].iter().map(code).collect::<Result<_>>()?))
 }
 
 /// Labels and inputs. Without flips the codes are what they are; with them, later labels mend what was turned over.
@@ -96,13 +99,14 @@ fn quantised(
     model: &Infinity,
     example: &Example,
     schedule: &Schedule,
-    mut codes: impl Iterator<Item = u32>,
+    codes: Vec<u32>,
     flips: Option<&[Vec<u32>]>,
 ) -> Result<Quantised> {
     // A student is given what its teacher was.
     let area = model.bsq.area || example.teacher.0.is_some() && model.settings.teacher() == Teacher::Reference;
     let (bsq, scales) = (Bsq { area, ..model.bsq }, schedule.scales());
     let cells = |scale| bsq.grid(scale).0 * bsq.grid(scale).1;
+    let mut codes = codes.into_iter();
     let given = scales.iter().map(|&scale| codes.by_ref().take(cells(scale)).collect()).collect();
     let plain = bsq.dequantise(given, scales)?;
     let Some(flips) = flips.filter(|f| f.iter().flatten().any(|&mask| mask != 0)) else { return Ok(plain) };

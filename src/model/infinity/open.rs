@@ -19,6 +19,7 @@ use crate::model::recommended::Recommended;
 use crate::model::text;
 use crate::run::{Run, Stage};
 use crate::{Error, Result};
+use serde_json::{json, Value};
 use std::sync::Arc;
 
 /// The family's line in the registry.
@@ -82,6 +83,21 @@ impl Draft for InfinityDraft {
 
     fn is_complete(&self) -> bool {
         self.parts.transformer.count("") >= self.config.parameters()
+    }
+
+    /// Drawing is as upstream's scripts have it for the 2B, and for the 8B, which sees 2x2 cells as one; optimisation is ARBooth's, steps
+    /// and rates excepted: those are for a method that learns everything at once.
+    fn defaults(&self) -> Value {
+        let folded = self.config.bits != self.shape.d;
+        let side = 64 * self.shape.stride() * if folded { 2 } else { 1 };
+        let temperature = if folded { 1.0 } else { 0.5 };
+        json!({
+            "sample": {"width": side, "height": side, "guidance": 3.0, "top_k": 0, "temperature": temperature},
+            "train": {
+                "image_size": side, "trainable": "arbooth", "embedding_vectors": 4, "beta1": 0.9, "beta2": 0.999,
+                "weight_decay": 0.005, "clip_norm": 0.0, "z_loss": 0.0, "dropout": 0.1, "guidance_dropout": 0.1,
+            },
+        })
     }
 
     fn open(self: Box<Self>, how: &Opening, run: &mut Run) -> Result<Opened> {
