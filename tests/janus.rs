@@ -14,6 +14,7 @@ use sitter::model::vqgan::vq16::{self, Naming};
 use sitter::model::vqgan::Vqgan;
 use sitter::model::words::Word;
 use sitter::model::{Model, OpenOptions};
+use sitter::ops::plainly;
 use sitter::personalize::{Adaptation, Batch, Dataset, Learner, Method, Options, Trainable};
 use sitter::picture::Picture;
 use sitter::run::{Flow, Run, Stage};
@@ -188,12 +189,17 @@ fn logits_are_those_of_transformers_with_and_without_the_prompt() {
     for (row, ids) in [&EXPECTED.ids, &EXPECTED.pads].into_iter().enumerate() {
         let codes = EXPECTED.greedy[..15].iter().map(|&code| Piece::Code(code));
         let pieces: Vec<Piece> = ids.iter().map(|&id| Piece::Token(id)).chain(codes).collect();
-        let x = next.embed(&[&pieces], None).unwrap();
-        let hidden = next.forward(&x, &next.rotary().causal(pieces.len()).unwrap(), None).unwrap();
-        let logits = next.logits(&hidden.narrow(1, ids.len() - 1, 16).unwrap()).unwrap();
-        let gap = largest_gap(&numbers(&logits), &numbers(&expected.get(row).unwrap()));
-        println!("logits of row {row} differ by {gap:.1e}");
-        assert!(gap < 1e-4, "{gap}");
+        let logits = || {
+            let x = next.embed(&[&pieces], None).unwrap();
+            let hidden = next.forward(&x, &next.rotary().causal(pieces.len()).unwrap(), None).unwrap();
+            numbers(&next.logits(&hidden.narrow(1, ids.len() - 1, 16).unwrap()).unwrap())
+        };
+        // By the kernels, and by the operations that a GPU gets.
+        for (form, found) in [("kernels", logits()), ("plain operations", plainly(logits))] {
+            let gap = largest_gap(&found, &numbers(&expected.get(row).unwrap()));
+            println!("logits of row {row} by {form} differ by {gap:.1e}");
+            assert!(gap < 1e-4, "{gap}");
+        }
     }
 }
 
