@@ -2,7 +2,7 @@
 
 pub mod checkpoint;
 mod entry;
-pub mod pickle;
+mod pickle;
 pub(crate) mod tensor_file;
 
 use crate::device::memory;

@@ -1,5 +1,5 @@
 //! What the library asks of a model family. A family is one folder beside this file and one line in the
-//! [registry](super::registry); docs/adding-a-model-family.md walks through it.
+//! registry; docs/adding-a-model-family.md walks through it.
 
 use super::cache::Cache;
 use super::footprint::Footprint;
@@ -248,7 +248,7 @@ pub trait Pass: Send {
 
     fn loss(&mut self, objective: &Objective) -> Result<Loss>;
 
-    /// The gradients of what is `wanted` of a layer, sorted by [`Target`](super::weights::Target).
+    /// The gradients of what is `wanted` of a layer, sorted by [`Target`](crate::weights::Target).
     fn backward(&mut self, layer: usize, wanted: &Wanted) -> Result<Gradients>;
 
     /// The gradient of the learned vectors, f32 [N, width], when all layers went backward.

@@ -57,7 +57,7 @@ impl Recommended {
         Ok(Recommended { file, sections, family })
     }
 
-    /// `defaults` with the values that the family has under `section`, one of [`SECTIONS`], and over them those that the
+    /// `defaults` with the values that the family has under `section`, one of the known ones, and over them those that the
     /// model recommends.
     pub fn over<T: Recommendable>(&self, section: &str, defaults: &T) -> Result<T> {
         let of_family = self.given(&self.family, section, defaults)?;

@@ -119,14 +119,14 @@ pub struct Context<'a> {
     /// [T, head_dim / 2] each.
     pub cos: Tensor,
     pub sin: Tensor,
-    /// What each token sees of the sequence, [T].
+    /// What each token sees of the sequence, `[T]`.
     pub spans: Vec<(u32, u32)>,
     /// The same for attention's plain form, [1, 1, T, S]; none if all is seen.
     pub mask: Option<Tensor>,
     /// Of the text, [B, T], and for the plain form [B, 1, 1, L].
     pub text_spans: Vec<(u32, u32)>,
     pub text_mask: Option<Tensor>,
-    /// Factors of the two steered residuals of each block for each sequence (drop-path), [blocks][2][B]; none if all are 1.
+    /// Factors of the two steered residuals of each block for each sequence (drop-path), `[blocks][2][B]`; none if all are 1.
     pub drops: Option<Vec<[Vec<f32>; 2]>>,
 }
 

@@ -11,7 +11,7 @@ use candle_core::Tensor;
 #[derive(Clone, Copy)]
 pub struct Linear<'a> {
     pub weight: &'a Weight,
-    /// [out]
+    /// `[out]`
     pub bias: Option<&'a Tensor>,
     pub low_rank: Option<&'a LowRank>,
 }

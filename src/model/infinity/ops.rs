@@ -54,7 +54,7 @@ pub fn input_gradient(g: &Tensor, weight: &Weight, sum: Option<Tensor>) -> Resul
     }
 }
 
-/// `y + bias` for a bias [C]; the numbers of y are taken over.
+/// `y + bias` for a bias `[C]`; the numbers of y are taken over.
 pub fn add_bias(y: Tensor, bias: &Tensor) -> Result<Tensor> {
     if !own_kernels(&y) {
         return Ok(y.broadcast_add(bias)?);
@@ -200,7 +200,7 @@ pub fn gelu_backward(g: &Tensor, x: Tensor) -> Result<Tensor> {
 pub struct Turning<'a> {
     /// First channel.
     pub first: usize,
-    /// What each head's vectors of length one are multiplied by, [heads]
+    /// What each head's vectors of length one are multiplied by, `[heads]`
     pub strength: &'a Tensor,
     /// [T, d / 2] each
     pub cos: &'a Tensor,
@@ -260,7 +260,7 @@ pub fn turn(x: &Tensor, by: &Turning) -> Result<Tensor> {
     tensor(y, &[b, t, heads, d])
 }
 
-/// The gradient of x in [`turn`], which goes to its place in `dx` [B, T, ..], and that of the strengths, [heads].
+/// The gradient of x in [`turn`], which goes to its place in `dx` [B, T, ..], and that of the strengths, `[heads]`.
 pub fn turn_backward(g: &Tensor, x: &Tensor, by: &Turning, dx: Tensor) -> Result<(Tensor, Tensor)> {
     let (heads, d) = by.sizes()?;
     let (b, t, pitch) = x.dims3()?;
