@@ -1,6 +1,6 @@
 //! Reading the weights of a transformer.
 
-use super::Shape;
+use super::{Shape, Transformer};
 use crate::files::checkpoint::Checkpoint;
 use crate::model::places::Rotary;
 use crate::model::quantised::Quantised;
@@ -8,8 +8,6 @@ use crate::weight::{Format, Weight};
 use crate::weights::{Spec, Weights};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
-
-use super::Transformer;
 
 /// Where weights come from, and how they are to be kept.
 pub struct Source<'a> {
