@@ -5,7 +5,7 @@ use candle_core::Device;
 use serde::Serialize;
 
 #[cfg(feature = "cuda")]
-pub(crate) mod cuda;
+mod cuda;
 pub(crate) mod memory;
 
 /// A device of this machine that this build can use.

@@ -2,6 +2,9 @@
 //! as 1, 2, 3", SC 2011). A number depends only on the seed and on what it is for, never on the order of evaluation, so
 //! the same seed gives the same result however the work is batched, resumed or sped up.
 
+#[cfg(feature = "cuda")]
+mod dropout;
+
 use crate::kernels::{fill, parallel, zeros};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
@@ -149,7 +152,7 @@ impl Dropout {
         let of: Vec<Masked> = self.keys.iter().map(|&key| self.masked(key, site)).collect();
         #[cfg(feature = "cuda")]
         if x.device().is_cuda() {
-            if let Some(masks) = crate::device::cuda::dropout::masks(x, &of)? {
+            if let Some(masks) = dropout::masks(x, &of)? {
                 return Ok((x * masks.to_dtype(x.dtype())?)?);
             }
         }
@@ -178,7 +181,7 @@ impl Dropout {
     }
 }
 
-/// What one mask is made of; `device/cuda/dropout.cu` makes the same of it.
+/// What one mask is made of; `random/dropout.cu` makes the same of it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Masked {
     pub site: u32,
@@ -282,7 +285,7 @@ mod tests {
     #[test]
     fn the_kernel_for_gpus_makes_the_masks_of_the_cpu() {
         let folder = tempfile::tempdir().unwrap();
-        let kernel = concat!(env!("CARGO_MANIFEST_DIR"), "/src/device/cuda/dropout.cu");
+        let kernel = concat!(env!("CARGO_MANIFEST_DIR"), "/src/random/dropout.cu");
         let source = format!(
             "#include <stdio.h>\n#include <stdlib.h>\n#define __global__\nstruct {{ unsigned x; }} blockIdx, blockDim, threadIdx;\n\
              #include \"{kernel}\"\n\

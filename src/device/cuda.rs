@@ -3,8 +3,6 @@
 //! This code runs on machines without a GPU, a driver or a toolkit. Where the library was linked with the archives of
 //! `shim/` (see docs/cuda.md), each of NVIDIA's libraries is loaded when it is first called.
 
-pub mod dropout;
-
 use super::Description;
 use crate::error::without_backtrace;
 use crate::{Error, Result};

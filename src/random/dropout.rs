@@ -1,6 +1,6 @@
 //! Masks of dropout, made where they are used.
 
-use crate::random::Masked;
+use super::Masked;
 use crate::Result;
 use candle_core::cuda_backend::cudarc::driver::{LaunchConfig, PushKernelArg};
 use candle_core::cuda_backend::cudarc::nvrtc::compile_ptx;
