@@ -1,7 +1,7 @@
 //! How much memory a model takes.
 
 use super::config::Config;
-use super::layer;
+use super::names;
 use super::schedule::Schedule;
 use super::t5;
 use super::vae;
@@ -24,7 +24,7 @@ pub struct InfinityFootprint {
 
 impl InfinityFootprint {
     pub fn new(config: &Config, vae: &vae::Shape, vae_numbers: u64, text: t5::Sizes, keeps_text: bool) -> Self {
-        let specs = (0..config.blocks.len()).flat_map(|index| layer::specs(config, index)).collect();
+        let specs = (0..config.blocks.len()).flat_map(|index| names::specs(config, index)).collect();
         InfinityFootprint { config: config.clone(), vae: vae.clone(), vae_numbers, text, keeps_text, specs }
     }
 
