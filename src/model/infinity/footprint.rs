@@ -1,7 +1,8 @@
 //! How much memory a model takes.
 
 use super::config::Config;
-use super::layer;
+use super::names;
+use super::schedule::Schedule;
 use super::t5;
 use super::vae;
 use crate::model::footprint::{Drawn, Footprint, Place, F32};
@@ -23,22 +24,22 @@ pub struct InfinityFootprint {
 
 impl InfinityFootprint {
     pub fn new(config: &Config, vae: &vae::Shape, vae_numbers: u64, text: t5::Sizes, keeps_text: bool) -> Self {
-        let specs = (0..config.blocks.len()).flat_map(|index| layer::specs(config, index)).collect();
+        let specs = (0..config.blocks.len()).flat_map(|index| names::specs(config, index)).collect();
         InfinityFootprint { config: config.clone(), vae: vae.clone(), vae_numbers, text, keeps_text, specs }
     }
 
-    /// Cells of all scales and of all but the last, for a picture of so many pixels.
+    /// Cells of all scales and of all but the last, for a picture of so many pixels; of a size that the model does not know, about
+    /// as many as it would have.
     fn cells(&self, width: u128, height: u128) -> (u128, u128) {
-        let side = u128::from(self.vae.stride()) * if self.config.bits == self.vae.d { 1 } else { 2 };
-        let last = (width / side) * (height / side);
-        // The sum of all scales is within a twentieth of this for every ratio of the table.
-        let before = match last {
-            0..512 => last * 106 / 100,
-            512..2048 => last * 150 / 100,
-            2048..4000 => last * 185 / 100,
-            _ => last * 160 / 100,
-        };
-        (last + before, before)
+        let side = self.vae.stride() * if self.config.bits == self.vae.d { 1 } else { 2 };
+        let pixels = (u32::try_from(width).unwrap_or(u32::MAX), u32::try_from(height).unwrap_or(u32::MAX));
+        match Schedule::of_size(pixels.0, pixels.1, side) {
+            Ok(schedule) => (schedule.total() as u128, schedule.before(schedule.scales().len() - 1) as u128),
+            Err(_) => {
+                let last = (width / u128::from(side)) * (height / u128::from(side));
+                (last * 27 / 10, last * 17 / 10)
+            }
+        }
     }
 
     fn rest(&self) -> u128 {

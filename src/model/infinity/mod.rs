@@ -9,7 +9,7 @@
 //! | `bsq` | latents to bits over the grids, and back |
 //! | `vae` | pictures to latents, and back |
 //! | `text`, `t5`, `encoder` | prompts to tokens, tokens to features |
-//! | `config`, `condition`, `layer`, `linear`, `transformer` | features and grids to logits of bits; forward and backward |
+//! | `config`, `names`, `condition`, `layer`, `linear`, `transformer` | features and grids to logits of bits; forward and backward |
 //! | `loss`, `pass` | what logits are worth; the way there and back, block by block |
 //! | `drawing`, `teacher` | logits to pictures, and to what a student learns from |
 //! | `ops` | building blocks of these layers |
@@ -26,6 +26,7 @@ pub mod layer;
 mod lesson;
 pub mod linear;
 pub mod loss;
+pub mod names;
 mod open;
 pub mod ops;
 pub mod pass;

@@ -5,7 +5,7 @@ use super::encoder::Encoder;
 use super::family::Infinity;
 use super::files::{Parts, TextFiles};
 use super::footprint::InfinityFootprint;
-use super::layer::ROLES;
+use super::names::ROLES;
 use super::settings::Settings;
 use super::t5;
 use super::text::Text;

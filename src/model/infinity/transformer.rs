@@ -3,7 +3,8 @@
 
 use super::condition::{Conditioner, Dense, Gradients as TextGradients, Texts};
 use super::config::{Config, EPS};
-use super::layer::{self, Context, Filling, Layer, LayerCache, NAMES};
+use super::layer::{Context, Filling, Layer, LayerCache};
+use super::names::{self, NAMES};
 use super::ops;
 use super::schedule::Schedule;
 use crate::files::checkpoint::Checkpoint;
@@ -21,7 +22,7 @@ use std::ops::Range;
 #[derive(Clone)]
 pub struct Transformer {
     pub config: Config,
-    /// Those of the blocks, in the order of [`layer::specs`].
+    /// Those of the blocks, in the order of [`names::specs`].
     pub weights: Weights,
     pub conditioner: Conditioner,
     /// Added to the pooled text to make the first token, [C].
@@ -73,7 +74,7 @@ impl Transformer {
         };
         let mut weights = Weights::default();
         for index in 0..config.blocks.len() {
-            for spec in layer::specs(&config, index) {
+            for spec in names::specs(&config, index) {
                 let weight = read(&spec)?;
                 weights.push(spec, weight);
             }
