@@ -173,12 +173,12 @@ impl Training<'_> {
         let (Outline { footprint, at, .. }, options) = (self.outline, self.options);
         let depth = footprint.layers();
         let trained = options.trained_layers(depth);
-        let lowest = trained.first().copied().unwrap_or(depth);
-        let backward = if options.train_embedding_in_layer_stage { depth } else { depth - lowest };
         let (mut values, mut numbers) = (0, 0);
         let mut of_layers = vec![0; depth];
-        let learning = footprint.specs().iter().filter(|spec| options.learns(spec));
-        for spec in learning.filter(|spec| spec.layer.is_some_and(|layer| trained.contains(&layer))) {
+        let mut lowest = depth;
+        for spec in footprint.specs().iter().filter(|spec| options.learns(spec)) {
+            let Some(layer) = spec.layer.filter(|layer| trained.contains(layer)) else { continue };
+            lowest = lowest.min(layer);
             let (n, vector) = match (options.is_low_rank(), &*spec.dims) {
                 (true, &[out, inner]) => {
                     let rank = (options.lora_rank as usize).min(out).min(inner);
@@ -189,8 +189,9 @@ impl Training<'_> {
             let master = if options.master_weights || vector { F32 } else { at.dense() };
             values += n * master;
             numbers += n;
-            of_layers[spec.layer.unwrap_or(0)] += n;
+            of_layers[layer] += n;
         }
+        let backward = if options.train_embedding_in_layer_stage { depth } else { depth - lowest };
         let largest = of_layers.into_iter().max().unwrap_or(0);
         let states = options.optimizer_state.bytes(numbers);
         let kept = options.clip_norm > 0.0 && options.keep_gradients;
