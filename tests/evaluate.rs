@@ -1,5 +1,6 @@
 //! The evaluator against PyTorch, transformers and Pillow: tools/golden/evaluate.py made tests/golden/evaluate/.
 
+use formula::formula;
 use serde_json::Value;
 use sitter::evaluate::{Evaluator, Item, OpenOptions, Protocol, Request, Scores};
 use sitter::picture::Picture;
@@ -7,30 +8,15 @@ use sitter::run::{Flow, Run, Stage};
 use sitter::Error;
 use std::path::{Path, PathBuf};
 
+#[path = "golden/formula.rs"]
+mod formula;
+
 fn golden(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/evaluate").join(name)
 }
 
 fn expected() -> Value {
     serde_json::from_slice(&std::fs::read(golden("expected.json")).unwrap()).unwrap()
-}
-
-/// The test picture of the golden script: half noise, half slopes.
-fn formula((width, height): (u32, u32)) -> Picture {
-    let mut rgb = Vec::new();
-    for y in 0..height {
-        for x in 0..width {
-            for c in 0..3u32 {
-                let mut h = x.wrapping_mul(73856093) ^ y.wrapping_mul(19349663) ^ c.wrapping_mul(83492791);
-                h ^= h >> 13;
-                h = h.wrapping_mul(0x5bd1e995);
-                h ^= h >> 15;
-                let slope = (x * 3 + y * 2 + c * 40) & 255;
-                rgb.push((((h & 255) + slope) / 2) as u8);
-            }
-        }
-    }
-    Picture::new(width, height, rgb).unwrap()
 }
 
 fn sizes(v: &Value) -> Vec<(u32, u32)> {

@@ -1,9 +1,13 @@
 //! Pictures against Pillow: tools/golden/pictures.py made tests/golden/pictures/.
 
 use candle_core::Device;
+use formula::formula;
 use sha2::{Digest, Sha256};
 use sitter::picture::{read_png_text, Crop, Picture};
 use std::path::PathBuf;
+
+#[path = "golden/formula.rs"]
+mod formula;
 
 fn golden(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pictures").join(name)
@@ -11,24 +15,6 @@ fn golden(name: &str) -> PathBuf {
 
 fn expected() -> serde_json::Value {
     serde_json::from_slice(&std::fs::read(golden("expected.json")).unwrap()).unwrap()
-}
-
-/// The test picture of the golden script: half noise, half slopes.
-fn formula(width: u32, height: u32) -> Picture {
-    let mut rgb = Vec::new();
-    for y in 0..height {
-        for x in 0..width {
-            for c in 0..3u32 {
-                let mut h = x.wrapping_mul(73856093) ^ y.wrapping_mul(19349663) ^ c.wrapping_mul(83492791);
-                h ^= h >> 13;
-                h = h.wrapping_mul(0x5bd1e995);
-                h ^= h >> 15;
-                let slope = (x * 3 + y * 2 + c * 40) & 255;
-                rgb.push((((h & 255) + slope) / 2) as u8);
-            }
-        }
-    }
-    Picture::new(width, height, rgb).unwrap()
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -54,7 +40,7 @@ fn fitting_agrees_with_pillow_to_the_byte() {
             serde_json::Value::Null => Crop::Centre,
             at => Crop::At(at[0].as_f64().unwrap(), at[1].as_f64().unwrap()),
         };
-        let out = formula(w, h).fit(case["target"].as_u64().unwrap() as u32, 32, crop).unwrap();
+        let out = formula((w, h)).fit(case["target"].as_u64().unwrap() as u32, 32, crop).unwrap();
         assert_eq!((out.width(), out.height()), pair(&case["out"]), "{case}");
         assert_eq!(hex(&Sha256::digest(out.rgb())), case["sha256"].as_str().unwrap(), "{case}");
     }
@@ -147,7 +133,7 @@ fn a_missing_file_is_told_from_a_bad_one() {
 fn saved_pictures_come_back_with_pixels_and_text() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("out.png");
-    let picture = formula(33, 21);
+    let picture = formula((33, 21));
     let text = [("prompt", "ein Foto von Ähre, 犬 🐕\nzweite Zeile"), ("seed", "7")];
     std::fs::write(&path, "older").unwrap();
     picture.save_png(&path, &text).unwrap();
@@ -163,15 +149,15 @@ fn a_failed_save_leaves_the_older_file_and_no_temporary_one() {
     let path = folder.path().join("out.png");
     // A folder cannot be replaced by a file.
     std::fs::create_dir(&path).unwrap();
-    assert!(formula(4, 4).save_png(&path, &[]).is_err());
+    assert!(formula((4, 4)).save_png(&path, &[]).is_err());
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
-    let error = formula(4, 4).save_png(folder.path().join("no/out.png"), &[]).unwrap_err();
+    let error = formula((4, 4)).save_png(folder.path().join("no/out.png"), &[]).unwrap_err();
     assert!(matches!(error, sitter::Error::NotFound { .. }), "{error}");
     for key in ["", " x", "a  b", "ключ", &"k".repeat(80)] {
-        assert!(formula(4, 4).save_png(folder.path().join("k.png"), &[(key, "v")]).is_err(), "{key:?}");
+        assert!(formula((4, 4)).save_png(folder.path().join("k.png"), &[(key, "v")]).is_err(), "{key:?}");
     }
-    assert!(formula(4, 4).save_png(folder.path().join("k.png"), &[("k", "a\0b")]).is_err());
-    assert!(formula(4, 4).save_png("/", &[]).is_err());
+    assert!(formula((4, 4)).save_png(folder.path().join("k.png"), &[("k", "a\0b")]).is_err());
+    assert!(formula((4, 4)).save_png("/", &[]).is_err());
     assert!(!folder.path().join("k.png").exists());
 }
 
@@ -184,7 +170,7 @@ fn text_of_a_file_that_is_no_png_is_an_error() {
 
 #[test]
 fn a_decoded_picture_makes_the_round_trip_through_a_tensor() {
-    let picture = formula(16, 32);
+    let picture = formula((16, 32));
     let tensor = picture.to_tensor(&Device::Cpu).unwrap();
     assert_eq!(tensor.dims(), [1, 3, 32, 16]);
     let back = Picture::from_tensor(&tensor).unwrap();

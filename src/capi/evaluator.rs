@@ -11,7 +11,7 @@ use super::handle;
 use super::job::perform;
 use super::memory::GiveBack;
 use super::nouns::{
-    sitter_evaluation, sitter_evaluator, sitter_evaluator_options, sitter_image, sitter_scores, OpenEvaluator,
+    sitter_evaluation, sitter_evaluator, sitter_evaluator_options, sitter_image, sitter_scores, Image, OpenEvaluator,
 };
 use super::run::sitter_run;
 use super::status::*;
@@ -106,8 +106,7 @@ pub unsafe extern "C" fn sitter_evaluator_dino(
         let images = handles(images, count, "images")?;
         let size = evaluator.networks.dino_size()?;
         vectors(&evaluator, run, count, size, (buffer, capacity, needed), move |networks, run| {
-            let pictures: Vec<&Picture> = images.iter().map(|i| &i.picture).collect();
-            networks.dino(&pictures, run)
+            networks.dino(&pictures(&images), run)
         })
     })
 }
@@ -129,8 +128,7 @@ pub unsafe extern "C" fn sitter_evaluator_clip_image(
         let images = handles(images, count, "images")?;
         let size = evaluator.networks.clip_size()?;
         vectors(&evaluator, run, count, size, (buffer, capacity, needed), move |networks, run| {
-            let pictures: Vec<&Picture> = images.iter().map(|i| &i.picture).collect();
-            networks.clip_image(&pictures, run)
+            networks.clip_image(&pictures(&images), run)
         })
     })
 }
@@ -156,6 +154,10 @@ pub unsafe extern "C" fn sitter_evaluator_clip_text(
             networks.clip_text(&texts.iter().map(String::as_str).collect::<Vec<_>>(), run)
         })
     })
+}
+
+fn pictures(images: &[Arc<Image>]) -> Vec<&Picture> {
+    images.iter().map(|image| &image.picture).collect()
 }
 
 /// Computes vectors and copies them out, if there is room.

@@ -48,6 +48,12 @@ pub trait Draft: Send {
     fn open(self: Box<Self>, how: &Opening, run: &mut Run) -> Result<Opened>;
 }
 
+/// The field `model_type` of a configuration as Hugging Face writes it, if the file is one: what most families are told by.
+pub fn model_type(files: &Files, name: &str) -> Option<String> {
+    let config: serde_json::Value = serde_json::from_str(&files.text(name).ok()?).ok()?;
+    Some(config.get("model_type")?.as_str()?.to_owned())
+}
+
 /// Where and how weights are to be kept.
 pub struct Opening<'a> {
     pub files: &'a Files,

@@ -7,6 +7,12 @@ use candle_core::Device;
 /// Bytes of an activation or a gradient on the CPU.
 pub const F32: u128 = 4;
 
+/// What an image tokenizer of convolutions with so many channels at full resolution takes for a picture of so many pixels: three
+/// states there and the columns of a convolution's tile.
+pub fn convolved(pixels: u128, channels: usize) -> u128 {
+    pixels * channels as u128 * F32 * 7 / 2
+}
+
 /// Where and in what numbers a model runs, as far as memory goes.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {

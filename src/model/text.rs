@@ -81,6 +81,11 @@ impl Text {
         Ok(Text { rows: Some(rows), ..self })
     }
 
+    /// The token that stands for a word which the vocabulary does not know.
+    pub fn unknown(&self) -> Option<u32> {
+        self.id("<unk>")
+    }
+
     /// Adds a word that is found wherever it stands in a text; returns its id.
     pub fn add_word(&mut self, word: &str) -> Option<u32> {
         self.tokenizer.add_special_tokens(&[tokenizers::AddedToken::from(word, true)]);
@@ -95,7 +100,7 @@ impl Text {
     /// Whether a word is a single one of the vocabulary.
     pub fn knows(&self, word: &str) -> Result<bool> {
         let ids = self.encode(word)?;
-        Ok(ids.len() == 1 && Some(ids[0]) != self.id("<unk>"))
+        Ok(ids.len() == 1 && Some(ids[0]) != self.unknown())
     }
 
     /// Token ids of a text; nothing is put in front or behind.

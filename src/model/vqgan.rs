@@ -14,6 +14,7 @@ mod yaml;
 pub use config::Config;
 
 use crate::ops;
+use crate::picture::Picture;
 use crate::run::Run;
 use crate::tokens::Tokens;
 use crate::{Error, Result};
@@ -173,6 +174,17 @@ impl Vqgan {
         let codes = Tensor::new(codes, self.codebook.device())?;
         let z = self.codebook.index_select(&codes, 0)?.reshape((b, h, w, e))?.permute((0, 3, 1, 2))?;
         decoder.forward(&z.contiguous()?, run)
+    }
+
+    /// The code grid of a picture.
+    pub fn encode_one(&self, picture: &Picture, run: &Run) -> Result<Tokens> {
+        let mut tokens = self.encode(&picture.to_tensor(self.codebook.device())?, run)?;
+        tokens.pop().ok_or_else(|| Error::internal("the image tokenizer gave nothing"))
+    }
+
+    /// The picture of a code grid.
+    pub fn decode_one(&self, tokens: &Tokens, run: &Run) -> Result<Picture> {
+        Picture::from_tensor(&self.decode(std::slice::from_ref(tokens), run)?.squeeze(0)?)
     }
 
     /// The index of the nearest code for each row of z `[N, E]`, the lowest of equals.

@@ -189,23 +189,30 @@ fn per_row(heads: &Tensor, n: usize) -> Result<Tensor> {
     }
 }
 
+/// What tests of operations say results with.
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::kernels::{best_level, set_level, Level};
-    use crate::weight::Format;
-    use candle_core::DType;
+pub mod testing {
+    use candle_core::{Device, Tensor};
 
-    fn random(dims: &[usize]) -> Tensor {
+    pub fn random(dims: &[usize]) -> Tensor {
         Tensor::randn(0f32, 1.0, dims, &Device::Cpu).unwrap()
     }
 
-    fn assert_close(found: &Tensor, expected: &Tensor, what: &str) {
+    pub fn assert_close(found: &Tensor, expected: &Tensor, what: &str) {
         assert_eq!(found.dims(), expected.dims(), "{what}");
         let size = expected.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
         let gap = (found - expected).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
         assert!(gap <= 2e-5 * size, "{what}: {gap} against {size}");
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{assert_close, random};
+    use super::*;
+    use crate::kernels::{best_level, set_level, Level};
+    use crate::weight::Format;
+    use candle_core::DType;
 
     /// Held while the level of vectors matters: it is one for the whole process.
     static LEVEL: std::sync::Mutex<()> = std::sync::Mutex::new(());

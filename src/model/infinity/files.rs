@@ -5,6 +5,7 @@ use super::config::Config;
 use super::vae;
 use crate::files::checkpoint::Checkpoint;
 use crate::files::Files;
+use crate::model::family::model_type;
 use crate::{Error, Result};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -228,7 +229,5 @@ impl TextFiles {
 /// Whether the configuration with this prefix is that of a T5.
 fn says_t5(files: &Files, prefix: &str) -> bool {
     let name = format!("{prefix}config.json");
-    let text = if files.exists(&name) { files.text(&name).ok() } else { None };
-    let config = text.and_then(|t| serde_json::from_str::<serde_json::Value>(&t).ok());
-    config.is_some_and(|c| c["model_type"] == "t5")
+    files.exists(&name) && model_type(files, &name).as_deref() == Some("t5")
 }

@@ -5,7 +5,7 @@ use super::names;
 use super::schedule::Schedule;
 use super::t5;
 use super::vae;
-use crate::model::footprint::{Drawn, Footprint, Place, F32};
+use crate::model::footprint::{convolved, Drawn, Footprint, Place, F32};
 use crate::ops::SCORES;
 use crate::weights::Spec;
 
@@ -79,8 +79,7 @@ impl Footprint for InfinityFootprint {
     }
 
     fn pixels(&self, pixels: u128) -> u128 {
-        // Three states at full resolution and the columns of a convolution's tile.
-        pixels * self.vae.levels[0].max(self.vae.base) as u128 * F32 * 7 / 2
+        convolved(pixels, self.vae.levels[0].max(self.vae.base))
     }
 
     fn drawing(&self, drawn: &Drawn, at: &Place) -> u128 {

@@ -289,17 +289,7 @@ pub fn turn_backward(g: &Tensor, x: &Tensor, by: &Turning, dx: Tensor) -> Result
 mod tests {
     use super::*;
     use crate::ops::plainly;
-
-    fn random(dims: &[usize]) -> Tensor {
-        Tensor::randn(0f32, 1.0, dims, &Device::Cpu).unwrap()
-    }
-
-    fn assert_close(found: &Tensor, expected: &Tensor, what: &str) {
-        assert_eq!(found.dims(), expected.dims(), "{what}");
-        let size = expected.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
-        let gap = (found - expected).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
-        assert!(gap <= 2e-5 * size, "{what}: {gap} against {size}");
-    }
+    use crate::ops::testing::{assert_close, random};
 
     /// Results by the kernels and by candle's operations agree.
     fn compare(what: &str, f: impl Fn() -> Result<Vec<Tensor>>) {

@@ -2,7 +2,7 @@
 
 use super::config::Config;
 use super::names;
-use crate::model::footprint::{Drawn, Footprint, Place, F32};
+use crate::model::footprint::{convolved, Drawn, Footprint, Place, F32};
 use crate::model::llama::CHUNK;
 use crate::weights::Spec;
 
@@ -53,8 +53,7 @@ impl Footprint for JanusFootprint {
     }
 
     fn pixels(&self, pixels: u128) -> u128 {
-        // Three states at full resolution and the columns of a convolution's tile.
-        pixels * self.config.vq.ch as u128 * F32 * 7 / 2
+        convolved(pixels, self.config.vq.ch)
     }
 
     fn drawing(&self, drawn: &Drawn, at: &Place) -> u128 {

@@ -17,13 +17,12 @@ use super::footprint::Footprint;
 use super::llama::Transformer;
 use super::vqgan::Vqgan;
 use super::words::Word;
-use crate::ops;
 use crate::picture::{Crop, Picture};
 use crate::run::Run;
 use crate::tokens::Tokens;
 use crate::weights::Weights;
 use crate::{Error, Result};
-use candle_core::{DType, Device, Tensor, D};
+use candle_core::{DType, Device, Tensor};
 use perceptron::Perceptron;
 use prompt::Prompts;
 use std::sync::Arc;
@@ -135,8 +134,7 @@ impl Family for Janus {
 
     fn encode(&self, picture: &Picture, run: &Run) -> Result<Tokens> {
         self.grid(picture.width(), picture.height())?;
-        let mut tokens = self.vqgan.encode(&picture.to_tensor(self.device())?, run)?;
-        tokens.pop().ok_or_else(|| Error::internal("the image tokenizer gave nothing"))
+        self.vqgan.encode_one(picture, run)
     }
 
     /// The picture of a grid of tokens, or of the rows of one that are there.
@@ -146,8 +144,7 @@ impl Family for Janus {
             let message = format!("a grid of {height} x {width} codes; at most {side} are decoded along a side");
             return Err(Error::invalid("tokens", message));
         }
-        let pixels = self.vqgan.decode(std::slice::from_ref(tokens), run)?;
-        Picture::from_tensor(&pixels.squeeze(0)?)
+        self.vqgan.decode_one(tokens, run)
     }
 
     fn condition(&self, prompt: &str, words: &[Word], _: u32, _: u32) -> Result<Condition> {
@@ -168,11 +165,7 @@ impl Family for Janus {
     }
 
     fn word_rows(&self, text: &str) -> Result<Tensor> {
-        let ids = self.prompts.inside(text.trim())?;
-        if ids.is_empty() || ids.iter().any(|id| self.prompts.is_unknown(*id)) {
-            return Err(Error::invalid("initial_word", format!("the model's vocabulary does not know \"{text}\"")));
-        }
-        self.transformer.rows(ids)
+        self.transformer.word_rows(text, self.prompts.inside(text.trim())?, self.prompts.unknown())
     }
 
     fn usual_size(&self, texts: &[String]) -> Result<f32> {
@@ -180,12 +173,7 @@ impl Family for Janus {
         for text in texts {
             ids.extend(self.prompts.inside(text)?);
         }
-        ids.sort();
-        ids.dedup();
-        if ids.is_empty() {
-            return Err(Error::internal("the tokenizer makes nothing of the prompts"));
-        }
-        Ok(ops::square(&self.transformer.rows(ids)?)?.mean(D::Minus1)?.mean_all()?.sqrt()?.to_scalar::<f32>()?)
+        self.transformer.usual_size(ids)
     }
 
     /// A picture behind its prompt. All its codes are labelled, the first of them by what the last piece of the prompt predicts.

@@ -8,7 +8,7 @@ use super::prompt::Prompts;
 use super::Janus;
 use crate::files::checkpoint::Checkpoint;
 use crate::files::Files;
-use crate::model::family::{Draft, Entry, Facts, Opened, Opening};
+use crate::model::family::{model_type, Draft, Entry, Facts, Opened, Opening};
 use crate::model::footprint::Footprint;
 use crate::model::llama::{Source, Transformer};
 use crate::model::quantised::Quantised;
@@ -30,8 +30,7 @@ pub static ENTRY: Entry = Entry {
 };
 
 fn claims(files: &Files) -> bool {
-    let config = files.text("config.json").ok().and_then(|t| serde_json::from_str::<Value>(&t).ok());
-    config.is_some_and(|c| c["model_type"] == "janus" || c["model_type"] == "multi_modality")
+    matches!(model_type(files, "config.json").as_deref(), Some("janus" | "multi_modality"))
 }
 
 struct JanusDraft {

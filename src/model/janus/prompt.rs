@@ -44,8 +44,9 @@ impl Prompts {
         Piece::Token(self.padding)
     }
 
-    pub fn is_unknown(&self, id: u32) -> bool {
-        Some(id) == self.text.id("<unk>")
+    /// What stands for a word that the vocabulary does not know.
+    pub fn unknown(&self) -> Option<u32> {
+        self.text.unknown()
     }
 
     /// The tokens of a text as they are inside of a sentence, where a blank stands before it.

@@ -7,8 +7,8 @@ use crate::model::cache::{Cache, CacheShape};
 use crate::model::places::{Context, Rotary};
 use crate::ops;
 use crate::weights::Weights;
-use crate::Result;
-use candle_core::{DType, Device, Tensor};
+use crate::{Error, Result};
+use candle_core::{DType, Device, Tensor, D};
 
 /// A transformer. A clone shares the tensors, so a changed copy costs only what changed.
 #[derive(Clone)]
@@ -77,5 +77,23 @@ impl Transformer {
         let n = ids.len();
         let ids = Tensor::from_vec(ids, (1, n), self.device())?;
         Ok(self.embed(&ids)?.squeeze(0)?.to_dtype(DType::F32)?)
+    }
+
+    /// The rows of an initial word that the tokenizer made `ids` of; `unknown` stands for what the vocabulary does not know.
+    pub fn word_rows(&self, word: &str, ids: Vec<u32>, unknown: Option<u32>) -> Result<Tensor> {
+        if ids.is_empty() || ids.iter().any(|&id| Some(id) == unknown) {
+            return Err(Error::invalid("initial_word", format!("the model's vocabulary does not know \"{word}\"")));
+        }
+        self.rows(ids)
+    }
+
+    /// Root mean square of the numbers in the rows of some words, each counted once.
+    pub fn usual_size(&self, mut ids: Vec<u32>) -> Result<f32> {
+        ids.sort();
+        ids.dedup();
+        if ids.is_empty() {
+            return Err(Error::internal("the tokenizer makes nothing of the prompts"));
+        }
+        Ok(ops::square(&self.rows(ids)?)?.mean(D::Minus1)?.mean_all()?.sqrt()?.to_scalar::<f32>()?)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::config::Config;
 use super::transformer::{self, HEAD};
-use crate::model::footprint::{Drawn, Footprint, Place, F32};
+use crate::model::footprint::{convolved, Drawn, Footprint, Place, F32};
 use crate::model::llama::{Shape, CHUNK};
 use crate::model::vqgan;
 use crate::weights::Spec;
@@ -55,8 +55,7 @@ impl Footprint for LuminaFootprint {
     }
 
     fn pixels(&self, pixels: u128) -> u128 {
-        // Three states at full resolution and the columns of a convolution's tile.
-        pixels * self.vqgan.ch as u128 * F32 * 7 / 2
+        convolved(pixels, self.vqgan.ch)
     }
 
     fn drawing(&self, drawn: &Drawn, at: &Place) -> u128 {

@@ -16,14 +16,13 @@ use super::llama::Transformer;
 use super::text::Text;
 use super::vqgan::Vqgan;
 use super::words::{self, Stretch, Word};
-use crate::ops;
 use crate::picture::{crop_sizes, Crop, Picture};
 use crate::run::Run;
 use crate::tokens::Tokens;
 use crate::weight::Weight;
 use crate::weights::Weights;
 use crate::{Error, Result};
-use candle_core::{DType, Device, Tensor, D};
+use candle_core::{DType, Device, Tensor};
 use layout::{Layout, LARGEST_GRID};
 use std::sync::Arc;
 
@@ -149,8 +148,7 @@ impl Family for Lumina {
 
     fn encode(&self, picture: &Picture, run: &Run) -> Result<Tokens> {
         self.layout.grid(picture.width(), picture.height())?;
-        let mut tokens = self.vqgan.encode(&picture.to_tensor(self.device())?, run)?;
-        tokens.pop().ok_or_else(|| Error::internal("the image tokenizer gave nothing"))
+        self.vqgan.encode_one(picture, run)
     }
 
     /// The picture of a grid of tokens, which may be larger than any that the model draws, but no larger than its grammar
@@ -162,8 +160,7 @@ impl Family for Lumina {
                 format!("a grid of {height} x {width} codes; at most {LARGEST_GRID} are decoded along a side");
             return Err(Error::invalid("tokens", message));
         }
-        let pixels = self.vqgan.decode(std::slice::from_ref(tokens), run)?;
-        Picture::from_tensor(&pixels.squeeze(0)?)
+        self.vqgan.decode_one(tokens, run)
     }
 
     /// bos, question, separator.
@@ -198,11 +195,7 @@ impl Family for Lumina {
     }
 
     fn word_rows(&self, text: &str) -> Result<Tensor> {
-        let ids = self.text.encode(text.trim())?;
-        if ids.is_empty() || ids.iter().any(|&id| Some(id) == self.text.id("<unk>")) {
-            return Err(Error::invalid("initial_word", format!("the model's vocabulary does not know \"{text}\"")));
-        }
-        self.transformer.rows(ids)
+        self.transformer.word_rows(text, self.text.encode(text.trim())?, self.text.unknown())
     }
 
     fn usual_size(&self, texts: &[String]) -> Result<f32> {
@@ -210,12 +203,7 @@ impl Family for Lumina {
         for text in texts {
             ids.extend(self.text.encode(text)?);
         }
-        ids.sort();
-        ids.dedup();
-        if ids.is_empty() {
-            return Err(Error::internal("the tokenizer makes nothing of the prompts"));
-        }
-        Ok(ops::square(&self.transformer.rows(ids)?)?.mean(D::Minus1)?.mean_all()?.sqrt()?.to_scalar::<f32>()?)
+        self.transformer.usual_size(ids)
     }
 
     /// A picture behind its prompt, closing separator included: everything behind the prompt is labelled, size tokens, codes,

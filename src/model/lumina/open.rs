@@ -9,7 +9,7 @@ use super::transformer;
 use super::Lumina;
 use crate::files::checkpoint::Checkpoint;
 use crate::files::Files;
-use crate::model::family::{Draft, Entry, Opened, Opening};
+use crate::model::family::{model_type, Draft, Entry, Opened, Opening};
 use crate::model::footprint::Footprint;
 use crate::model::llama::Source;
 use crate::model::quantised::Quantised;
@@ -31,8 +31,7 @@ pub static ENTRY: Entry = Entry {
 };
 
 fn claims(files: &Files) -> bool {
-    let config = files.text("config.json").ok().and_then(|t| serde_json::from_str::<serde_json::Value>(&t).ok());
-    config.is_some_and(|c| c["model_type"] == "chameleon")
+    model_type(files, "config.json").as_deref() == Some("chameleon")
 }
 
 struct LuminaDraft {
