@@ -15,7 +15,7 @@ from ._async import awaitable
 from ._library import Handle, call, make, path_utf8, pointers, read_json, texts, utf8
 from .errors import InvalidArgument, InvalidState
 from .images import ImageLike, pictures
-from .options import Options
+from .options import Options, engine
 from .run import Job, Progress, Run
 
 Vector = npt.NDArray[np.float32]
@@ -171,16 +171,13 @@ class Evaluator:
         dino: the folder of facebook/dino-vits16, or the authors' .pth file. clip: the folder of openai/clip-vit-base-patch32.
         lpips: a folder with torchvision's AlexNet and the alex.pth of LPIPS. threads and max_jobs: as in `Model.open`.
         """
-        engine_options = Options("engine")
-        engine_options.set("threads", threads)
-        engine_options.set("max_jobs", max_jobs)
-        engine = make("engine", "sitter_engine_new", engine_options.handle)
+        own = engine(threads, max_jobs)
         options = Options("evaluator")
         for name, path in (("dino", dino), ("clip", clip), ("lpips", lpips)):
             if path is not None:
                 options.set(name, os.fspath(path))
         with Job(run, progress) as job:
-            return cls(job.perform(lambda r: make("evaluator", "sitter_evaluator_open", engine, options.handle, r)))
+            return cls(job.perform(lambda r: make("evaluator", "sitter_evaluator_open", own, options.handle, r)))
 
     @classmethod
     async def open_async(

@@ -14,7 +14,7 @@ from ._library import Handle, call, make, path_utf8, pointers, read_json, utf8
 from ._options import Decoding, Dtype, Method, TrainOptions
 from .errors import InvalidArgument, InvalidState
 from .images import ImageLike, Pixels, picture, pictures, to_array
-from .options import Options, explaining, whole
+from .options import Options, engine, explaining, whole
 from .run import Job, Progress, Run
 from .subject import Subject
 from .tokens import Sample, Tokens, as_tokens, decode
@@ -52,15 +52,12 @@ class Model:
         one per core. max_jobs: calls that may work at the same time; others wait for them. keep_quantised: whether weights in
         q8_0 or q4_k are kept in a file of the model's folder, which makes the next opening quick.
         """
-        engine_options = Options("engine")
-        engine_options.set("threads", threads)
-        engine_options.set("max_jobs", max_jobs)
-        engine = make("engine", "sitter_engine_new", engine_options.handle)
+        own = engine(threads, max_jobs)
         options = Options("model")
         options.update(device=device, dtype=dtype, keep_quantised=keep_quantised)
         name = path_utf8(path)
         with Job(run, progress) as job:
-            return cls(job.perform(lambda r: make("model", "sitter_model_open", engine, name, options.handle, r)))
+            return cls(job.perform(lambda r: make("model", "sitter_model_open", own, name, options.handle, r)))
 
     @classmethod
     async def open_async(

@@ -61,6 +61,14 @@ class Options:
         raise TypeError(f"{self._kind}: there is no option {name!r}; {hint}")
 
 
+def engine(threads: int, max_jobs: int) -> Handle:
+    """An engine that works with so many threads a call and so many calls at a time."""
+    options = Options("engine")
+    options.set("threads", threads)
+    options.set("max_jobs", max_jobs)
+    return make("engine", "sitter_engine_new", options.handle)
+
+
 def explaining(kind: str) -> "Callable[[F], F]":
     """Adds to a function's documentation the options that it takes by name beside its arguments, and what each means."""
 
