@@ -5,6 +5,7 @@
 
 use crate::model::footprint::F32;
 use crate::model::outline::{bytes, Outline};
+use crate::personalize::passes::SMALL;
 use crate::personalize::{Adaptation, Method, OptimizerDevice, Options, Recompute, StateFormat};
 use crate::sample;
 use crate::{Error, Result};
@@ -148,8 +149,6 @@ struct Training<'a> {
 impl Training<'_> {
     /// Forward and backward passes without what learns. `trained` layers go backward.
     fn passes(&self, trained: usize) -> u128 {
-        /// Numbers in a group's states below which groups go side by side.
-        const SMALL: u128 = 1 << 18;
         let (Outline { footprint, at, .. }, options) = (self.outline, self.options);
         let (side, trained) = (u128::from(options.image_size), trained as u128);
         let tokens = footprint.tokens(side, side);
@@ -160,7 +159,7 @@ impl Training<'_> {
         let memory = if recompute { (trained + 1) * all * h * size } else { trained * kept };
         // Small groups go side by side.
         let group = if at.on_gpu { all.div_ceil(u128::from(options.accumulation.max(1))) } else { tokens };
-        let beside = match !at.on_gpu && tokens * h <= SMALL {
+        let beside = match !at.on_gpu && tokens * h <= SMALL as u128 {
             true => pictures.min(rayon::current_num_threads() as u128),
             false => 1,
         };

@@ -111,6 +111,17 @@ pub struct Target {
 /// Gradients, f32.
 pub type Gradients = Vec<(Target, Tensor)>;
 
+/// Gradients of the same targets, in the same order each time, added up. Nothing is no summand.
+pub fn sum(found: impl IntoIterator<Item = Gradients>) -> Result<Gradients> {
+    found.into_iter().try_fold(Gradients::new(), |sums, more| match sums.is_empty() {
+        true => Ok(more),
+        false => {
+            let both = sums.into_iter().zip(more);
+            both.map(|((target, sum), (_, more))| Ok((target, ops::add(sum, &more)?))).collect()
+        }
+    })
+}
+
 /// What gradients are asked for.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {

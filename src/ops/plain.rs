@@ -79,7 +79,7 @@ pub fn rms_norm_backward(
 }
 
 /// The numbers less their mean, divided by their standard deviation, f32, and one over it.
-fn standardised(x: &Tensor, eps: f64) -> Result<(Tensor, Tensor)> {
+pub fn standardised(x: &Tensor, eps: f64) -> Result<(Tensor, Tensor)> {
     let x = x.to_dtype(DType::F32)?;
     let x = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
     let scale = (x.sqr()?.mean_keepdim(D::Minus1)? + eps)?.sqrt()?.recip()?;

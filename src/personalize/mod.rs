@@ -24,7 +24,7 @@ mod learner;
 mod lesson;
 pub mod optimizer;
 mod options;
-mod passes;
+pub(crate) mod passes;
 mod prompts;
 mod templates;
 mod trainable;

@@ -9,10 +9,13 @@ use crate::device;
 use crate::kernels::together;
 use crate::model::family::{Family, Keep, Objective, Pass};
 use crate::ops;
-use crate::weights::{Gradients, Wanted};
+use crate::weights::{sum, Gradients, Wanted};
 use crate::Result;
 use candle_core::Tensor;
 use rayon::prelude::*;
+
+/// Numbers in a group's states up to which groups go side by side on a CPU.
+pub const SMALL: usize = 1 << 18;
 
 /// What is asked of the passes of a step.
 pub struct Plan<'a> {
@@ -88,22 +91,6 @@ fn recomputes(family: &dyn Family, passes: &[Box<dyn Pass + '_>], recompute: Rec
     recompute.decide(backward as u128, kept, free)
 }
 
-/// Gradients of the same targets from several groups, added up.
-fn sum(found: Vec<Gradients>) -> Result<Gradients> {
-    let mut sums = Gradients::new();
-    for gradients in found {
-        sums = match sums.is_empty() {
-            true => gradients,
-            false => sums
-                .into_iter()
-                .zip(gradients)
-                .map(|((target, sum), (_, more))| Ok((target, ops::add(sum, &more)?)))
-                .collect::<Result<_>>()?,
-        };
-    }
-    Ok(sums)
-}
-
 /// Applies `f` to each group: side by side where a group alone would not fill the processor, else one after the other, so that
 /// only one group's intermediate results are there at a time.
 fn each<R: Send>(
@@ -111,8 +98,6 @@ fn each<R: Send>(
     passes: &mut [Box<dyn Pass + '_>],
     f: impl Fn(&mut dyn Pass) -> Result<R> + Sync + Send,
 ) -> Result<Vec<R>> {
-    /// Numbers in a group's states.
-    const SMALL: usize = 1 << 18;
     let hidden = family.footprint().hidden() as usize;
     let small = ops::own_kernels_on(family.device()) && passes.iter().all(|pass| pass.tokens() * hidden <= SMALL);
     match small && passes.len() > 1 {

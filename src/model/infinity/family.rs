@@ -136,11 +136,19 @@ impl Infinity {
         texts.iter().map(of).collect()
     }
 
+    /// The sizes of pictures, by the sides of their squares in pixels, and the scales of each.
+    fn targets(&self) -> Vec<(u32, usize)> {
+        let squares = Schedule::all().into_iter().filter(|s| s.last().0 == s.last().1);
+        squares.map(|s| (s.last().0 as u32 * self.facts.unit, s.scales().len())).collect()
+    }
+
     /// Scales of pictures whose square has this side.
-    fn length(&self, target: u32) -> Option<usize> {
-        let square = Schedule::all().into_iter().filter(|s| s.last().0 == s.last().1);
-        let side = |s: &Schedule| s.last().0 as u32 * self.facts.unit;
-        square.into_iter().find(|s| side(s) == target).map(|s| s.scales().len())
+    fn length(&self, target: u32) -> Result<usize> {
+        let targets = self.targets();
+        targets.iter().find(|(side, _)| *side == target).map(|(_, length)| *length).ok_or_else(|| {
+            let sides = targets.iter().map(|(side, _)| side.to_string()).collect::<Vec<_>>().join(", ");
+            Error::invalid("image_size", format!("is {target}; expected one of {sides}"))
+        })
     }
 }
 
@@ -181,20 +189,12 @@ impl Family for Infinity {
     }
 
     fn check_target(&self, target: u32) -> Result<()> {
-        let sides: Vec<u32> = [16, 32, 48, 64].map(|side| side * self.facts.unit).to_vec();
-        match sides.contains(&target) {
-            true => Ok(()),
-            false => {
-                let sides = sides.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
-                Err(Error::invalid("image_size", format!("is {target}; expected one of {sides}")))
-            }
-        }
+        self.length(target).map(drop)
     }
 
     /// Of the sizes of this target the one whose ratio is nearest.
     fn fit(&self, picture: &Picture, target: u32, crop: Crop) -> Result<Picture> {
-        self.check_target(target)?;
-        let length = self.length(target).ok_or_else(|| Error::internal("no schedule"))?;
+        let length = self.length(target)?;
         let (h, w) = Schedule::near_ratio(f64::from(picture.height()) / f64::from(picture.width()), length).last();
         picture.cover(w as u32 * self.facts.unit, h as u32 * self.facts.unit, crop)
     }

@@ -10,7 +10,7 @@ use crate::model::family::{Example, Keep, Loss, Mode, Objective, Pass, Piece};
 use crate::random::{Purpose, Stream};
 use crate::run::Control;
 use crate::tokens::Beside;
-use crate::weights::{Gradients, Wanted};
+use crate::weights::{sum, Gradients, Wanted};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 
@@ -200,20 +200,12 @@ impl Pass for InfinityPass<'_> {
     }
 
     fn backward(&mut self, layer: usize, wanted: &Wanted) -> Result<Gradients> {
-        let mut sums = Gradients::new();
+        let mut found = Gradients::new();
         for part in &mut self.parts {
             self.stop.check()?;
-            let found = part.way.backward(layer, wanted, self.learned)?;
-            sums = match sums.is_empty() {
-                true => found,
-                false => {
-                    let both = sums.into_iter().zip(found);
-                    both.map(|((target, sum), (_, more))| Ok((target, crate::ops::add(sum, &more)?)))
-                        .collect::<Result<_>>()?
-                }
-            };
+            found = sum([found, part.way.backward(layer, wanted, self.learned)?])?;
         }
-        Ok(sums)
+        Ok(found)
     }
 
     fn vectors(&mut self) -> Result<Tensor> {

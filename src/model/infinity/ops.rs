@@ -2,7 +2,7 @@
 //! elsewhere. Activations are f32 [B, T, C] everywhere; norms, gates and biases have a row for each of B sequences or one for all.
 
 use crate::kernels::{self, zeros, Cosine};
-use crate::ops::{self, change, floats, own_kernels, Numbers};
+use crate::ops::{self, change, floats, own_kernels, standardised, Numbers};
 use crate::weight::Weight;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor, D};
@@ -69,19 +69,12 @@ pub fn add_bias(y: Tensor, bias: &Tensor) -> Result<Tensor> {
 /// `(x - mean) / deviation * factor + summand` over the channels.
 pub fn layer_norm(x: &Tensor, factor: &Tensor, summand: &Tensor, eps: f64) -> Result<Tensor> {
     if !own_kernels(x) {
-        return Ok(standard(x, eps)?.0.broadcast_mul(&spread(factor)?)?.broadcast_add(&spread(summand)?)?);
+        return Ok(standardised(x, eps)?.0.broadcast_mul(&spread(factor)?)?.broadcast_add(&spread(summand)?)?);
     }
     let x = x.contiguous()?;
     let mut y = zeros(x.elem_count());
     kernels::layer_norm(&floats(&x)?, width(&x)?, &floats(factor)?, &floats(summand)?, eps as f32, &mut y);
     tensor(y, x.dims())
-}
-
-/// `(x - mean) / deviation` and `1 / deviation`.
-fn standard(x: &Tensor, eps: f64) -> Result<(Tensor, Tensor)> {
-    let x = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
-    let scale = (x.sqr()?.mean_keepdim(D::Minus1)? + eps)?.sqrt()?.recip()?;
-    Ok((x.broadcast_mul(&scale)?, scale))
 }
 
 /// The gradients of x and, if wanted, of factor and summand in [`layer_norm`].
@@ -93,7 +86,7 @@ pub fn layer_norm_backward(
     wanted: bool,
 ) -> Result<(Tensor, Option<(Tensor, Tensor)>)> {
     if !own_kernels(g) {
-        let (hat, scale) = standard(x, eps)?;
+        let (hat, scale) = standardised(x, eps)?;
         let groups = factor.elem_count() / width(factor)?;
         let sums = match wanted {
             true => Some((row_sums(&(g * &hat)?, groups)?, row_sums(g, groups)?)),

@@ -4,10 +4,9 @@ use super::Janus;
 use crate::model::family::{Example, Keep, Loss, Mode, NextToken, Objective, Pass, Piece};
 use crate::model::llama::{labels, padded, Head, Labels, Sequences, CHUNK};
 use crate::ops;
-use crate::weights::{Gradients, Wanted};
+use crate::weights::{sum, Gradients, Wanted};
 use crate::{Error, Result};
 use candle_core::Tensor;
-use std::collections::BTreeMap;
 
 pub struct JanusPass<'a> {
     model: &'a Janus,
@@ -51,7 +50,7 @@ impl<'a> JanusPass<'a> {
         };
         let hidden = self.model.transformer.final_norm(states)?;
         let (head, Labels { targets, weights, .. }) = (self.model.head(), &self.labels);
-        let mut sums = BTreeMap::new();
+        let mut sums = Gradients::new();
         for start in (0..targets.len()).step_by(CHUNK) {
             let len = CHUNK.min(targets.len() - start);
             let (hidden, range) = (hidden.narrow(0, start, len)?, start..start + len);
@@ -59,15 +58,9 @@ impl<'a> JanusPass<'a> {
             let (_, _, g) = ops::cross_entropy(head.logits(&hidden)?, targets, weights, objective.z_loss)?;
             let mut found = Gradients::new();
             head.gradients(&g.to_dtype(hidden.dtype())?, &hidden, wanted, &mut found)?;
-            for (target, gradient) in found {
-                let sum = match sums.remove(&target) {
-                    Some(sum) => ops::add(sum, &gradient)?,
-                    None => gradient,
-                };
-                sums.insert(target, sum);
-            }
+            sums = sum([sums, found])?;
         }
-        Ok(sums.into_iter().collect())
+        Ok(sums)
     }
 
     /// The gradients that are wanted of the aligner, when all layers went backward.
