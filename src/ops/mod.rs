@@ -192,10 +192,17 @@ fn per_row(heads: &Tensor, n: usize) -> Result<Tensor> {
 /// What tests of operations say results with.
 #[cfg(test)]
 pub mod testing {
+    use crate::random::{Purpose, Stream};
     use candle_core::{Device, Tensor};
+    use std::cell::Cell;
 
+    /// Normal numbers, other ones at each call of a test and the same ones in each run of it: a sum whose parts happen to
+    /// cancel would fail now and then.
     pub fn random(dims: &[usize]) -> Tensor {
-        Tensor::randn(0f32, 1.0, dims, &Device::Cpu).unwrap()
+        thread_local!(static CALLS: Cell<u64> = const { Cell::new(0) });
+        let mut stream = Stream::new(CALLS.replace(CALLS.get() + 1), Purpose::Initial, 0);
+        let numbers: Vec<f32> = (0..dims.iter().product()).map(|_| stream.normal()).collect();
+        Tensor::from_vec(numbers, dims, &Device::Cpu).unwrap()
     }
 
     pub fn assert_close(found: &Tensor, expected: &Tensor, what: &str) {

@@ -134,10 +134,7 @@ fn binary(
 mod tests {
     use super::*;
     use crate::ops::plainly;
-
-    fn random(dims: &[usize]) -> Tensor {
-        Tensor::randn(0f32, 1.0, dims, &Device::Cpu).unwrap()
-    }
+    use crate::ops::testing::random;
 
     /// The bits of an operation here and by candle.
     fn assert_equal(what: &str, f: impl Fn() -> Result<Tensor>) {
