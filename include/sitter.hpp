@@ -689,10 +689,11 @@ private:
 class TrainOptions : public detail::Owned<sitter_train_options> {
 public:
     /// The defaults of the paper (arXiv 2504.13162).
-    explicit TrainOptions(const std::string &method = "two_stage")
+    explicit TrainOptions(const std::string &method = "")
         : TrainOptions(static_cast<const sitter_model *>(nullptr), method) {}
-    /// What the model recommends for a method: "two_stage", "textual_inversion", "dreambooth" or "lora".
-    explicit TrainOptions(const Model &model, const std::string &method = "two_stage");
+    /// What the model recommends for a method: "two_stage", "textual_inversion", "dreambooth", "lora" or "arbooth"; without one
+    /// the method that its family has by default.
+    explicit TrainOptions(const Model &model, const std::string &method = "");
 
     /// All options with their values, as a JSON object.
     std::string json() const {
@@ -993,7 +994,7 @@ public:
 private:
     TrainOptions(const sitter_model *model, const std::string &method)
         : Owned(detail::make<sitter_train_options>([&](sitter_train_options **out, sitter_error **err) {
-              return sitter_train_options_new(model, method.c_str(), out, err);
+              return sitter_train_options_new(model, method.empty() ? nullptr : method.c_str(), out, err);
           })) {}
 };
 

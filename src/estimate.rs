@@ -3,7 +3,7 @@
 //! Numbers are peaks: what the phase holds at its worst moment, the model's weights included. On the CPU they are checked
 //! against what is really allocated (`tests/memory.rs`); for a GPU they are derived in the same way.
 
-use crate::model::footprint::F32;
+use crate::model::footprint::{Drawn, F32};
 use crate::model::outline::{bytes, Outline};
 use crate::personalize::passes::SMALL;
 use crate::personalize::{Adaptation, Method, OptimizerDevice, Options, Recompute, StateFormat};
@@ -152,7 +152,9 @@ impl Training<'_> {
         let (Outline { footprint, at, .. }, options) = (self.outline, self.options);
         let (side, trained) = (u128::from(options.image_size), trained as u128);
         let tokens = footprint.tokens(side, side);
-        let pictures = u128::from(options.batch_size) * if options.prior_weight > 0.0 { 2 } else { 1 };
+        // Where the class has an update of its own its pictures come behind the subject's.
+        let beside = options.prior_weight > 0.0 && !options.prior_distillation;
+        let pictures = u128::from(options.batch_size) * if beside { 2 } else { 1 };
         let (h, size, all) = (footprint.hidden(), at.activation(), tokens * pictures);
         let kept = footprint.kept(all, size);
         let recompute = options.recompute.decide(trained, kept, self.outline.free.map(u128::from));
@@ -165,6 +167,17 @@ impl Training<'_> {
         };
         let layer = beside * footprint.backward(group, at);
         memory + layer.max(footprint.loss(group, at)) + all * h * size
+    }
+
+    /// What the untouched model takes to draw a picture to be learned from.
+    fn teacher(&self) -> u128 {
+        if !self.options.distils() {
+            return 0;
+        }
+        let side = u128::from(self.options.image_size);
+        let drawn =
+            Drawn { width: side, height: side, prompts: 1, pictures: 1, guided: false, places: 1, noise: 0 };
+        self.outline.footprint.drawing(&drawn, &self.outline.at)
     }
 
     /// Of the layers stage.
@@ -196,7 +209,7 @@ impl Training<'_> {
         let kept = options.clip_norm > 0.0 && options.keep_gradients;
         let gradients = F32 * if kept { numbers } else { largest };
         let copies = if at.on_gpu { numbers * at.dense() + F32 * largest } else { 0 };
-        let (passes, learning) = (self.passes(backward), values + states + gradients);
+        let (passes, learning) = (self.passes(backward).max(self.teacher()), values + states + gradients);
         match options.on_device() && at.on_gpu {
             // With what an update makes of the largest tensor.
             true => Held { device: passes + copies + learning + 4 * F32 * largest, host: 0 },

@@ -6,7 +6,7 @@ use candle_core::{safetensors, DType, Device, Tensor};
 use sitter::canvas::Canvas;
 use sitter::files::checkpoint::Checkpoint;
 use sitter::files::Files;
-use sitter::model::family::{Example, Keep, Mode, Objective as FamilyObjective};
+use sitter::model::family::{ByScale, Example, Family, Keep, Mode, Objective as FamilyObjective, Teacher};
 use sitter::model::infinity::bsq::{Bsq, Map};
 use sitter::model::infinity::config::Config;
 use sitter::model::infinity::drawing::{Drawing, Settings};
@@ -18,7 +18,6 @@ use sitter::model::infinity::names::NAMES;
 use sitter::model::infinity::pass::{Objective, Pass};
 use sitter::model::infinity::schedule::Schedule;
 use sitter::model::infinity::t5::{self, T5};
-use sitter::model::infinity::teacher::Teacher;
 use sitter::model::infinity::text::Text;
 use sitter::model::infinity::transformer::Transformer;
 use sitter::model::infinity::vae::{Vae, Weights};
@@ -30,15 +29,15 @@ use sitter::model::{Model, OpenOptions};
 use sitter::ops::plainly;
 use sitter::personalize::{Adaptation, Batch, Dataset, Learner, Method, Options as TrainingOptions, Trainable};
 use sitter::picture::Picture;
-use sitter::run::{Control, Flow, Run};
+use sitter::run::{Control, Flow, Run, Stage};
 use sitter::sample::{self, draw_pictures};
-use sitter::tokens::Tokens;
+use sitter::tokens::{Beside, Tokens};
 use sitter::weight::Format;
-use sitter::weights::{Part, Target, Wanted};
+use sitter::weights::{Change, Part, Target, Wanted};
 use sitter::{train, Error};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 const SCALE_WEIGHTS: [f32; 5] = [1.0, 1.0, 1.0, 1.0, 0.5];
 const BITS: usize = 8;
@@ -525,13 +524,14 @@ fn losses_and_gradients_of_every_weight_and_of_learned_vectors_are_pytorchs() {
     lesson("labels", Keep::Input, "computed anew");
 }
 
-/// The tiny model by the seam. Without self-correction, which golden steps cannot have.
+/// The tiny model by the seam.
 fn open(folder: &Path) -> Model {
     let options = OpenOptions { device: "cpu".into(), dtype: "f32".into(), keep_quantised: false };
     Model::open(folder, &options, &mut Run::new()).unwrap()
 }
 
-fn exact() -> (tempfile::TempDir, Model) {
+/// Without recommendations of its own.
+fn bare() -> (tempfile::TempDir, Model) {
     let copy = tempfile::tempdir().unwrap();
     std::fs::create_dir(copy.path().join("text_encoder")).unwrap();
     let names = [
@@ -544,8 +544,6 @@ fn exact() -> (tempfile::TempDir, Model) {
     for name in names {
         std::fs::copy(folder("infinity").join(name), copy.path().join(name)).unwrap();
     }
-    let settings = r#"{"infinity": {"self_correction": 0.0}}"#;
-    std::fs::write(copy.path().join("sitter.json"), settings).unwrap();
     let model = open(copy.path());
     (copy, model)
 }
@@ -632,7 +630,7 @@ fn the_seam_draws_grid_after_grid_alike_alone_and_beside_others() {
 
 #[test]
 fn steps_of_training_are_pytorchs_for_every_set_of_weights() {
-    let (_folder, model) = exact();
+    let (_folder, model) = bare();
     let drawing = sample::Options::for_model(&model).unwrap();
     assert_eq!((drawing.width, drawing.guidance, drawing.temperature), (256, 3.0, 0.5));
     let teaching = TrainingOptions::for_model(&model, Method::TwoStage).unwrap();
@@ -675,34 +673,12 @@ fn steps_of_training_are_pytorchs_for_every_set_of_weights() {
         let state = learner.state().unwrap();
         let moved = (state["value.vectors"].clone() - &first).unwrap();
         assert_close(&values(&moved), &floats(&format!("steps.{set}.vectors")), 2e-3, set);
-        let mut learned = 0;
-        for entry in model.family().weights().iter() {
-            let name = &entry.spec.name;
-            let Some(value) = state.get(&format!("value.{name}")) else { continue };
-            learned += 1;
-            let moved = values(&(value - entry.weight.to_f32().unwrap()).unwrap());
-            let expected = floats(&format!("steps.{set}.{name}"));
-            let most = expected.len() - 1;
-            let step = (moved.len() / 24).max(1);
-            let some: Vec<f32> = moved.iter().step_by(step).take(most).copied().collect();
-            // A strength at its limit has no gradient.
-            if expected[most] > 0.0 {
-                assert_close(&some, &expected[..most], 1e-2, &format!("{set} {name}"));
-                let length = moved.iter().map(|x| x * x).sum::<f32>().sqrt();
-                assert!((length / expected[most] - 1.0).abs() < 1e-3, "{set} {name}: {length}");
-            }
-        }
-        assert_eq!(
-            learned,
-            4 * if set == "all" {
-                19
-            } else if set == "arbooth" {
-                10
-            } else {
-                6
-            },
-            "{set}"
-        );
+        let each = match set {
+            "all" => 19,
+            "arbooth" => 10,
+            _ => 6,
+        };
+        assert_eq!(assert_moved(&model, &state, &format!("steps.{set}")), 4 * each, "{set}");
     }
 }
 
@@ -716,7 +692,7 @@ fn every_method_teaches_it_and_subjects_come_back_from_their_files() {
         view.score("a photo of a [V] dog", std::slice::from_ref(&tokens), &mut Run::new()).unwrap()[0]
     };
     let options = |method: Method, trainable: &str| {
-        let preset = TrainingOptions::new(method);
+        let preset = TrainingOptions::for_model(&model, method).unwrap();
         TrainingOptions {
             class_word: "dog".into(),
             image_size: 64,
@@ -768,32 +744,175 @@ fn every_format_of_the_weights_opens_and_is_near() {
     }
 }
 
+/// What a model's predictions differ by from its teacher's.
+fn divergence(family: &dyn Family, vectors: Option<&Tensor>, taught: &Example, teacher: Teacher) -> f64 {
+    let weight = 1.0 / taught.labelled.len() as f32;
+    let how = Mode { by_scale: ByScale { teacher, ..ByScale::default() }, ..Mode::default() };
+    let mut pass = family.pass(&[(taught, weight)], vectors, &how).unwrap();
+    (0..family.facts().layers).for_each(|layer| pass.forward(layer, Keep::All).unwrap());
+    let loss = pass.loss(&FamilyObjective { with_gradient: true, z_loss: 0.0 }).unwrap();
+    assert_eq!(loss.nats.len(), taught.labelled.len());
+    loss.total
+}
+
 #[test]
 fn a_student_that_did_not_change_has_nothing_to_learn_from_a_correct_teacher() {
-    let (copy, model) = exact();
+    let model = open(&folder("infinity"));
     let run = Run::new();
-    let loss = |model: &Model, taught: &Example, weights| {
-        let family = model.family().with(weights);
-        let weight = 1.0 / taught.labelled.len() as f32;
-        let mut pass = family.pass(&[(taught, weight)], None, &Mode::default()).unwrap();
-        (0..family.facts().layers).for_each(|layer| pass.forward(layer, Keep::All).unwrap());
-        let loss = pass.loss(&FamilyObjective { with_gradient: true, z_loss: 0.0 }).unwrap();
-        assert_eq!(loss.nats.len(), taught.labelled.len());
-        loss.total
+    let loss = |taught: &Example, weights, teacher| {
+        divergence(model.family().with(weights).as_ref(), None, taught, teacher)
     };
     let condition = model.family().condition("a photo of a dog", &[], 64, 64).unwrap();
-    let taught = model.family().teach(&condition, (64, 64), 5, &run.control()).unwrap().unwrap();
+    let taught = model.family().teach(&condition, (64, 64), 5, Teacher::Correct, &run.control()).unwrap().unwrap();
     let original = model.family().weights().clone();
-    assert!(loss(&model, &taught, original.clone()).abs() < 1e-7);
+    assert!(loss(&taught, original.clone(), Teacher::Correct).abs() < 1e-7);
     let mut changed = original.clone();
     let entry = changed.entry_mut(3 * NAMES.len() + 17);
     entry.weight = (entry.weight.to_f32().unwrap() * 3.0).unwrap().into();
-    assert!(loss(&model, &taught, changed) > 1e-4);
+    assert!(loss(&taught, changed, Teacher::Correct) > 1e-4);
 
     // The published teacher is another one even to its own pupil.
-    let settings = r#"{"infinity": {"self_correction": 0.0, "teacher": "reference"}}"#;
-    std::fs::write(copy.path().join("sitter.json"), settings).unwrap();
-    let reference = open(copy.path());
-    let taught = reference.family().teach(&condition, (64, 64), 5, &run.control()).unwrap().unwrap();
-    assert!(loss(&reference, &taught, original) > 1e-3);
+    let teacher = Teacher::Reference;
+    let taught = model.family().teach(&condition, (64, 64), 5, teacher, &run.control()).unwrap().unwrap();
+    assert!(loss(&taught, original, teacher) > 1e-3);
+}
+
+/// The numbers of a state beside a golden: what each weight of a set moved by.
+fn assert_moved(model: &Model, state: &BTreeMap<String, Tensor>, golden: &str) -> usize {
+    let mut learned = 0;
+    for entry in model.family().weights().iter() {
+        let name = &entry.spec.name;
+        let Some(value) = state.get(&format!("value.{name}")) else { continue };
+        learned += 1;
+        let moved = values(&(value - entry.weight.to_f32().unwrap()).unwrap());
+        let expected = floats(&format!("{golden}.{name}"));
+        let most = expected.len() - 1;
+        let step = (moved.len() / 24).max(1);
+        let some: Vec<f32> = moved.iter().step_by(step).take(most).copied().collect();
+        // A strength at its limit has no gradient.
+        if expected[most] > 0.0 {
+            assert_close(&some, &expected[..most], 1e-2, &format!("{golden} {name}"));
+            let length = moved.iter().map(|x| x * x).sum::<f32>().sqrt();
+            assert!((length / expected[most] - 1.0).abs() < 1e-3, "{golden} {name}: {length}");
+        }
+    }
+    learned
+}
+
+#[test]
+fn steps_of_arbooth_with_either_teacher_are_pytorchs() {
+    let (_folder, model) = bare();
+    assert_eq!(Method::recommended(model.recommended()), Method::Arbooth);
+    let published = TrainingOptions::for_model(&model, Method::Arbooth).unwrap();
+    assert_eq!((published.embedding_vectors, published.layer_steps, published.batch_size), (4, 500, 2));
+    let schedule = Schedule::of_grid((11, 22)).unwrap();
+    let data = floats("arbooth.latents");
+    let pictures: Vec<Tokens> = data.chunks(data.len() / 2).map(|latent| tokens_of(latent, &schedule)).collect();
+    for teacher in Teacher::ALL {
+        let name = format!("arbooth.{}", teacher.name());
+        let options = TrainingOptions {
+            class_word: "dog".into(),
+            dropout: 0.0,
+            self_correction: 0.0,
+            scale_weights: SCALE_WEIGHTS.into(),
+            teacher,
+            ..published.clone()
+        };
+        let first = Tensor::zeros((4, 128), DType::F32, &Device::Cpu).unwrap();
+        let mut learner = Learner::layers(&model, &options, &first).unwrap();
+        let mut step = || {
+            let subject = learner.view().example("a photo of [V] dog", &pictures[0]).unwrap();
+            let mut class = learner.view().example("a photo of dog", &pictures[1]).unwrap();
+            class.teacher = Beside(Some(Arc::new(floats("arbooth.teacher"))));
+            learner.step(&Batch { subject: vec![subject], prior: vec![class] }, &Run::new()).unwrap().loss
+        };
+        let losses: Vec<f32> = (0..3).map(|_| step()).collect();
+        assert_eq!(learner.steps(), 3);
+        assert_close(&losses, &floats(&format!("{name}.losses")), 1e-5, &name);
+        let state = learner.state().unwrap();
+        assert_close(&values(&state["value.vectors"]), &floats(&format!("{name}.vectors")), 2e-3, &name);
+        assert_eq!(assert_moved(&model, &state, &name), 4 * 10);
+    }
+}
+
+/// A training by ARBooth that is over in a moment.
+fn short(model: &Model) -> TrainingOptions {
+    TrainingOptions {
+        class_word: "dog".into(),
+        image_size: 64,
+        layer_steps: 4,
+        layer_learning_rate: 2e-3,
+        batch_size: 1,
+        seed: 3,
+        ..TrainingOptions::for_model(model, Method::Arbooth).unwrap()
+    }
+}
+
+fn two_pictures() -> Dataset {
+    Dataset::new((0..2).map(|n| picture(n, 64, 64)).collect()).unwrap()
+}
+
+#[test]
+fn an_interrupted_training_with_distillation_goes_on_to_the_same_subject() {
+    let model = open(&folder("infinity"));
+    let place = tempfile::tempdir().unwrap();
+    let options = short(&model);
+    let whole = train(&model, &two_pictures(), &options, &mut Run::new()).unwrap();
+    let path = Some(place.path().join("training.safetensors"));
+    let saving = TrainingOptions { checkpoint_every: 1, checkpoint_path: path, ..options };
+    let mut run = Run::with_events(|event| match (event.stage, event.done) {
+        (Stage::Layers, 3) => Flow::Cancel,
+        _ => Flow::Continue,
+    });
+    let cancelled = train(&model, &two_pictures(), &saving, &mut run);
+    assert!(matches!(cancelled, Err(Error::Cancelled)));
+    drop(run);
+    let resumed = train(&model, &two_pictures(), &saving, &mut Run::new()).unwrap();
+    assert_eq!(values(&resumed.vectors), values(&whole.vectors));
+    assert_eq!(resumed.losses.len(), 4);
+    for (name, change) in &whole.changes {
+        let (Change::Delta(a), Change::Delta(b)) = (change, &resumed.changes[name]) else { panic!("{name}") };
+        assert_eq!(values(a), values(b), "{name}");
+    }
+}
+
+#[test]
+fn vectors_of_arbooth_start_at_zero() {
+    let model = open(&folder("infinity"));
+    let options = TrainingOptions { embedding_learning_rate: 0.0, layer_steps: 1, ..short(&model) };
+    let subject = train(&model, &two_pictures(), &options, &mut Run::new()).unwrap();
+    assert_eq!((subject.vectors.dims(), values(&subject.vectors)), (&[4, 128][..], vec![0.0; 512]));
+    let noisy = train(&model, &two_pictures(), &TrainingOptions { initial_noise: 1.0, ..options }, &mut Run::new());
+    assert!(values(&noisy.unwrap().vectors).iter().all(|x| *x != 0.0));
+}
+
+#[test]
+fn distillation_keeps_what_the_model_predicts_of_the_class() {
+    let model = open(&folder("infinity"));
+    // From pictures of the untouched model, what was predicted of them before and after a training.
+    let view = Personalized::new(&model, &[]).unwrap();
+    let condition = view.condition("a photo of dog", 64, 64).unwrap();
+    let teach = |seed| view.family.teach(&condition, (64, 64), seed, Teacher::Correct, &Control::default());
+    let examples: Vec<Example> = (100..104).map(|seed| teach(seed).unwrap().unwrap()).collect();
+    let drift = |prior_weight: f64| -> f64 {
+        let options = TrainingOptions { prior_weight, layer_steps: 20, ..short(&model) };
+        let subject = train(&model, &two_pictures(), &options, &mut Run::new()).unwrap();
+        let taught = Personalized::new(&model, &[&subject]).unwrap();
+        let of = |e: &Example| divergence(taught.family.as_ref(), taught.vectors.as_ref(), e, Teacher::Correct);
+        examples.iter().map(of).sum::<f64>() / examples.len() as f64
+    };
+    let (with, without) = (drift(1.0), drift(0.0));
+    assert!(with < 0.8 * without, "{with} with distillation, {without} without");
+}
+
+#[test]
+fn options_that_mean_nothing_to_a_family_are_refused_with_those_that_do() {
+    let model = open(&folder("infinity"));
+    let wrong = TrainingOptions { z_loss: 1e-5, ..short(&model) };
+    let error = train(&model, &two_pictures(), &wrong, &mut Run::new()).unwrap_err().to_string();
+    assert!(error.contains("z_loss") && error.contains("prior_distillation, teacher, scale_weights"), "{error}");
+    let embedded = Model::open("embedded:", &OpenOptions::default(), &mut Run::new()).unwrap();
+    let wrong = TrainingOptions { class_word: "fox".into(), ..TrainingOptions::new(Method::Arbooth) };
+    let error = train(&embedded, &two_pictures(), &wrong, &mut Run::new()).unwrap_err().to_string();
+    assert!(error.contains("prior_distillation") && error.contains("lumina-mgpt draws code after code and knows z_loss"), "{error}");
 }

@@ -195,7 +195,7 @@ export interface SampleOptions extends SampleFields, Controls {
 }
 
 export interface TrainOptions extends TrainFields, Controls {
-  /** Default `two_stage`. */
+  /** Default `two_stage`, for Infinity `arbooth`. */
   method?: Method;
   /** One for each picture, with the identifier in it; left out, the pictures are learned under the templates. */
   captions?: readonly string[] | null;

@@ -20,7 +20,8 @@ pub trait Backend: Send + Sync + 'static {
     /// Facts, as a JSON object.
     fn info(&self) -> Result<serde_json::Value>;
     fn sample_options(&self) -> Result<sample::Options>;
-    fn train_options(&self, method: Method) -> Result<personalize::Options>;
+    /// By the family's own method if none is given.
+    fn train_options(&self, method: Option<Method>) -> Result<personalize::Options>;
     /// `target` pixels is the side of the square that the picture is fitted to; 0 lets the model decide.
     fn encode(&self, picture: &Picture, target: u32, run: &mut Run) -> Result<Tokens>;
     fn decode(&self, tokens: &Tokens, run: &mut Run) -> Result<Picture>;
@@ -99,13 +100,13 @@ impl Backend for Model {
         sample::Options::for_model(self)
     }
 
-    fn train_options(&self, method: Method) -> Result<personalize::Options> {
-        personalize::Options::for_model(self, method)
+    fn train_options(&self, method: Option<Method>) -> Result<personalize::Options> {
+        personalize::Options::for_model(self, method.unwrap_or_else(|| Method::recommended(self.recommended())))
     }
 
     fn encode(&self, picture: &Picture, target: u32, run: &mut Run) -> Result<Tokens> {
         let unit = self.facts().unit;
-        let own = self.train_options(Method::default())?.image_size;
+        let own = self.train_options(None)?.image_size;
         let whole = picture.width().is_multiple_of(unit) && picture.height().is_multiple_of(unit);
         let small = u64::from(picture.width()).saturating_mul(picture.height().into()) <= u64::from(own).pow(2);
         let tokens = match target {

@@ -88,8 +88,8 @@ impl Backend for Fake {
         Ok(sample::Options { width: 16, height: 16, ..sample::Options::default() })
     }
 
-    fn train_options(&self, method: Method) -> Result<personalize::Options> {
-        Ok(personalize::Options { image_size: 16, ..personalize::Options::new(method) })
+    fn train_options(&self, method: Option<Method>) -> Result<personalize::Options> {
+        Ok(personalize::Options { image_size: 16, ..personalize::Options::new(method.unwrap_or_default()) })
     }
 
     fn encode(&self, picture: &Picture, _target: u32, run: &mut Run) -> Result<Tokens> {

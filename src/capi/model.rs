@@ -118,7 +118,10 @@ pub unsafe extern "C" fn sitter_model_estimate_json(
         };
         let train = match handle::get_optional(train)? {
             Some(train) => lock(&train).clone(),
-            None => personalize::Options::recommended(&outline.recommended, Method::default())?,
+            None => {
+                let by = &outline.recommended;
+                personalize::Options::recommended(by, Method::recommended(by))?
+            },
         };
         sample.check_ranges()?;
         train.check_ranges()?;

@@ -186,7 +186,8 @@ pub unsafe extern "C" fn sitter_sample_options_free(options: *mut sitter_sample_
 }
 
 /// Options for teaching a subject by a method, with what the model recommends; with the defaults of the paper (arXiv 2504.13162)
-/// if `model` is NULL. `method` is "two_stage" (also for NULL), "textual_inversion", "dreambooth" or "lora". The class word has
+/// if `model` is NULL. `method` is "two_stage", "textual_inversion", "dreambooth", "lora", or "arbooth" (arXiv 2504.02612; for
+/// families that draw grid after grid); NULL is "two_stage", for Infinity "arbooth". The class word has
 /// to be set before they are used. The caller owns them; free them with `sitter_train_options_free`. Any thread. Since 1.0.
 #[no_mangle]
 pub unsafe extern "C" fn sitter_train_options_new(
@@ -198,12 +199,12 @@ pub unsafe extern "C" fn sitter_train_options_new(
     guard(err, || {
         let out = Out::handle(out, "out")?;
         let method = match text::optional(method, "method")? {
-            Some(name) => Method::parse(&name)?,
-            None => Method::default(),
+            Some(name) => Some(Method::parse(&name)?),
+            None => None,
         };
         let options = match handle::get_optional(model)? {
             Some(model) => model.backend.train_options(method)?,
-            None => personalize::Options::new(method),
+            None => personalize::Options::new(method.unwrap_or_default()),
         };
         out.set(handle::new(Arc::new(Mutex::new(options))));
         Ok(())

@@ -8,6 +8,7 @@ use super::nouns::{sitter_evaluator_options, sitter_model_options, sitter_sample
 use super::options::{change, flag};
 use super::status::sitter_status;
 use super::text;
+use crate::model::family::Teacher;
 use crate::personalize::{Adaptation, OptimizerDevice, Recompute, StateFormat, Trainable};
 use crate::sample::Decoding;
 use std::ffi::c_char;
@@ -294,7 +295,8 @@ pub unsafe extern "C" fn sitter_train_options_set_embedding_steps(
     })
 }
 
-/// Learning rate of the vectors, in both stages. 0 to 10, default 0.01 (paper). SITTER_E_INVALID_ARGUMENT. Since 1.0.
+/// Learning rate of the vectors, in both stages. 0 to 10, default 0.01 (paper), "arbooth" 2.34375e-5 (ARBooth).
+/// SITTER_E_INVALID_ARGUMENT. Since 1.0.
 #[no_mangle]
 pub unsafe extern "C" fn sitter_train_options_set_embedding_learning_rate(
     options: *mut sitter_train_options,
@@ -342,9 +344,8 @@ pub unsafe extern "C" fn sitter_train_options_set_initial_embedding(
 }
 
 /// A word whose rows of the vocabulary the vectors start from: a single vector from their mean, several each from a
-/// row, in turn. Without this and "initial_embedding" (not both) they start as normal noise of the size that rows of
-/// the vocabulary have (paper: random, its size not said). Default none. NULL for none. SITTER_E_INVALID_ARGUMENT.
-/// Since 1.0.
+/// row, in turn. Without this and "initial_embedding" (not both) they start as normal noise. Default none. NULL for
+/// none. SITTER_E_INVALID_ARGUMENT. Since 1.0.
 #[no_mangle]
 pub unsafe extern "C" fn sitter_train_options_set_initial_word(
     options: *mut sitter_train_options,
@@ -359,8 +360,24 @@ pub unsafe extern "C" fn sitter_train_options_set_initial_word(
     })
 }
 
-/// Steps of the layers stage; 0 leaves it out. 0 to 1 000 000, default 70 (paper), "lora" 150 (paper: 100 to 170).
-/// SITTER_E_INVALID_ARGUMENT. Since 1.0.
+/// The size of that noise, as a multiple of the size that rows of the vocabulary have (paper: random, its size not
+/// said). 0 to 10, default 1, "arbooth" 0: they start at zero. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_initial_noise(
+    options: *mut sitter_train_options,
+    initial_noise: f64,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.initial_noise = initial_noise;
+            Ok(())
+        })
+    })
+}
+
+/// Steps of the layers stage; 0 leaves it out. 0 to 1 000 000, default 70 (paper), "lora" 150 (paper: 100 to 170),
+/// "arbooth" 500 (ARBooth). SITTER_E_INVALID_ARGUMENT. Since 1.0.
 #[no_mangle]
 pub unsafe extern "C" fn sitter_train_options_set_layer_steps(
     options: *mut sitter_train_options,
@@ -375,8 +392,8 @@ pub unsafe extern "C" fn sitter_train_options_set_layer_steps(
     })
 }
 
-/// Learning rate of the transformer's weights. 0 to 10, default 5e-6 (paper), "lora" 1e-4 (ours).
-/// SITTER_E_INVALID_ARGUMENT. Since 1.0.
+/// Learning rate of the transformer's weights. 0 to 10, default 5e-6 (paper), "lora" 1e-4 (ours), "arbooth" 2.34375e-5
+/// (ARBooth). SITTER_E_INVALID_ARGUMENT. Since 1.0.
 #[no_mangle]
 pub unsafe extern "C" fn sitter_train_options_set_layer_learning_rate(
     options: *mut sitter_train_options,
@@ -890,6 +907,76 @@ pub unsafe extern "C" fn sitter_train_options_set_prior_count(
     guard(err, || {
         change(options, |o| {
             o.prior_count = prior_count;
+            Ok(())
+        })
+    })
+}
+
+/// Whether class pictures teach what the untouched model predicts of them, and not what they show (prior distillation,
+/// ARBooth section 3.3): in each step the model draws new ones, as many as pictures of the subject, and they make an
+/// update of their own behind the subject's, as in the released code. "prior_count" has no meaning then. For families
+/// that draw grid after grid. Default false, "arbooth" true. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_prior_distillation(
+    options: *mut sitter_train_options,
+    prior_distillation: i32,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.prior_distillation = flag(prior_distillation, "prior_distillation")?;
+            Ok(())
+        })
+    })
+}
+
+/// What the untouched model predicts: "correct", as it does when it draws, compared bit by bit, or "reference", as the
+/// released code of ARBooth computes it: each grid by itself, without those before it and at their places, compared by
+/// one softmax over all numbers of a token. Default "correct". SITTER_E_INVALID_ARGUMENT. Since 1.1.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_teacher(
+    options: *mut sitter_train_options,
+    teacher: *const c_char,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.teacher = Teacher::parse(&text::required(teacher, "teacher")?)?;
+            Ok(())
+        })
+    })
+}
+
+/// What each grid counts in the loss, coarse to fine; the last number counts for the grids behind, too. For families
+/// that draw grid after grid. Each 0 to 1000. Default empty: all count 1; "arbooth" 1 for the first eight, then 0.5
+/// (ARBooth). (NULL, 0) for none. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_scale_weights(
+    options: *mut sitter_train_options,
+    scale_weights: *const f32,
+    count: usize,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.scale_weights = array(scale_weights, count, "scale_weights")?;
+            Ok(())
+        })
+    })
+}
+
+/// Up to this share of the bits of each grid is turned over in what later grids see, so that they learn to mend it
+/// (bitwise self-correction, Infinity, arXiv 2412.04431, section 3.3). For families that draw grid after grid. 0 to 1,
+/// default 0, for Infinity 0.3 (Infinity). SITTER_E_INVALID_ARGUMENT. Since 1.1.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_self_correction(
+    options: *mut sitter_train_options,
+    self_correction: f64,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.self_correction = self_correction as f32;
             Ok(())
         })
     })

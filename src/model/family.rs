@@ -5,6 +5,7 @@ use super::cache::Cache;
 use super::footprint::Footprint;
 use super::places::{Context, Rotary};
 use super::words::Word;
+use crate::error::by_name;
 use crate::files::Files;
 use crate::picture::{Crop, Picture};
 use crate::random::Dropout;
@@ -14,6 +15,7 @@ use crate::weight::Format;
 use crate::weights::{Gradients, Wanted, Weights};
 use crate::Result;
 use candle_core::{DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -190,8 +192,15 @@ pub trait Family: Send + Sync {
 
     /// Draws a picture of a size in pixels (width, height) and keeps what was predicted on the way: an example from which a changed
     /// copy of this model learns to go on predicting the same (distillation). None in families that do not teach so.
-    fn teach(&self, condition: &Condition, size: (u32, u32), seed: u64, stop: &Control) -> Result<Option<Example>> {
-        let _ = (condition, size, seed, stop);
+    fn teach(
+        &self,
+        condition: &Condition,
+        size: (u32, u32),
+        seed: u64,
+        teacher: Teacher,
+        stop: &Control,
+    ) -> Result<Option<Example>> {
+        let _ = (condition, size, seed, teacher, stop);
         Ok(None)
     }
 
@@ -214,7 +223,47 @@ pub trait Family: Send + Sync {
 pub struct Mode {
     /// With a key for each example.
     pub dropout: Option<Dropout>,
+    pub by_scale: ByScale,
     pub stop: Control,
+}
+
+/// How pictures are learned in families that draw them grid after grid.
+#[derive(Clone, Debug, Default)]
+pub struct ByScale {
+    /// What each grid counts in the loss of labels; the last number counts for the grids behind, too. Empty: all count 1.
+    pub weights: Vec<f32>,
+    /// Up to this share of a grid's bits is turned over in what later grids see. Only with dropout, which has the keys.
+    pub self_correction: f32,
+    /// Who examples that carry a teacher's predictions come from.
+    pub teacher: Teacher,
+}
+
+/// What the untouched model hands over to learn from, see [`Family::teach`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Teacher {
+    /// What it predicts when it draws; student and teacher are compared bit by bit.
+    #[default]
+    Correct,
+    /// As the code released with arXiv 2504.02612 computes it: each grid by itself.
+    Reference,
+}
+
+impl Teacher {
+    pub const ALL: [Teacher; 2] = [Teacher::Correct, Teacher::Reference];
+
+    /// As it is written in options and files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Teacher::Correct => "correct",
+            Teacher::Reference => "reference",
+        }
+    }
+
+    /// By the name that [`Teacher::name`] gives.
+    pub fn parse(name: &str) -> Result<Self> {
+        by_name("teacher", name, Self::ALL, Self::name)
+    }
 }
 
 /// What a layer keeps for the way back.

@@ -87,7 +87,7 @@ impl<'m> Personalized<'m> {
     /// The nats of each label of a batch, in order. Ends with an error once `stop` is cancelled.
     pub fn nats(&self, examples: &[&Example], stop: &Control) -> Result<Vec<f32>> {
         let group: Vec<(&Example, f32)> = examples.iter().map(|e| (*e, 0.0)).collect();
-        let how = Mode { dropout: None, stop: stop.clone() };
+        let how = Mode { stop: stop.clone(), ..Mode::default() };
         let mut pass = self.family.pass(&group, self.vectors.as_ref(), &how)?;
         together(|| {
             for layer in 0..self.family.facts().layers {

@@ -14,8 +14,15 @@ use std::path::PathBuf;
 const FILE: &str = "sitter.json";
 
 /// The parts of the file, each for the options of one verb, or what a family's other files do not say.
-const SECTIONS: [&str; 6] =
-    ["sample", "train", "train.two_stage", "train.textual_inversion", "train.dreambooth", "train.lora"];
+const SECTIONS: [&str; 7] = [
+    "sample",
+    "train",
+    "train.two_stage",
+    "train.textual_inversion",
+    "train.dreambooth",
+    "train.lora",
+    "train.arbooth",
+];
 
 /// The content of `sitter.json`, and the defaults of the model's family.
 #[derive(Clone)]
@@ -55,6 +62,11 @@ impl Recommended {
             return Err(bad(format!("has a section {unknown:?}; known are {}", known.join(", "))));
         }
         Ok(Recommended { file, sections, family })
+    }
+
+    /// The method of training that the family has by default; which one a model is taught by is not for the model to say.
+    pub fn method(&self) -> Option<&str> {
+        self.family.get("method")?.as_str()
     }
 
     /// `defaults` with the values that the family has under `section`, one of the known ones, and over them those that the

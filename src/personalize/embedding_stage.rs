@@ -37,8 +37,8 @@ pub(super) fn first_vectors(model: &Model, options: &Options, pictures: usize) -
     let (own, device) = (options.embedding_vectors as usize, model.device());
     let pictures = if options.per_image_tokens { pictures } else { 0 };
     let texts: Vec<String> = (0..TEMPLATES.len()).map(|index| prompts::prior(options, index)).collect();
-    let size = model.family().usual_size(&texts)?;
-    let noise = |rows: usize, step: u64| -> Result<Tensor> {
+    let usual = model.family().usual_size(&texts)?;
+    let noise = |rows: usize, step: u64, size: f32| -> Result<Tensor> {
         let mut random = Stream::new(options.seed, Purpose::Initial, step << 32);
         let values: Vec<f32> = (0..rows * hidden).map(|_| size * random.normal()).collect();
         Ok(Tensor::from_vec(values, (rows, hidden), device)?)
@@ -61,11 +61,11 @@ pub(super) fn first_vectors(model: &Model, options: &Options, pictures: usize) -
                 }
             }
         }
-        (None, None) => noise(own, 1)?,
+        (None, None) => noise(own, 1, usual * options.initial_noise as f32)?,
     };
     match pictures {
         0 => Ok(first),
-        n => Ok(Tensor::cat(&[first, noise(n, 2)?], 0)?),
+        n => Ok(Tensor::cat(&[first, noise(n, 2, usual)?], 0)?),
     }
 }
 

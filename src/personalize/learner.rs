@@ -30,9 +30,9 @@ pub struct Batch {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Outcome {
     /// Mean cross entropy per labelled token of the subject's pictures plus z-loss, plus `prior_weight` times the same of
-    /// the class pictures.
+    /// the class pictures; where something is distilled, of those the mean divergence from the teacher.
     pub loss: f32,
-    /// Norm of the gradient of everything that learns, before it is clipped.
+    /// Norm of the gradient of everything that learns, before it is clipped; of two updates the larger one.
     pub gradient_norm: f32,
 }
 
@@ -64,6 +64,8 @@ pub struct Learner<'m> {
     stage: Stage,
     parameters: Vec<Parameter>,
     optimizer: AdamW,
+    /// Done in this stage.
+    steps: u64,
 }
 
 /// A number for a step that no other stage has.
@@ -137,7 +139,7 @@ impl<'m> Learner<'m> {
         let (betas, on_device) = ((options.beta1, options.beta2), options.on_device());
         let values = parameters.iter().map(|p| &p.value);
         let optimizer = AdamW::new(values, betas, options.optimizer_state, on_device, options.seed)?;
-        let mut learner = Learner { view, options: options.clone(), stage, parameters, optimizer };
+        let mut learner = Learner { view, options: options.clone(), stage, parameters, optimizer, steps: 0 };
         learner.install()?;
         Ok(learner)
     }
@@ -181,16 +183,26 @@ impl<'m> Learner<'m> {
 
     /// Steps done in this stage.
     pub fn steps(&self) -> u64 {
-        self.optimizer.steps()
+        self.steps
     }
 
-    /// Learns from a batch.
+    /// Learns from a batch: in one update, or where something is distilled in one for the subject and one for the class.
     pub fn step(&mut self, batch: &Batch, run: &Run) -> Result<Outcome> {
-        let labels = |s: &[Example]| s.iter().map(|s| s.labelled.len()).sum::<usize>().max(1) as f64;
-        let weight = (1.0 / labels(&batch.subject)) as f32;
-        let prior_weight = (self.options.prior_weight / labels(&batch.prior)) as f32;
-        let subject = batch.subject.iter().map(|e| (e, weight));
-        let examples: Vec<(&Example, f32)> = subject.chain(batch.prior.iter().map(|e| (e, prior_weight))).collect();
+        let subject = weighted(&batch.subject, 1.0);
+        let prior = weighted(&batch.prior, self.options.prior_weight);
+        let outcome = match self.options.distils() && !prior.is_empty() {
+            false => self.update(&[subject, prior].concat(), 0, run)?,
+            true => {
+                let (own, class) = (self.update(&subject, 0, run)?, self.update(&prior, subject.len(), run)?);
+                Outcome { loss: own.loss + class.loss, gradient_norm: own.gradient_norm.max(class.gradient_norm) }
+            }
+        };
+        self.steps += 1;
+        Ok(outcome)
+    }
+
+    /// An update by these examples; `before` are those that the step has learned from already.
+    fn update(&mut self, examples: &[(&Example, f32)], before: usize, run: &Run) -> Result<Outcome> {
         // A GPU is filled by one wide group; on a CPU examples go side by side or one by one, and need no padding.
         let per_group = match own_kernels_on(self.view.model.device()) {
             true => 1,
@@ -201,20 +213,19 @@ impl<'m> Learner<'m> {
         let stop = run.control();
         let limit = self.options.clip_norm;
         let outcome = if limit <= 0.0 {
-            self.pass(&groups, Use::Update(1.0), &stop)?
+            self.pass(&groups, before, Use::Update(1.0), &stop)?
         } else if self.options.keep_gradients {
             let mut kept = BTreeMap::new();
-            let outcome = self.pass(&groups, Use::Keep(&mut kept), &stop)?;
+            let outcome = self.pass(&groups, before, Use::Keep(&mut kept), &stop)?;
             let rate = self.rate();
-            self.optimizer.begin_step();
             for (index, gradient) in kept {
                 let parameter = &self.parameters[index];
                 parameter.update(index, &gradient, &mut self.optimizer, rate, clip(outcome.gradient_norm, limit))?;
             }
             outcome
         } else {
-            let outcome = self.pass(&groups, Use::Measure, &stop)?;
-            self.pass(&groups, Use::Update(clip(outcome.gradient_norm, limit)), &stop)?;
+            let outcome = self.pass(&groups, before, Use::Measure, &stop)?;
+            self.pass(&groups, before, Use::Update(clip(outcome.gradient_norm, limit)), &stop)?;
             outcome
         };
         Ok(outcome)
@@ -229,29 +240,36 @@ impl<'m> Learner<'m> {
     }
 
     /// Forward and backward over the groups of a step: examples with their weights per label.
-    fn pass(&mut self, groups: &[&[(&Example, f32)]], mut purpose: Use, stop: &Control) -> Result<Outcome> {
+    fn pass(
+        &mut self,
+        groups: &[&[(&Example, f32)]],
+        before: usize,
+        mut purpose: Use,
+        stop: &Control,
+    ) -> Result<Outcome> {
         let check = self.finite();
         let wanted = self.wanted();
         let plan = Plan {
             objective: Objective { z_loss: self.options.z_loss, with_gradient: true },
             wanted: &wanted,
-            vectors: self.parameters.iter().any(|p| p.place == Place::Vectors),
+            // Where the class has an update of its own they are not in its prompts.
+            vectors: before == 0 && self.parameters.iter().any(|p| p.place == Place::Vectors),
             recompute: self.options.recompute,
         };
         let rate = self.rate();
-        let Learner { view, parameters, optimizer, options, stage } = self;
+        let mut number = step_key(self.stage, self.steps()) + ((before as u64) << 32);
+        let Learner { view, parameters, optimizer, options, .. } = self;
         let mut passes = Vec::new();
-        let mut number = step_key(*stage, optimizer.steps());
         for group in groups {
             // Each example has masks of its own, however the examples of a step are grouped.
             let keys = (0..group.len() as u64).map(|i| number + (i << 32)).collect();
             number += (group.len() as u64) << 32;
             let dropout = Dropout { probability: options.dropout, seed: options.seed, keys };
-            let how = Mode { dropout: Some(dropout), stop: stop.clone() };
+            let how = Mode { dropout: Some(dropout), by_scale: options.by_scale(), stop: stop.clone() };
             passes.push(view.family.pass(group, view.vectors.as_ref(), &how)?);
         }
 
-        let (mut loss, mut squared, mut begun) = (0.0, 0.0, false);
+        let (mut loss, mut squared) = (0.0, 0.0);
         let mut use_gradient = |place: Place, gradient: Tensor| -> Result<()> {
             let Some(index) = parameters.iter().position(|p| p.place == place) else { return Ok(()) };
             let gradient = gradient.to_device(parameters[index].value.device())?;
@@ -260,10 +278,6 @@ impl<'m> Learner<'m> {
                 Use::Measure => {}
                 Use::Keep(kept) => drop(kept.insert(index, gradient)),
                 Use::Update(scale) => {
-                    if !begun {
-                        optimizer.begin_step();
-                        begun = true;
-                    }
                     parameters[index].update(index, &gradient, optimizer, rate, *scale)?;
                 }
             }
@@ -386,7 +400,12 @@ impl<'m> Learner<'m> {
             p.seen = seen(self.view.model, &value, p.seen.dtype())?;
             p.value = value;
         }
-        self.optimizer.restore(steps, states)?;
+        let updates = |p: &Parameter| match p.place {
+            Place::Weight(_) if self.options.distils() => 2 * steps,
+            _ => steps,
+        };
+        self.optimizer.restore(self.parameters.iter().map(updates).collect(), states)?;
+        self.steps = steps;
         self.install()
     }
 }
@@ -415,6 +434,12 @@ impl Parameter {
         }
         Ok(())
     }
+}
+
+/// Examples with their weight per label.
+fn weighted(examples: &[Example], weight: f64) -> Vec<(&Example, f32)> {
+    let labels = examples.iter().map(|e| e.labelled.len()).sum::<usize>().max(1) as f64;
+    examples.iter().map(|e| (e, (weight / labels) as f32)).collect()
 }
 
 /// Where values that learn live.

@@ -7,8 +7,8 @@ use super::options::Options;
 use super::prompts;
 use crate::model::family::{Example, Piece};
 use crate::model::personalized::Personalized;
-use crate::random::{Purpose, Stream};
-use crate::run::Stage;
+use crate::random::{picture_seed, Purpose, Stream};
+use crate::run::{Control, Stage};
 use crate::tokens::Tokens;
 use crate::{Error, Result};
 
@@ -24,13 +24,13 @@ pub(super) struct Lesson<'a> {
 
 impl Lesson<'_> {
     /// The batch of a step.
-    pub fn batch(&self, view: &Personalized, stage: Stage, step: u64) -> Result<Batch> {
+    pub fn batch(&self, view: &Personalized, stage: Stage, step: u64, stop: &Control) -> Result<Batch> {
         let options = self.options;
         let key = step_key(stage, step);
         let stream = |purpose| Stream::new(options.seed, purpose, key);
         let (mut copies, mut words, mut guidance) =
             (stream(Purpose::Pictures), stream(Purpose::Prompts), stream(Purpose::Guidance));
-        let mut subject = Vec::new();
+        let (mut subject, mut sizes) = (Vec::new(), Vec::new());
         for i in 0..options.batch_size as u64 {
             let picture = deal(self.references.len(), step * options.batch_size as u64 + i, options.seed, stage);
             let pool = &self.references[picture];
@@ -38,11 +38,18 @@ impl Lesson<'_> {
             let caption = self.captions.map(|c| c[picture].as_str());
             let prompt = prompts::draw(options, caption, picture, &mut words);
             let unprompted = guidance.chance(options.guidance_dropout) && stage == Stage::Layers;
+            sizes.push(view.family.pixels(tokens));
             subject.push(example(view, &prompt, unprompted, tokens)?);
         }
         let mut prior = Vec::new();
         if options.prior_weight > 0.0 && stage == Stage::Layers {
-            for _ in 0..options.batch_size {
+            for (i, &size) in sizes.iter().enumerate() {
+                if options.distils() {
+                    let prompt = prompts::prior(options, words.below(prompts::templates(options)));
+                    let number = step * u64::from(options.batch_size) + i as u64 + 1;
+                    prior.push(taught(view, &prompt, size, picture_seed(options.seed, number as u32), options, stop)?);
+                    continue;
+                }
                 let (prompt, tokens) = &self.prior[copies.below(self.prior.len())];
                 let unprompted = guidance.chance(options.guidance_dropout);
                 prior.push(example(view, prompt, unprompted, tokens)?);
@@ -83,6 +90,21 @@ fn example(view: &Personalized, prompt: &str, unguided: bool, tokens: &Tokens) -
     let (width, height) = view.family.pixels(tokens);
     let condition = view.condition(prompt, width, height)?;
     view.family.example(&view.family.unguided(&condition)?, tokens)
+}
+
+/// A picture of the plain class with what the untouched model predicted as it drew it.
+fn taught(
+    view: &Personalized,
+    prompt: &str,
+    size: (u32, u32),
+    seed: u64,
+    options: &Options,
+    stop: &Control,
+) -> Result<Example> {
+    let untouched = Personalized::new(view.model, &[])?;
+    let condition = untouched.condition(prompt, size.0, size.1)?;
+    let taught = untouched.family.teach(&condition, size, seed, options.teacher, stop)?;
+    taught.ok_or_else(|| Error::invalid("prior_distillation", "this model's family has no teacher"))
 }
 
 /// Which of `n` pictures is number `position` in an endless row of shuffled packs, so that all are seen equally often.

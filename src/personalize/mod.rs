@@ -48,7 +48,7 @@ use lesson::Lesson;
 /// Teaches a model a subject. The model itself stays as it is; the subject holds what was learned.
 ///
 /// Reports stages `encode`, `prior`, `embedding` and `layers`. Finishing early keeps what was learned so far; finishing
-/// in the embedding stage leaves the other one out. `draw` is asked for class pictures if `prior_weight` is not 0, and for
+/// in the embedding stage leaves the other one out. `draw` is asked for class pictures if `prior_weight` is not 0 and nothing is distilled, and for
 /// the subject if `sample_every` is not 0; what it draws of the subject changes nothing about the result.
 pub fn train(model: &Model, dataset: &Dataset, options: &Options, draw: &mut Draw, run: &mut Run) -> Result<Subject> {
     run.check()?;
@@ -67,7 +67,7 @@ pub fn train(model: &Model, dataset: &Dataset, options: &Options, draw: &mut Dra
     lesson.references = dataset.encode(model, options, run)?;
     let checkpoints =
         Checkpointing::begin(options, Identity::new(model, options, &lesson.references, dataset.captions()))?;
-    if options.prior_weight > 0.0 {
+    if options.prior_weight > 0.0 && !options.prior_distillation {
         lesson.prior = match checkpoints.prior()? {
             Some(prior) => prior,
             None => {
@@ -115,7 +115,7 @@ impl Training<'_, '_> {
     /// One step of a stage of `total` steps: learn, record, save if it is time to, report, draw if it is time to.
     fn step(&mut self, learner: &mut Learner, total: u64, run: &mut Run) -> Result<()> {
         let (stage, step) = (learner.stage(), learner.steps());
-        let batch = self.lesson.batch(learner.view(), stage, step)?;
+        let batch = self.lesson.batch(learner.view(), stage, step, &run.control())?;
         let loss = learner.step(&batch, run)?.loss;
         self.losses.push(LossRecord { stage: stage.name().to_string(), step, loss });
         self.checkpoints.save(learner, &self.losses, &self.lesson.prior, run)?;

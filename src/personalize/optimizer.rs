@@ -219,8 +219,8 @@ pub struct AdamW {
     beta2: f64,
     format: StateFormat,
     seed: u64,
-    /// Updates so far.
-    steps: u64,
+    /// Updates of each so far.
+    steps: Vec<u64>,
     memories: Vec<Memory>,
 }
 
@@ -247,12 +247,13 @@ impl AdamW {
         on_device: bool,
         seed: u64,
     ) -> Result<Self> {
-        let memories = values.map(|value| Memory::new(value, format, on_device)).collect::<Result<_>>()?;
-        Ok(AdamW { beta1, beta2, format, seed, steps: 0, memories })
+        let memories: Vec<Memory> =
+            values.map(|value| Memory::new(value, format, on_device)).collect::<Result<_>>()?;
+        Ok(AdamW { beta1, beta2, format, seed, steps: vec![0; memories.len()], memories })
     }
 
-    /// Goes on from an earlier state.
-    pub fn restore(&mut self, steps: u64, states: Vec<(Vec<f32>, Vec<f32>)>) -> Result<()> {
+    /// Goes on from an earlier state: of each tensor the updates, and what is remembered.
+    pub fn restore(&mut self, steps: Vec<u64>, states: Vec<(Vec<f32>, Vec<f32>)>) -> Result<()> {
         self.steps = steps;
         for (memory, (mean, square)) in self.memories.iter_mut().zip(states) {
             match memory {
@@ -269,10 +270,6 @@ impl AdamW {
         Ok(())
     }
 
-    pub fn steps(&self) -> u64 {
-        self.steps
-    }
-
     /// The running means of tensor `index`.
     pub fn state(&self, index: usize) -> Result<(Vec<f32>, Vec<f32>)> {
         match &self.memories[index] {
@@ -284,14 +281,10 @@ impl AdamW {
         }
     }
 
-    /// To be called before the first update of a step.
-    pub fn begin_step(&mut self) {
-        self.steps += 1;
-    }
-
     /// Updates tensor `index`.
     pub fn update(&mut self, index: usize, update: &Update) -> Result<()> {
-        let n = self.steps as f64;
+        self.steps[index] += 1;
+        let n = self.steps[index] as f64;
         let (b1, b2) = (self.beta1 as f32, self.beta2 as f32);
         let (c1, c2) = ((1.0 - self.beta1) as f32, (1.0 - self.beta2) as f32);
         let root = (1.0 - self.beta2.powf(n)).sqrt() as f32;
@@ -299,7 +292,7 @@ impl AdamW {
         let kept = (1.0 - update.learning_rate * update.weight_decay) as f32;
         let (scale, eps) = (update.scale as f32, EPS as f32);
         let purpose = Purpose::Rounding as u32 | (index as u32) << 8;
-        let (seed, step) = (self.seed, self.steps as u32);
+        let (seed, step) = (self.seed, self.steps[index] as u32);
         let (mean, square) = match &mut self.memories[index] {
             Memory::Host(mean, square) => (mean, square),
             Memory::Device(mean, square) => {

@@ -7,6 +7,7 @@ use super::optimizer::{OptimizerDevice, StateFormat};
 use super::templates::{PLACE, TEMPLATES};
 use super::trainable::{Adaptation, Trainable};
 use crate::error::by_name;
+use crate::model::family::{ByScale, Prediction, Teacher};
 use crate::model::recommended::{Recommendable, Recommended};
 use crate::model::subject::check_identifier;
 use crate::model::words::has_word;
@@ -15,6 +16,9 @@ use crate::weights::Spec;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+
+/// ARBooth's learning rate: 6e-3 / 256.
+const ARBOOTH_RATE: f64 = 2.34375e-5;
 
 /// How a subject is taught: presets of the same machinery, see [`Options::new`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,10 +33,14 @@ pub enum Method {
     Dreambooth,
     /// As `TwoStage`, the second stage with low-rank changes.
     Lora,
+    /// Vectors, cross-attention and MLP together, and in turn with them what the untouched model predicts of the class (ARBooth, arXiv
+    /// 2504.02612). For families that draw grid after grid.
+    Arbooth,
 }
 
 impl Method {
-    pub const ALL: [Method; 4] = [Method::TwoStage, Method::TextualInversion, Method::Dreambooth, Method::Lora];
+    pub const ALL: [Method; 5] =
+        [Method::TwoStage, Method::TextualInversion, Method::Dreambooth, Method::Lora, Method::Arbooth];
 
     /// As it is written in options and files.
     pub fn name(self) -> &'static str {
@@ -41,12 +49,18 @@ impl Method {
             Method::TextualInversion => "textual_inversion",
             Method::Dreambooth => "dreambooth",
             Method::Lora => "lora",
+            Method::Arbooth => "arbooth",
         }
     }
 
     /// By the name that [`Method::name`] gives.
     pub fn parse(name: &str) -> Result<Self> {
         by_name("method", name, Self::ALL, Self::name)
+    }
+
+    /// The one that a model's family has by default.
+    pub fn recommended(by: &Recommended) -> Self {
+        by.method().and_then(|name| Method::parse(name).ok()).unwrap_or_default()
     }
 }
 
@@ -105,20 +119,24 @@ pub struct Options {
 
     /// Steps of the embedding stage; 0 leaves it out. 0 to 1 000 000, default 1500 (paper).
     pub embedding_steps: u32,
-    /// Learning rate of the vectors, in both stages. 0 to 10, default 0.01 (paper).
+    /// Learning rate of the vectors, in both stages. 0 to 10, default 0.01 (paper), `arbooth` 2.34375e-5 (ARBooth).
     pub embedding_learning_rate: f64,
     /// Vectors that stand for the identifier. 1 to 64, default 1 (paper).
     pub embedding_vectors: u32,
     /// The first values of the vectors: `hidden` numbers for all of them, or `embedding_vectors x hidden`. Default none.
     pub initial_embedding: Option<Vec<f32>>,
     /// A word whose rows of the vocabulary the vectors start from: a single vector from their mean, several each from a
-    /// row, in turn. Without this and `initial_embedding` (not both) they start as normal noise of the size that rows of
-    /// the vocabulary have (paper: random, its size not said). Default none.
+    /// row, in turn. Without this and `initial_embedding` (not both) they start as normal noise. Default none.
     pub initial_word: Option<String>,
+    /// The size of that noise, as a multiple of the size that rows of the vocabulary have (paper: random, its size not said). 0 to
+    /// 10, default 1, `arbooth` 0: they start at zero.
+    pub initial_noise: f64,
 
-    /// Steps of the layers stage; 0 leaves it out. 0 to 1 000 000, default 70 (paper), `lora` 150 (paper: 100 to 170).
+    /// Steps of the layers stage; 0 leaves it out. 0 to 1 000 000, default 70 (paper), `lora` 150 (paper: 100 to 170), `arbooth`
+    /// 500 (ARBooth).
     pub layer_steps: u32,
-    /// Learning rate of the transformer's weights. 0 to 10, default 5e-6 (paper), `lora` 1e-4 (ours).
+    /// Learning rate of the transformer's weights. 0 to 10, default 5e-6 (paper), `lora` 1e-4 (ours),
+    /// `arbooth` 2.34375e-5 (ARBooth).
     pub layer_learning_rate: f64,
     /// Which weights learn in the layers stage: `qkv`, `attention`, `mlp`, `all` (norms included) or another role that the model
     /// has, or names of weights separated by commas, in which `*` stands for anything. `lora` is an older name for `qkv` with
@@ -208,6 +226,22 @@ pub struct Options {
     pub prior_weight: f64,
     /// Class pictures to draw. 1 to 10 000, default 32 (ours).
     pub prior_count: u32,
+    /// Whether class pictures teach what the untouched model predicts of them, and not what they show (prior distillation, ARBooth
+    /// section 3.3): in each step the model draws new ones, as many as pictures of the subject, and they make an update of their own
+    /// behind the subject's, as in the released code. `prior_count` has no meaning then. For families that draw grid after grid.
+    /// Default false, `arbooth` true.
+    pub prior_distillation: bool,
+    /// What the untouched model predicts: `correct`, as it does when it draws, compared bit by bit, or `reference`, as the released
+    /// code of ARBooth computes it: each grid by itself, without those before it and at their places, compared by one softmax over
+    /// all numbers of a token. Default `correct`.
+    pub teacher: Teacher,
+    /// What each grid counts in the loss, coarse to fine; the last number counts for the grids behind, too. For families that draw
+    /// grid after grid. Each 0 to 1000. Default empty: all count 1; `arbooth` 1 for the first eight, then 0.5 (ARBooth).
+    pub scale_weights: Vec<f32>,
+    /// Up to this share of the bits of each grid is turned over in what later grids see, so that they learn to mend it (bitwise
+    /// self-correction, Infinity, arXiv 2412.04431, section 3.3). For families that draw grid after grid. 0 to 1, default 0, for
+    /// Infinity 0.3 (Infinity).
+    pub self_correction: f32,
 
     /// Steps, of both stages together, between two pictures of the subject that are drawn for people to look at while it is
     /// learned; each takes as long as drawing a picture does, and changes nothing about the result. 0 for none, at most
@@ -240,6 +274,7 @@ impl Default for Options {
             embedding_vectors: 1,
             initial_embedding: None,
             initial_word: None,
+            initial_noise: 1.0,
             layer_steps: 70,
             layer_learning_rate: 5e-6,
             trainable: Trainable::QKV,
@@ -273,6 +308,10 @@ impl Default for Options {
             augment_aligned: false,
             prior_weight: 0.0,
             prior_count: 32,
+            prior_distillation: false,
+            teacher: Teacher::Correct,
+            scale_weights: vec![],
+            self_correction: 0.0,
             sample_every: 0,
             sample_prompt: None,
             early_stop: 0,
@@ -292,6 +331,7 @@ impl Recommendable for Options {
         "embedding_learning_rate",
         "embedding_vectors",
         "initial_word",
+        "initial_noise",
         "layer_steps",
         "layer_learning_rate",
         "trainable",
@@ -322,6 +362,10 @@ impl Recommendable for Options {
         "augment_aligned",
         "prior_weight",
         "prior_count",
+        "prior_distillation",
+        "teacher",
+        "scale_weights",
+        "self_correction",
         "early_stop",
         "seed",
     ];
@@ -357,6 +401,30 @@ impl Options {
             Method::Lora => {
                 Options { adaptation: Adaptation::LowRank, layer_steps: 150, layer_learning_rate: 1e-4, ..base }
             }
+            // Rates, steps and batch of the released code.
+            Method::Arbooth => Options {
+                embedding_steps: 0,
+                embedding_learning_rate: ARBOOTH_RATE,
+                embedding_vectors: 4,
+                initial_noise: 0.0,
+                layer_steps: 500,
+                layer_learning_rate: ARBOOTH_RATE,
+                trainable: Trainable::ARBOOTH,
+                train_embedding_in_layer_stage: true,
+                batch_size: 2,
+                weight_decay: 0.005,
+                beta2: 0.999,
+                clip_norm: 0.0,
+                z_loss: 0.0,
+                dropout: 0.1,
+                per_image_tokens: false,
+                templates: vec!["a photo of {}".into()],
+                prior_weight: 0.5,
+                prior_distillation: true,
+                scale_weights: vec![1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.5],
+                self_correction: 0.3,
+                ..base
+            },
         }
     }
 
@@ -408,6 +476,9 @@ impl Options {
         whole("augment", self.augment, 0, 1000)?;
         real("prior_weight", self.prior_weight, 0.0, 100.0)?;
         whole("prior_count", self.prior_count, 1, 10_000)?;
+        real("initial_noise", self.initial_noise, 0.0, 10.0)?;
+        self.scale_weights.iter().try_for_each(|&w| real("scale_weights", w.into(), 0.0, 1000.0))?;
+        real("self_correction", self.self_correction.into(), 0.0, 1.0)?;
         whole("sample_every", self.sample_every, 0, 1_000_000)?;
         check_identifier(&self.identifier).map_err(|what| Error::invalid("identifier", what))?;
         if let Some(bad) = self.templates.iter().find(|t| t.matches(PLACE).count() != 1) {
@@ -495,12 +566,45 @@ impl Options {
                 format!("is {:?}; the model has layers 0 to {}", self.layers, count - 1),
             ));
         }
+        self.check_scales(model)?;
         self.check_trainable(model)?;
         model.family().check_target(self.image_size)?;
         if self.checkpoint_every > 0 && self.checkpoint_path.is_none() {
             return Err(Error::invalid("checkpoint_path", "is needed if checkpoint_every is not 0"));
         }
         Ok(())
+    }
+
+    /// Errors if an option is set that means nothing to a model which draws as this one does.
+    fn check_scales(&self, model: &Model) -> Result<()> {
+        let by_scale = matches!(model.family().prediction(), Prediction::NextScale(_));
+        let options = [
+            ("prior_distillation", self.prior_distillation, "grid after grid"),
+            ("teacher", self.teacher != Teacher::Correct, "grid after grid"),
+            ("scale_weights", !self.scale_weights.is_empty(), "grid after grid"),
+            ("self_correction", self.self_correction > 0.0, "grid after grid"),
+            ("z_loss", self.z_loss > 0.0, "code after code"),
+        ];
+        let known = |how: &str| (how == "grid after grid") == by_scale;
+        let Some((field, _, how)) = options.iter().find(|(_, set, how)| *set && !known(how)) else { return Ok(()) };
+        let known: Vec<&str> = options.iter().filter(|(_, _, how)| known(how)).map(|(name, _, _)| *name).collect();
+        let message = format!(
+            "is for models that draw {how}; {} draws {} and knows {}",
+            model.info().family,
+            if by_scale { "grid after grid" } else { "code after code" },
+            known.join(", ")
+        );
+        Err(Error::invalid(*field, message))
+    }
+
+    /// How grids are learned.
+    pub fn by_scale(&self) -> ByScale {
+        ByScale { weights: self.scale_weights.clone(), self_correction: self.self_correction, teacher: self.teacher }
+    }
+
+    /// Whether a step of the layers stage has an update for the class behind that of the subject.
+    pub fn distils(&self) -> bool {
+        self.prior_distillation && self.prior_weight > 0.0
     }
 
     /// Errors if the model has no weights that `trainable` names.

@@ -11,7 +11,8 @@ fn template(options: &Options, index: usize) -> &str {
     }
 }
 
-fn templates(options: &Options) -> usize {
+/// How many there are.
+pub(super) fn templates(options: &Options) -> usize {
     match options.templates.len() {
         0 => TEMPLATES.len(),
         n => n,

@@ -22,6 +22,8 @@ impl Trainable {
     pub const MLP: Trainable = Trainable(Cow::Borrowed("mlp"));
     /// Every weight of the layers, norms included.
     pub const ALL: Trainable = Trainable(Cow::Borrowed("all"));
+    /// Cross-attention and MLP, what ARBooth teaches (arXiv 2504.02612, section 3.2).
+    pub const ARBOOTH: Trainable = Trainable(Cow::Borrowed("arbooth"));
     /// An older name for `qkv` with the adaptation `low_rank`.
     pub const LORA: Trainable = Trainable(Cow::Borrowed("lora"));
 

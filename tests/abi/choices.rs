@@ -1,6 +1,7 @@
 //! The names that options have a choice of, for the languages whose types can tell.
 
 use crate::setters::Field;
+use sitter::model::family::Teacher;
 use sitter::personalize::{Adaptation, Method, OptimizerDevice, Recompute, StateFormat};
 use sitter::sample::Decoding;
 use sitter::weight::Format;
@@ -9,6 +10,7 @@ use sitter::weight::Format;
 pub fn choices(field: &Field) -> Option<Vec<&'static str>> {
     Some(match (field.noun, field.name.as_str(), field.ty.as_str()) {
         ("model", "dtype", _) => dtypes(),
+        (_, _, "Teacher") => Teacher::ALL.map(Teacher::name).into(),
         (_, _, "Adaptation") => Adaptation::ALL.map(Adaptation::name).into(),
         (_, _, "StateFormat") => StateFormat::ALL.map(StateFormat::name).into(),
         (_, _, "OptimizerDevice") => OptimizerDevice::ALL.map(OptimizerDevice::name).into(),

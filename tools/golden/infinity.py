@@ -55,9 +55,10 @@ def shrink(z, size):
     return F.adaptive_avg_pool2d(z, size)
 
 
-def quantise(latent, scales, flips=None, patchify=False):
+def quantise(latent, scales, flips=None, patchify=False, area=False):
     """Labels and inputs of every scale of a latent [B, d, H, W]. `flips` has for each scale which bits are flipped in what the
-    next scales see (self-correction). With `patchify` latents have twice the scales' resolution.
+    next scales see (self-correction). With `patchify` latents have twice the scales' resolution. With `area`
+    inputs are averaged (the published teacher) instead of sampled.
     Returns (labels, inputs of the scales from the second on), lists of [B, cells, d]; and what the decoder gets."""
     grids = [(2 * h, 2 * w) for h, w in scales] if patchify else scales
     fold = (lambda z: F.pixel_unshuffle(z, 2)) if patchify else (lambda z: z)
@@ -73,7 +74,7 @@ def quantise(latent, scales, flips=None, patchify=False):
             bits = (bits - flips[s]).abs()
         total = total + enlarge(codes_of(bits), grids[-1])
         if s + 1 < len(grids):
-            inputs.append(rows(enlarge(total, grids[s + 1])))
+            inputs.append(rows((shrink if area else enlarge)(total, grids[s + 1])))
     return labels, inputs, total
 
 

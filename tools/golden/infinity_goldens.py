@@ -299,6 +299,49 @@ def steps(weights, t5, g):
             put(f"steps.{name}.{k}", sample(v.detach() - before[k], 24))
 
 
+def arbooth(weights, t5):
+    """Three steps as arXiv 2504.02612 teaches: an update for a picture of the subject, and one for what a teacher predicted of
+    the class. Its four vectors start at zero. Either teacher."""
+    g = torch.Generator().manual_seed(17)
+    scales, full = scales_of(0.5, "0.06M"), scales_of(0.5)[-1]
+    latents = torch.randn(2, BITS, *scales[-1], generator=g).double()
+    put("arbooth.latents", latents)
+    teacher = torch.randn(sum(h * w for h, w in scales), 2 * BITS, generator=g).double()
+    put("arbooth.teacher", teacher)
+    ids = lambda text: torch.tensor([VOCABULARY["\u2581" + w] if w != "[V]" else len(VOCABULARY) for w in text.split()] + [1])
+    with_word, plain = (t5.forward(ids(text)) for text in ("a photo of [V] dog", "a photo of dog"))
+    token_weights = scale_weights(scales, SCALE_WEIGHTS).double()
+    (labels, inputs, _), (_, class_inputs, _) = (quantise(latents[i:i + 1], scales) for i in range(2))
+    for joint, name in ((False, "correct"), (True, "reference")):
+        # What the released teacher gives its student is averaged.
+        given = quantise(latents[1:2], scales, area=True)[1] if joint else class_inputs
+        net = Infinity(weights, torch.float64)
+        vectors = torch.zeros(4, TEXT).double().requires_grad_()
+        chosen = {k: v.requires_grad_() for k, v in net.w.items()
+                  if k.startswith("block_chunks") and TRAINABLE["arbooth"](k) and "zero_k_bias" not in k}
+        before = {k: v.detach().clone() for k, v in chosen.items()}
+        groups = [{"params": [vectors], "weight_decay": 0.0}, {"params": list(chosen.values()), "weight_decay": 0.005}]
+        optimizer = torch.optim.AdamW(groups, lr=6e-3 / 256, betas=(0.9, 0.999))
+        losses = []
+        for _ in range(3):
+            of_step = 0
+            for subject in (True, False):
+                text = torch.cat([with_word[:3], vectors, with_word[4:]]) if subject else plain
+                logits = net.forward(text, inputs if subject else given, scales, full)[0]
+                loss = (label_loss(logits, torch.cat(labels, 1)[0], token_weights) if subject
+                        else 0.5 * teacher_loss(logits, teacher, joint))
+                optimizer.zero_grad()
+                loss.backward()
+                # The class has no gradient for the vectors, which stay as they are then.
+                optimizer.step()
+                of_step = of_step + loss.detach()
+            losses.append(of_step)
+        put(f"arbooth.{name}.losses", torch.stack(losses))
+        put(f"arbooth.{name}.vectors", vectors.detach())
+        for k, v in chosen.items():
+            put(f"arbooth.{name}.{k}", sample(v.detach() - before[k], 24))
+
+
 VOCABULARY = {p[0]: i for i, p in enumerate(tokenizer()["model"]["vocab"])}
 
 
@@ -358,6 +401,7 @@ def main():
 
     lessons(net, g, features)
     steps(published, t5, g)
+    arbooth(published, t5)
     out["positions"] = torch.tensor(list(json.dumps(position_sums()).encode()), dtype=torch.uint8)
     save_file(out, GOLDEN / "infinity.safetensors")
 

@@ -91,7 +91,7 @@ export interface TrainFields {
    */
   embeddingSteps?: number;
   /**
-   * Learning rate of the vectors, in both stages. 0 to 10, default 0.01 (paper).
+   * Learning rate of the vectors, in both stages. 0 to 10, default 0.01 (paper), `arbooth` 2.34375e-5 (ARBooth).
    */
   embeddingLearningRate?: number;
   /**
@@ -105,16 +105,22 @@ export interface TrainFields {
   initialEmbedding?: Float32Array | readonly number[] | null;
   /**
    * A word whose rows of the vocabulary the vectors start from: a single vector from their mean, several each from
-   * a row, in turn. Without this and `initialEmbedding` (not both) they start as normal noise of the size that rows
-   * of the vocabulary have (paper: random, its size not said). Default none.
+   * a row, in turn. Without this and `initialEmbedding` (not both) they start as normal noise. Default none.
    */
   initialWord?: string | null;
   /**
-   * Steps of the layers stage; 0 leaves it out. 0 to 1 000 000, default 70 (paper), `lora` 150 (paper: 100 to 170).
+   * The size of that noise, as a multiple of the size that rows of the vocabulary have (paper: random, its size not
+   * said). 0 to 10, default 1, `arbooth` 0: they start at zero.
+   */
+  initialNoise?: number;
+  /**
+   * Steps of the layers stage; 0 leaves it out. 0 to 1 000 000, default 70 (paper), `lora` 150 (paper: 100 to 170),
+   * `arbooth` 500 (ARBooth).
    */
   layerSteps?: number;
   /**
-   * Learning rate of the transformer's weights. 0 to 10, default 5e-6 (paper), `lora` 1e-4 (ours).
+   * Learning rate of the transformer's weights. 0 to 10, default 5e-6 (paper), `lora` 1e-4 (ours), `arbooth`
+   * 2.34375e-5 (ARBooth).
    */
   layerLearningRate?: number;
   /**
@@ -268,6 +274,31 @@ export interface TrainFields {
    */
   priorCount?: number;
   /**
+   * Whether class pictures teach what the untouched model predicts of them, and not what they show (prior
+   * distillation, ARBooth section 3.3): in each step the model draws new ones, as many as pictures of the subject,
+   * and they make an update of their own behind the subject's, as in the released code. `priorCount` has no meaning
+   * then. For families that draw grid after grid. Default false, `arbooth` true.
+   */
+  priorDistillation?: boolean;
+  /**
+   * What the untouched model predicts: `correct`, as it does when it draws, compared bit by bit, or `reference`, as
+   * the released code of ARBooth computes it: each grid by itself, without those before it and at their places,
+   * compared by one softmax over all numbers of a token. Default `correct`.
+   */
+  teacher?: 'correct' | 'reference';
+  /**
+   * What each grid counts in the loss, coarse to fine; the last number counts for the grids behind, too. For
+   * families that draw grid after grid. Each 0 to 1000. Default empty: all count 1; `arbooth` 1 for the first
+   * eight, then 0.5 (ARBooth).
+   */
+  scaleWeights?: Float32Array | readonly number[];
+  /**
+   * Up to this share of the bits of each grid is turned over in what later grids see, so that they learn to mend it
+   * (bitwise self-correction, Infinity, arXiv 2412.04431, section 3.3). For families that draw grid after grid. 0
+   * to 1, default 0, for Infinity 0.3 (Infinity).
+   */
+  selfCorrection?: number;
+  /**
    * Steps, of both stages together, between two pictures of the subject that are drawn for people to look at while
    * it is learned; each takes as long as drawing a picture does, and changes nothing about the result. 0 for none,
    * at most 1 000 000, default 0.
@@ -298,4 +329,4 @@ export interface TrainFields {
 }
 
 /** How a subject is taught, in one word. */
-export type Method = 'two_stage' | 'textual_inversion' | 'dreambooth' | 'lora';
+export type Method = 'two_stage' | 'textual_inversion' | 'dreambooth' | 'lora' | 'arbooth';

@@ -14,7 +14,9 @@ use super::settings::Settings;
 use super::text::{Prompt, Text};
 use super::transformer::Transformer;
 use super::vae::Vae;
-use crate::model::family::{Condition, Example, Facts, Family, Mode, NextScale, Pass, Piece, Prediction, Scales};
+use crate::model::family::{
+    Condition, Example, Facts, Family, Mode, NextScale, Pass, Piece, Prediction, Scales, Teacher,
+};
 use crate::model::footprint::Footprint;
 use crate::model::words::Word;
 use crate::picture::{Crop, Picture};
@@ -286,11 +288,11 @@ impl Family for Infinity {
         condition: &Condition,
         (width, height): (u32, u32),
         seed: u64,
+        teacher: Teacher,
         stop: &Control,
     ) -> Result<Option<Example>> {
         let schedule = Schedule::of_size(width, height, self.facts.unit)?;
         let features = self.features(&[self.reading(&condition.pieces)?], None)?.swap_remove(0);
-        let teacher = self.settings.teacher();
         let taught = teacher.teach(&self.transformer, self.bsq, &schedule, &features, seed, stop)?;
         let tokens = Tokens::of_grids(&self.grids_of(&schedule), taught.codes.concat())?;
         Ok(Some(Example { teacher: Beside(Some(Arc::new(taught.logits))), ..self.example(condition, &tokens)? }))

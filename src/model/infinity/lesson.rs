@@ -5,8 +5,7 @@ use super::family::{Infinity, Reading};
 use super::loss::{bit_nats, token_weights};
 use super::pass::{Objective as Against, Pass as Way};
 use super::schedule::Schedule;
-use super::teacher::Teacher;
-use crate::model::family::{Example, Keep, Loss, Mode, Objective, Pass, Piece};
+use crate::model::family::{ByScale, Example, Keep, Loss, Mode, Objective, Pass, Piece, Teacher};
 use crate::random::{Purpose, Stream};
 use crate::run::Control;
 use crate::tokens::Beside;
@@ -22,6 +21,7 @@ pub struct InfinityPass<'a> {
     vectors: usize,
     /// Whether any of them is in the texts.
     learned: bool,
+    by_scale: ByScale,
     stop: Control,
 }
 
@@ -60,9 +60,9 @@ impl<'a> InfinityPass<'a> {
             let taught = example.teacher.0.is_some();
             let flips = random.as_ref().filter(|_| !taught).map(|(dropout, key)| {
                 let mut random = Stream::new(dropout.seed, Purpose::Correction, *key);
-                model.bsq.flips(schedule.scales(), model.settings.self_correction, &mut random)
+                model.bsq.flips(schedule.scales(), how.by_scale.self_correction, &mut random)
             });
-            let quantised = quantised(model, example, &schedule, codes, flips.as_deref())?;
+            let quantised = quantised(model, example, &schedule, codes, flips.as_deref(), how.by_scale.teacher)?;
             let bits = model.bsq.bits();
             let inputs = Tensor::from_vec(quantised.inputs.concat(), (1, schedule.total() - 1, bits), &Device::Cpu)?;
             let drops =
@@ -74,7 +74,7 @@ impl<'a> InfinityPass<'a> {
         }
         let learned = parts.iter().any(|part| matches!(&part.text, Reading::Prompt(p) if !p.vectors.is_empty()));
         let vectors = vectors.map_or(Ok(0), |v| v.dim(0))?;
-        Ok(InfinityPass { model, parts, vectors, learned, stop: how.stop.clone() })
+        Ok(InfinityPass { model, parts, vectors, learned, by_scale: how.by_scale.clone(), stop: how.stop.clone() })
     }
 }
 
@@ -101,9 +101,10 @@ fn quantised(
     schedule: &Schedule,
     codes: Vec<u32>,
     flips: Option<&[Vec<u32>]>,
+    teacher: Teacher,
 ) -> Result<Quantised> {
     // A student is given what its teacher was.
-    let area = model.bsq.area || example.teacher.0.is_some() && model.settings.teacher() == Teacher::Reference;
+    let area = model.bsq.area || example.teacher.0.is_some() && teacher == Teacher::Reference;
     let (bsq, scales) = (Bsq { area, ..model.bsq }, schedule.scales());
     let cells = |scale| bsq.grid(scale).0 * bsq.grid(scale).1;
     let mut codes = codes.into_iter();
@@ -132,12 +133,12 @@ fn drops(depth: usize, most: f32, seed: u64, key: u64) -> Vec<[Vec<f32>; 2]> {
 
 impl Part<'_> {
     /// Weights of tokens, so that a token's weight is the sum of its cells'.
-    fn weights(&self, model: &Infinity) -> Vec<f32> {
+    fn weights(&self, model: &Infinity, by_scale: &ByScale) -> Vec<f32> {
         let cells: Vec<usize> = (0..self.schedule.scales().len()).map(|s| self.schedule.cells(s)).collect();
         let labels = (self.labels.len() / model.bsq.d) as f32;
         // The published code weighs the scales of labels, and not those of a teacher.
         let of_scales = match self.teacher.0 {
-            None => token_weights(&cells, &model.settings.scale_weights),
+            None => token_weights(&cells, &by_scale.weights),
             Some(_) => token_weights(&cells, &[1.0]),
         };
         of_scales.into_iter().map(|w| w * labels * self.weight).collect()
@@ -177,8 +178,8 @@ impl Pass for InfinityPass<'_> {
             let logits = part.way.logits()?;
             loss.nats.extend(part.nats(&logits.flatten_all()?.to_vec1::<f32>()?, self.model));
             if objective.with_gradient {
-                let weights = part.weights(self.model);
-                let likeness = self.model.settings.teacher().likeness();
+                let weights = part.weights(self.model, &self.by_scale);
+                let likeness = self.by_scale.teacher.likeness();
                 let against = match &part.teacher.0 {
                     None => Against::Labels { labels: &part.labels, weights: &weights },
                     Some(logits) => Against::Teacher { logits: logits.as_slice(), weights: &weights, likeness },

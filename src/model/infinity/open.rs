@@ -85,17 +85,19 @@ impl Draft for InfinityDraft {
         self.parts.transformer.count("") >= self.config.parameters()
     }
 
-    /// Drawing is as upstream's scripts have it for the 2B, and for the 8B, which sees 2x2 cells as one; optimisation is ARBooth's, steps
-    /// and rates excepted: those are for a method that learns everything at once.
+    /// Drawing is as upstream's scripts have it for the 2B, and for the 8B, which sees 2x2 cells as one; optimisation is ARBooth's for
+    /// the other methods, too, steps and rates excepted: those are for a method that learns everything at once.
     fn defaults(&self) -> Value {
         let folded = self.config.bits != self.shape.d;
         let side = 64 * self.shape.stride() * if folded { 2 } else { 1 };
         let temperature = if folded { 1.0 } else { 0.5 };
         json!({
             "sample": {"width": side, "height": side, "guidance": 3.0, "top_k": 0, "temperature": temperature},
+            "method": "arbooth",
             "train": {
                 "image_size": side, "trainable": "arbooth", "embedding_vectors": 4, "beta1": 0.9, "beta2": 0.999,
                 "weight_decay": 0.005, "clip_norm": 0.0, "z_loss": 0.0, "dropout": 0.1, "guidance_dropout": 0.1,
+                "scale_weights": [1, 1, 1, 1, 1, 1, 1, 1, 0.5], "self_correction": 0.3,
             },
         })
     }

@@ -1,6 +1,5 @@
 //! What the tensors of a model cannot tell, with upstream's values; `sitter.json` may say otherwise under `infinity`.
 
-use super::teacher::Teacher;
 use crate::error::by_name;
 use crate::model::recommended::Recommendable;
 use crate::{Error, Result};
@@ -17,12 +16,6 @@ pub struct Settings {
     pub next_input: String,
     /// Of each bit, the less likely value is never drawn if its probability is at most 1 less this.
     pub top_p: f32,
-    /// Weight of each scale in the loss of a training; the last one counts for the scales behind, too.
-    pub scale_weights: Vec<f32>,
-    /// `correct`, or `reference` as in ARBooth's code; see [`Teacher`].
-    pub teacher: String,
-    /// In a training, up to this share of a scale's bits is turned over in what later scales see, so that they learn to mend it.
-    pub self_correction: f32,
 }
 
 impl Default for Settings {
@@ -33,25 +26,13 @@ impl Default for Settings {
             level_embedding: "once".into(),
             next_input: "bilinear".into(),
             top_p: 0.97,
-            scale_weights: vec![1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.5],
-            teacher: "correct".into(),
-            self_correction: 0.3,
-        }
-    }
-}
-
-impl Settings {
-    pub fn teacher(&self) -> Teacher {
-        match self.teacher.as_str() {
-            "reference" => Teacher::Reference,
-            _ => Teacher::Correct,
         }
     }
 }
 
 impl Recommendable for Settings {
     const HARMLESS: &'static [&'static str] =
-        &["groups", "level_embedding", "next_input", "top_p", "scale_weights", "teacher", "self_correction"];
+        &["groups", "level_embedding", "next_input", "top_p"];
     const USERS: &'static [&'static str] = &[];
 
     fn check_ranges(&self) -> Result<()> {
@@ -59,16 +40,9 @@ impl Recommendable for Settings {
             |field: &str, value: &str, names: [&'static str; 2]| by_name(field, value, names, |name| name).map(|_| ());
         one_of("level_embedding", &self.level_embedding, ["once", "each_chunk"])?;
         one_of("next_input", &self.next_input, ["bilinear", "area"])?;
-        one_of("teacher", &self.teacher, ["correct", "reference"])?;
-        let within = |field: &str, value: f32| match (0.0..=1.0).contains(&value) {
+        match (0.0..=1.0).contains(&self.top_p) {
             true => Ok(()),
-            false => Err(Error::invalid(field, format!("{value} is outside 0 to 1"))),
-        };
-        within("top_p", self.top_p)?;
-        within("self_correction", self.self_correction)?;
-        match self.scale_weights.iter().find(|w| !(0.0..=1000.0).contains(*w)) {
-            Some(w) => Err(Error::invalid("scale_weights", format!("{w} is outside 0 to 1000"))),
-            None => Ok(()),
+            false => Err(Error::invalid("top_p", format!("{} is outside 0 to 1", self.top_p))),
         }
     }
 }

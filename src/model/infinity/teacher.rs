@@ -15,16 +15,10 @@ use super::drawing::{Drawing, Settings};
 use super::loss::Likeness;
 use super::schedule::Schedule;
 use super::transformer::Transformer;
+use crate::model::family::Teacher;
 use crate::run::Control;
 use crate::Result;
 use candle_core::Tensor;
-
-/// Which teacher.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Teacher {
-    Correct,
-    Reference,
-}
 
 /// What a student learns from.
 pub struct Taught {

@@ -6,13 +6,14 @@ from typing import Literal, Optional, Sequence, TypedDict, Union
 
 import numpy.typing as npt
 
-Method = Literal["two_stage", "textual_inversion", "dreambooth", "lora"]
+Method = Literal["two_stage", "textual_inversion", "dreambooth", "lora", "arbooth"]
 Dtype = Literal["auto", "f32", "bf16", "q8_0", "q4_k"]
 Decoding = Literal["sequential", "speculative", "speculative_distribution"]
 Adaptation = Literal["full", "low_rank"]
 OptimizerState = Literal["f32", "bf16", "int8"]
 OptimizerDevice = Literal["auto", "device", "host"]
 Recompute = Literal["auto", "always", "never"]
+Teacher = Literal["correct", "reference"]
 
 
 class SampleOptions(TypedDict, total=False):
@@ -37,6 +38,7 @@ class TrainOptions(TypedDict, total=False):
     embedding_vectors: int
     initial_embedding: Optional[npt.ArrayLike]
     initial_word: Optional[str]
+    initial_noise: float
     layer_steps: int
     layer_learning_rate: float
     trainable: str
@@ -70,6 +72,10 @@ class TrainOptions(TypedDict, total=False):
     augment_aligned: bool
     prior_weight: float
     prior_count: int
+    prior_distillation: bool
+    teacher: Teacher
+    scale_weights: Optional[Sequence[float]]
+    self_correction: float
     sample_every: int
     sample_prompt: Optional[str]
     early_stop: int
@@ -122,19 +128,26 @@ MEANINGS: dict[str, dict[str, str]] = {
         "class_word": "What the subject is, in a word or a few: `dog`. Needed unless `use_class_word` is false.",
         "use_class_word": "Whether the class word follows the identifier in the templates. Default true (paper).",
         "embedding_steps": "Steps of the embedding stage; 0 leaves it out. 0 to 1 000 000, default 1500 (paper).",
-        "embedding_learning_rate": "Learning rate of the vectors, in both stages. 0 to 10, default 0.01 (paper).",
+        "embedding_learning_rate": (
+            "Learning rate of the vectors, in both stages. 0 to 10, default 0.01 (paper), `arbooth` 2.34375e-5 "
+            "(ARBooth)."),
         "embedding_vectors": "Vectors that stand for the identifier. 1 to 64, default 1 (paper).",
         "initial_embedding": (
             "The first values of the vectors: `hidden` numbers for all of them, or `embedding_vectors x hidden`. "
             "Default none."),
         "initial_word": (
             "A word whose rows of the vocabulary the vectors start from: a single vector from their mean, several "
-            "each from a row, in turn. Without this and `initial_embedding` (not both) they start as normal noise "
-            "of the size that rows of the vocabulary have (paper: random, its size not said). Default none."),
+            "each from a row, in turn. Without this and `initial_embedding` (not both) they start as normal "
+            "noise. Default none."),
+        "initial_noise": (
+            "The size of that noise, as a multiple of the size that rows of the vocabulary have (paper: random, "
+            "its size not said). 0 to 10, default 1, `arbooth` 0: they start at zero."),
         "layer_steps": (
             "Steps of the layers stage; 0 leaves it out. 0 to 1 000 000, default 70 (paper), `lora` 150 (paper: "
-            "100 to 170)."),
-        "layer_learning_rate": "Learning rate of the transformer's weights. 0 to 10, default 5e-6 (paper), `lora` 1e-4 (ours).",
+            "100 to 170), `arbooth` 500 (ARBooth)."),
+        "layer_learning_rate": (
+            "Learning rate of the transformer's weights. 0 to 10, default 5e-6 (paper), `lora` 1e-4 (ours), "
+            "`arbooth` 2.34375e-5 (ARBooth)."),
         "trainable": (
             "Which weights learn in the layers stage: `qkv`, `attention`, `mlp`, `all` (norms included) or "
             "another role that the model has, or names of weights separated by commas, in which `*` stands for "
@@ -219,6 +232,24 @@ MEANINGS: dict[str, dict[str, str]] = {
             "many of them as pictures of the subject are in each step of the layers stage. 0 switches it off. 0 "
             "to 100, default 0 (paper: none)."),
         "prior_count": "Class pictures to draw. 1 to 10 000, default 32 (ours).",
+        "prior_distillation": (
+            "Whether class pictures teach what the untouched model predicts of them, and not what they show "
+            "(prior distillation, ARBooth section 3.3): in each step the model draws new ones, as many as "
+            "pictures of the subject, and they make an update of their own behind the subject's, as in the "
+            "released code. `prior_count` has no meaning then. For families that draw grid after grid. Default "
+            "false, `arbooth` true."),
+        "teacher": (
+            "What the untouched model predicts: `correct`, as it does when it draws, compared bit by bit, or "
+            "`reference`, as the released code of ARBooth computes it: each grid by itself, without those before "
+            "it and at their places, compared by one softmax over all numbers of a token. Default `correct`."),
+        "scale_weights": (
+            "What each grid counts in the loss, coarse to fine; the last number counts for the grids behind, too. "
+            "For families that draw grid after grid. Each 0 to 1000. Default empty: all count 1; `arbooth` 1 for "
+            "the first eight, then 0.5 (ARBooth)."),
+        "self_correction": (
+            "Up to this share of the bits of each grid is turned over in what later grids see, so that they learn "
+            "to mend it (bitwise self-correction, Infinity, arXiv 2412.04431, section 3.3). For families that "
+            "draw grid after grid. 0 to 1, default 0, for Infinity 0.3 (Infinity)."),
         "sample_every": (
             "Steps, of both stages together, between two pictures of the subject that are drawn for people to "
             "look at while it is learned; each takes as long as drawing a picture does, and changes nothing about "

@@ -108,9 +108,9 @@ class Model:
         """What `sample` takes and this model recommends."""
         return Options("sample", self._handle).as_dict()
 
-    def train_options(self, method: Method = "two_stage") -> dict[str, Any]:
-        """What `train` takes and this model recommends for a method."""
-        return Options("train", self._handle, utf8(method, "method")).as_dict()
+    def train_options(self, method: Optional[Method] = None) -> dict[str, Any]:
+        """What `train` takes and this model recommends for a method, by default its family's own."""
+        return Options("train", self._handle, None if method is None else utf8(method, "method")).as_dict()
 
     def encode(
         self, image: ImageLike, size: Optional[int] = None, progress: Progress = None, run: Optional[Run] = None
@@ -207,7 +207,7 @@ class Model:
         class_word: Optional[str],
         identifier: str = "[V]",
         captions: "str | Sequence[str] | None" = None,
-        method: Method = "two_stage",
+        method: Optional[Method] = None,
         seed: int = 0,
         progress: Progress = None,
         run: Optional[Run] = None,
@@ -217,12 +217,13 @@ class Model:
 
         class_word: what the subject is: "dog". identifier: the word that stands for it in prompts.
         captions: a prompt for each picture, with the identifier in it; one alone is for all. Without, templates are used.
-        method: "two_stage", "textual_inversion", "dreambooth" or "lora".
+        method: "two_stage", "textual_inversion", "dreambooth", "lora", or "arbooth" for models that draw grid after grid; by
+            default "two_stage", for Infinity "arbooth".
         seed: the same seed, pictures and options give the same subject.
         options: any of these, by default as `train_options(method)` has them; None is none for those that are texts or lists.
         """
         model = self._handle
-        chosen = Options("train", model, utf8(method, "method"))
+        chosen = Options("train", model, None if method is None else utf8(method, "method"))
         chosen.update(class_word=class_word, identifier=identifier, seed=seed)
         for name, value in options.items():
             chosen.set(name, value)
