@@ -1,9 +1,10 @@
-//! Writes a model folder of Lumina's or Janus's layout with random weights: for measuring speed and memory at real sizes, and for
+//! Writes a model folder of Lumina's, Janus's or Infinity's layout with random weights: for measuring speed and memory at real sizes, and for
 //! tests of everything that does not need a picture to be pretty.
 //!
 //! `cargo run --release --example random_model -- 7b OUT` writes 14 GB and needs 600 MB of memory: every tensor is made
 //! while it is written. `-- --help` lists what can be changed.
 
+mod infinity;
 mod janus;
 pub mod shape;
 mod vocabulary;
@@ -33,7 +34,20 @@ pub fn write(shape: &Shape, out: &Path) -> Result<()> {
         let path = out.join(name);
         std::fs::write(&path, text).map_err(|e| Error::io(&path, e))
     };
-    if shape.layout == Layout::Janus {
+    if let Layout::Infinity(sizes) = &shape.layout {
+        let inner = out.join("text_encoder");
+        std::fs::create_dir_all(&inner).map_err(|e| Error::io(&inner, e))?;
+        text("text_encoder/config.json", format!("{:#}\n", infinity::text_config(shape, sizes)))?;
+        text("text_encoder/tokenizer.json", vocabulary::t5(shape.vocabulary)?.to_string())?;
+        write_weights(infinity::text_encoder(shape, sizes), shape, &inner)?;
+        save(infinity::vae(shape, sizes), &out.join("vae.safetensors"))?;
+        let tensors = infinity::transformer(shape, sizes);
+        let parameters: usize = tensors.iter().map(Drawn::count).sum();
+        save(tensors, &out.join("infinity.safetensors"))?;
+        println!("{}: {parameters} parameters without image tokenizer and text encoder", out.display());
+        return Ok(());
+    }
+    if matches!(shape.layout, Layout::Janus) {
         text("config.json", format!("{:#}\n", janus::config(shape)))?;
         text("tokenizer.json", vocabulary::janus(shape.vocabulary)?.to_string())?;
         let tensors = [weights::transformer(shape), janus::around(shape)?].concat();

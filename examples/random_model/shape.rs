@@ -1,5 +1,6 @@
 //! How large the model is: presets, and the command line that changes them.
 
+use super::infinity;
 use super::janus;
 use lexopt::prelude::*;
 use serde_json::json;
@@ -14,7 +15,8 @@ Usage: cargo run --release --example random_model -- PRESET OUT [OPTIONS]
 
 Presets of Lumina's layout: 7b (Lumina-mGPT 7B exactly), mid (339 M parameters), small (13 M); all with 8192 codes, mid and
 7b with the published image tokenizer. Of Janus-Pro's, without the part that reads pictures: janus-7b, janus-1b,
-janus-mid (330 M), janus-small (16 M).
+janus-mid (330 M), janus-small (16 M). Of Infinity's: infinity-2b, infinity-mid (290 M), infinity-small (4 M), the first with a
+text encoder as large as flan-t5-xl's.
 
   --hidden N, --layers N, --heads N, --kv-heads N, --intermediate N, --vocabulary N
                          another shape
@@ -25,10 +27,11 @@ janus-mid (330 M), janus-small (16 M).
   --help                 this text
 ";
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy)]
 pub enum Layout {
     Lumina,
     Janus,
+    Infinity(infinity::Sizes),
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -61,11 +64,23 @@ impl Shape {
             "janus-1b" => (2048, 24, 16, 5632, 102400, 128),
             "janus-mid" => (1024, 16, 8, 2816, 102400, 128),
             "janus-small" => (256, 2, 4, 704, 20480, 32),
+            "infinity-2b" => (2048, 32, 16, 8192, 32128, 128),
+            "infinity-mid" => (1024, 16, 8, 4096, 4096, 64),
+            "infinity-small" => (256, 4, 4, 1024, 1024, 32),
             _ => return None,
         };
-        let layout = if name.starts_with("janus") { Layout::Janus } else { Layout::Lumina };
+        let infinity = |text, text_layers, text_inner, bits| {
+            Layout::Infinity(infinity::Sizes { text, text_layers, text_inner, bits })
+        };
+        let layout = match name {
+            "infinity-2b" => infinity(2048, 24, 5120, 32),
+            "infinity-mid" => infinity(1024, 4, 2560, 32),
+            "infinity-small" => infinity(256, 2, 640, 16),
+            _ if name.starts_with("janus") => Layout::Janus,
+            _ => Layout::Lumina,
+        };
         let vqgan = match layout {
-            Layout::Lumina => vqgan::Config { ch, ..vqgan::Config::default() },
+            Layout::Lumina | Layout::Infinity(_) => vqgan::Config { ch, ..vqgan::Config::default() },
             Layout::Janus => vqgan::Config { ch, ..janus::vq() },
         };
         Some(Shape {

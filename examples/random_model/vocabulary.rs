@@ -44,6 +44,33 @@ pub fn janus(size: usize) -> Result<Value> {
     Ok(file)
 }
 
+/// A file of the kind that T5's is: pieces with scores, blanks as part of words, the end behind every text.
+pub fn t5(size: usize) -> Result<Value> {
+    let (blank, end) = ("\u{2581}", "</s>");
+    let letters = || ('a'..='z').chain(",.[]*".chars()).map(String::from);
+    // As T5's 100 spare words and 28 rows without a word.
+    let (first, spare) = (4 + letters().count(), 128);
+    if size < first + spare + 26 {
+        let message = format!("{size} is too small; at least {} are needed", first + spare + 26);
+        return Err(Error::invalid("--vocabulary", message));
+    }
+    let mut pieces: Vec<(String, f64)> =
+        ["<pad>", end, "<unk>"].iter().map(|name| (name.to_string(), 0.0)).chain([(blank.into(), -4.0)]).collect();
+    let of_words = words(size - first - spare).into_iter();
+    pieces.extend(of_words.zip(1..).map(|(word, i)| (word.replace('Ġ', blank), -5.0 - 1e-4 * f64::from(i))));
+    pieces.extend(letters().map(|letter| (letter, -20.0)));
+    let space = json!({"type": "Metaspace", "replacement": blank, "prepend_scheme": "always", "split": true});
+    let markers: Vec<Value> = (0..3).map(|id| marker(id, &pieces[id].0)).collect();
+    let last = json!({"SpecialToken": {"id": end, "type_id": 0}});
+    let text = |id: &str, kind: u32| json!({"Sequence": {"id": id, "type_id": kind}});
+    Ok(json!({"version": "1.0", "truncation": null, "padding": null, "added_tokens": markers, "normalizer": null,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, space]},
+        "post_processor": {"type": "TemplateProcessing", "single": [text("A", 0), last],
+            "pair": [text("A", 0), text("B", 0)], "special_tokens": {end: {"id": end, "ids": [1], "tokens": [end]}}},
+        "decoder": space,
+        "model": {"type": "Unigram", "unk_id": 2, "vocab": pieces, "byte_fallback": false}}))
+}
+
 /// `names`, then made-up words until there are `size`; those that are `added` are looked for in the text itself.
 fn file(mut names: Vec<String>, size: usize, added: &[usize]) -> Value {
     let words = words(size - names.len());

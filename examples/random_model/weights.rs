@@ -99,7 +99,7 @@ pub fn transformer(shape: &Shape) -> Vec<Drawn> {
         seed: shape.seed,
     };
     let matrix = |name: String, rows: usize, columns: usize| tensor(name, &[rows, columns], 0.0, STD);
-    let lumina = shape.layout == Layout::Lumina;
+    let lumina = matches!(shape.layout, Layout::Lumina);
     let prefix = if lumina { "model." } else { janus::PREFIX };
     let mut all = vec![matrix(format!("{prefix}embed_tokens.weight"), v, h)];
     for layer in 0..shape.layers {
@@ -132,13 +132,17 @@ pub struct Recorder<'a> {
 }
 
 impl Recorder<'_> {
-    fn push(&self, name: String, shape: &[usize], mean: f32, std: f32) {
+    pub fn push(&self, name: String, shape: &[usize], mean: f32, std: f32) {
         let (dtype, seed) = (self.dtype, self.shape.seed);
         self.tensors.borrow_mut().push(Drawn { name, shape: shape.to_vec(), dtype, mean, std, seed });
     }
 
     pub fn matrix(&self, name: &str, rows: usize, columns: usize, std: f32) {
         self.push(name.into(), &[rows, columns], 0.0, std);
+    }
+
+    pub fn ones(&self, name: &str, size: usize) {
+        self.push(name.into(), &[size], 1.0, 0.0);
     }
 
     pub fn bias(&self, name: &str, size: usize) {
