@@ -5,15 +5,15 @@
 //! `random_model small` writes it (any model with size tokens up to 64 codes will do): what is measured is growth, and
 //! numbers do not depend on the weights' values.
 //!
-//! `-- MODEL --memory [--dtype NAME]` prints instead what the estimate promises beside what each work really holds, for
-//! docs/memory.md.
+//! `-- MODEL --memory [--dtype NAME] [--pixels N] [--count N]` prints instead what the estimate promises beside what each work really
+//! holds, for docs/memory.md: drawing four pictures of 256 x 256 pixels unless others are asked for, and training with such.
 
 mod cases;
 mod promise;
 
 use cases::{Case, Cost};
 use lexopt::prelude::*;
-use promise::{Promise, Work};
+use promise::{Pictures, Promise, Work};
 use serde::de::DeserializeOwned;
 use sitter::{Error, Result};
 use std::process::{Command, ExitCode};
@@ -35,6 +35,8 @@ struct Arguments {
     tables: Option<String>,
     memory: bool,
     dtype: Option<String>,
+    pixels: Option<u32>,
+    count: Option<u32>,
     /// Used by the program itself: measure a line.
     case: Option<(String, u32)>,
     work: Option<usize>,
@@ -49,6 +51,8 @@ impl Arguments {
                 Long("tables") => found.tables = Some(parser.value()?.string()?),
                 Long("memory") => found.memory = true,
                 Long("dtype") => found.dtype = Some(parser.value()?.string()?),
+                Long("pixels") => found.pixels = Some(parser.value()?.parse()?),
+                Long("count") => found.count = Some(parser.value()?.parse()?),
                 Long("work") => found.work = Some(parser.value()?.parse()?),
                 Long("case") => found.case = Some((parser.value()?.string()?, parser.value()?.parse()?)),
                 other => return Err(other.unexpected()),
@@ -71,14 +75,15 @@ fn start() -> Result<()> {
         return Ok(());
     }
     let dtype = arguments.dtype.as_deref().unwrap_or("auto");
+    let pictures = Pictures { side: arguments.pixels.unwrap_or(256), count: arguments.count.unwrap_or(4) };
     if let Some(number) = arguments.work {
-        let all = Work::all();
+        let all = Work::all(&model)?;
         let work = all.get(number).ok_or_else(|| Error::invalid("--work", format!("{number} of {}", all.len())))?;
-        println!("{}", serde_json::json!(work.measure(&model, dtype)?));
+        println!("{}", serde_json::json!(work.measure(&model, dtype, pictures)?));
         return Ok(());
     }
     if arguments.memory {
-        return promises(&model, dtype);
+        return promises(&model, dtype, pictures);
     }
     print!("{}", include_str!("intro.md"));
     let is_wanted = |name: &str| arguments.tables.as_ref().is_none_or(|w| w.split(',').any(|w| w == name));
@@ -102,12 +107,14 @@ fn table(case: &Case, model: &str) -> Result<()> {
 }
 
 /// What is promised and what is taken, of every work.
-fn promises(model: &str, dtype: &str) -> Result<()> {
-    println!("| work | estimate, MiB | peak resident, MiB | peak / estimate |\n|---|---|---|---|");
-    for (number, work) in Work::all().iter().enumerate() {
-        let Promise { estimate, peak } = line(&[model, "--dtype", dtype, "--work", &number.to_string()])?;
+fn promises(model: &str, dtype: &str, of: Pictures) -> Result<()> {
+    println!("| work | estimate, MiB | peak resident, MiB | peak / estimate | s |\n|---|---|---|---|---|");
+    for (number, work) in Work::all(model)?.iter().enumerate() {
+        let (side, count, number) = (of.side.to_string(), of.count.to_string(), number.to_string());
+        let arguments = [model, "--dtype", dtype, "--pixels", &side, "--count", &count, "--work", &number];
+        let Promise { estimate, peak, seconds } = line(&arguments)?;
         let (peak, ratio) = peak.map_or_else(Default::default, |p| (format!("{p:.0}"), format!("{:.2}", p / estimate)));
-        println!("| {} | {estimate:.0} | {peak} | {ratio} |", work.title());
+        println!("| {} | {estimate:.0} | {peak} | {ratio} | {seconds:.1} |", work.title());
     }
     Ok(())
 }
