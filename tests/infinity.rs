@@ -111,7 +111,7 @@ fn the_text_encoder_gives_pytorchs_features() {
     let files = Files::Folder(folder("infinity/text_encoder"));
     let config = t5::Config::from_json(&files.text("config.json").unwrap(), &files.path("config.json")).unwrap();
     let checkpoint = Checkpoint::open(&files, "model").unwrap();
-    let t5 = T5::load(&checkpoint, config.clone(), Format::F32, &Device::Cpu).unwrap();
+    let t5 = T5::load(&checkpoint, config.clone(), Format::F32, &Device::Cpu, &mut |_| Ok(())).unwrap();
     both(|how| {
         let found = t5.forward(&bytes("text.ids")).unwrap();
         assert_close(&values(&found), &floats("text.features"), 2e-6, how);
@@ -122,7 +122,7 @@ fn the_text_encoder_gives_pytorchs_features() {
     });
     // The files hold bf16: nothing is lost. Eight bits cost some hundredth.
     for (format, tolerance) in [(Format::Bf16, 2e-6), (Format::Q8_0, 0.03)] {
-        let t5 = T5::load(&checkpoint, config.clone(), format, &Device::Cpu).unwrap();
+        let t5 = T5::load(&checkpoint, config.clone(), format, &Device::Cpu, &mut |_| Ok(())).unwrap();
         let found = t5.forward(&bytes("text.ids")).unwrap();
         assert_close(&values(&found), &floats("text.features"), tolerance, format.name());
     }
@@ -392,7 +392,7 @@ fn a_folder_opens_by_its_tensors_whatever_the_files_are_called() {
     assert!(parts.transformer.path().ends_with("b.pt") && parts.vae.path().ends_with("infinity_2b_reg.pth"));
     let text = TextFiles::find(&files).unwrap();
     assert!(text.files().path("").ends_with("my-t5"));
-    T5::load(&text.checkpoint().unwrap(), text.config().unwrap(), Format::F32, &Device::Cpu).unwrap();
+    T5::load(&text.checkpoint().unwrap(), text.config().unwrap(), Format::F32, &Device::Cpu, &mut |_| Ok(())).unwrap();
 
     put("vae.pth", "again.pth");
     let error = Parts::find(&files).err().unwrap().to_string();
@@ -441,7 +441,8 @@ fn prompts_are_tokens_with_places_for_learned_vectors() {
 #[test]
 fn texts_are_read_once_whether_or_not_their_encoder_stays() {
     let all = Files::Folder(folder("infinity"));
-    let open = |keep| Encoder::open(TextFiles::find(&all).unwrap(), Format::F32, &Device::Cpu, keep).unwrap();
+    let open =
+        |keep| Encoder::open(TextFiles::find(&all).unwrap(), Format::F32, &Device::Cpu, keep, &mut |_| Ok(())).unwrap();
     let ids = bytes("text.ids");
     for encoder in [open(true), open(false)] {
         let found = encoder.features(&[&ids, &ids[3..]]).unwrap();
@@ -527,7 +528,8 @@ fn losses_and_gradients_of_every_weight_and_of_learned_vectors_are_pytorchs() {
 
 /// The tiny model by the seam. Without self-correction, which golden steps cannot have.
 fn open(folder: &Path) -> Model {
-    let options = OpenOptions { device: "cpu".into(), dtype: "f32".into(), keep_quantised: false };
+    let options =
+        OpenOptions { device: "cpu".into(), dtype: "f32".into(), keep_quantised: false, ..Default::default() };
     Model::open(folder, &options, &mut Run::new()).unwrap()
 }
 
@@ -761,7 +763,8 @@ fn every_format_of_the_weights_opens_and_is_near() {
         |model: &Model| Personalized::new(model, &[]).unwrap().score("a red dog", &tokens, &mut Run::new()).unwrap()[0];
     let exact = score(&model);
     for (dtype, tolerance) in [("bf16", 1e-5), ("q8_0", 1e-2)] {
-        let options = OpenOptions { device: "cpu".into(), dtype: dtype.into(), keep_quantised: false };
+        let options =
+            OpenOptions { device: "cpu".into(), dtype: dtype.into(), keep_quantised: false, ..Default::default() };
         let other = Model::open(folder("infinity"), &options, &mut Run::new()).unwrap();
         let found = score(&other);
         assert!((found / exact - 1.0).abs() < tolerance, "{dtype}: {found} and {exact}");

@@ -8,6 +8,7 @@ use super::nouns::{sitter_evaluator_options, sitter_model_options, sitter_sample
 use super::options::{change, flag};
 use super::status::sitter_status;
 use super::text;
+use crate::model::TextEncoder;
 use crate::personalize::{Adaptation, OptimizerDevice, Recompute, StateFormat, Trainable};
 use crate::sample::Decoding;
 use std::ffi::c_char;
@@ -102,6 +103,23 @@ pub unsafe extern "C" fn sitter_model_options_set_keep_quantised(
     guard(err, || {
         change(options, |o| {
             o.keep_quantised = flag(keep_quantised, "keep_quantised")?;
+            Ok(())
+        })
+    })
+}
+
+/// Of models whose text encoder is a network of its own (Infinity): "keep" it in memory, or "unload" it when it has
+/// read the texts of a call, which are remembered. "auto" keeps it where all weights together take at most half of the
+/// memory that is free. Other models take "auto" only. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_model_options_set_text_encoder(
+    options: *mut sitter_model_options,
+    text_encoder: *const c_char,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.text_encoder = TextEncoder::parse(&text::required(text_encoder, "text_encoder")?)?;
             Ok(())
         })
     })
@@ -225,6 +243,57 @@ pub unsafe extern "C" fn sitter_sample_options_set_window(
     guard(err, || {
         change(options, |o| {
             o.window = window;
+            Ok(())
+        })
+    })
+}
+
+/// Guidance of each scale instead of one for all, coarse to fine, of models that draw scale after scale (Infinity); 0
+/// to 100 each. The last one counts for the scales behind, too; more than the picture has scales are an error. Default
+/// none. (NULL, 0) for none. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_sample_options_set_guidance_by_scale(
+    options: *mut sitter_sample_options,
+    guidance_by_scale: *const f32,
+    count: usize,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.guidance_by_scale = array(guidance_by_scale, count, "guidance_by_scale")?;
+            Ok(())
+        })
+    })
+}
+
+/// Temperature of each scale instead of one for all, as "guidance_by_scale"; 0.01 to 100 each. Default none. (NULL, 0)
+/// for none. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_sample_options_set_temperature_by_scale(
+    options: *mut sitter_sample_options,
+    temperature_by_scale: *const f32,
+    count: usize,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.temperature_by_scale = array(temperature_by_scale, count, "temperature_by_scale")?;
+            Ok(())
+        })
+    })
+}
+
+/// Of each bit, the less likely value is never drawn if its probability is at most 1 less this; 0 to 1, and 1 allows
+/// all. Of models that draw bits (Infinity), where the default is 0.97. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_sample_options_set_top_p(
+    options: *mut sitter_sample_options,
+    top_p: f64,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.top_p = top_p as f32;
             Ok(())
         })
     })

@@ -1,6 +1,7 @@
 //! The names that options have a choice of, for the languages whose types can tell.
 
 use crate::setters::Field;
+use sitter::model::TextEncoder;
 use sitter::personalize::{Adaptation, Method, OptimizerDevice, Recompute, StateFormat};
 use sitter::sample::Decoding;
 use sitter::weight::Format;
@@ -13,6 +14,7 @@ pub fn choices(field: &Field) -> Option<Vec<&'static str>> {
         (_, _, "StateFormat") => StateFormat::ALL.map(StateFormat::name).into(),
         (_, _, "OptimizerDevice") => OptimizerDevice::ALL.map(OptimizerDevice::name).into(),
         (_, _, "Recompute") => Recompute::ALL.map(Recompute::name).into(),
+        (_, _, "TextEncoder") => TextEncoder::ALL.map(TextEncoder::name).into(),
         (_, _, "Decoding") => Decoding::ALL.map(Decoding::name).into(),
         _ => return None,
     })

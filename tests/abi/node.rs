@@ -52,12 +52,12 @@ fn kind(ty: &str) -> &'static str {
         "u64" => "u64",
         "f32" | "f64" => "number",
         "bool" => "boolean",
-        "String" | "Trainable" | "Adaptation" | "StateFormat" | "OptimizerDevice" | "Recompute" | "Decoding" => {
-            "string"
-        }
+        "String" | "Trainable" | "Adaptation" | "StateFormat" | "OptimizerDevice" | "Recompute" | "Decoding"
+        | "TextEncoder" => "string",
         "Option<String>" => "string?",
         "Option<PathBuf>" => "path?",
         "Vec<u32>" => "u32[]",
+        "Vec<f32>" => "f32[]",
         "Option<Vec<f32>>" => "f32[]?",
         "Vec<String>" => "string[]",
         _ => panic!("no kind for an option of type {ty}"),
@@ -77,6 +77,7 @@ fn typescript(field: &Field) -> String {
         "string?" => "string | null",
         "path?" => "string | URL | null",
         "u32[]" => "Uint32Array | readonly number[]",
+        "f32[]" => "Float32Array | readonly number[]",
         "f32[]?" => "Float32Array | readonly number[] | null",
         "string[]" => "readonly string[]",
         kind => panic!("no TypeScript for {}: {kind}", field.name),

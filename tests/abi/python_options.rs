@@ -21,6 +21,7 @@ fn python(field: &Field) -> String {
         "Option<String>" => "Optional[str]",
         "Option<PathBuf>" => "Optional[Union[str, \"os.PathLike[str]\"]]",
         "Vec<u32>" => "Optional[Sequence[int]]",
+        "Vec<f32>" => "Optional[Sequence[float]]",
         "Option<Vec<f32>>" => "Optional[npt.ArrayLike]",
         "Vec<String>" => "Optional[Sequence[str]]",
         ty => panic!("no Python type for {}: {ty}", field.name),

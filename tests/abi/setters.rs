@@ -50,11 +50,15 @@ fn forms(field: &str, ty: &str) -> (String, String) {
         "String" => one("*const c_char", &format!("text::required({field}, \"{field}\")?")),
         "Option<String>" => one("*const c_char", &format!("text::optional({field}, \"{field}\")?")),
         "Option<PathBuf>" => one("*const c_char", &format!("text::optional({field}, \"{field}\")?.map(Into::into)")),
-        "Trainable" | "Adaptation" | "StateFormat" | "OptimizerDevice" | "Recompute" | "Decoding" => {
+        "Trainable" | "Adaptation" | "StateFormat" | "OptimizerDevice" | "Recompute" | "Decoding" | "TextEncoder" => {
             one("*const c_char", &format!("{ty}::parse(&text::required({field}, \"{field}\")?)?"))
         }
         "Vec<u32>" => (
             format!("{field}: *const u32,\n    count: usize"),
+            format!("o.{field} = array({field}, count, \"{field}\")?"),
+        ),
+        "Vec<f32>" => (
+            format!("{field}: *const f32,\n    count: usize"),
             format!("o.{field} = array({field}, count, \"{field}\")?"),
         ),
         "Option<Vec<f32>>" => (
@@ -87,7 +91,7 @@ fn generate() -> String {
          use super::boundary::guard;\nuse super::buffer::array;\nuse super::error::sitter_error;\n\
          use super::nouns::{sitter_evaluator_options, sitter_model_options, sitter_sample_options, sitter_train_options};\n\
          use super::options::{change, flag};\n\
-         use super::status::sitter_status;\nuse super::text;\nuse crate::personalize::{Adaptation, OptimizerDevice, Recompute, StateFormat, Trainable};\nuse crate::sample::Decoding;\nuse std::ffi::c_char;\n",
+         use super::status::sitter_status;\nuse super::text;\nuse crate::model::TextEncoder;\nuse crate::personalize::{Adaptation, OptimizerDevice, Recompute, StateFormat, Trainable};\nuse crate::sample::Decoding;\nuse std::ffi::c_char;\n",
     );
     let first = std::fs::read_to_string(at("abi/v1.0/sitter.h")).unwrap();
     for Field { noun, name: ident, ty, doc } in fields() {
@@ -96,7 +100,7 @@ fn generate() -> String {
         let doc = doc.replace('`', "\"");
         let nullable = match ty.as_str() {
             "Option<String>" | "Option<PathBuf>" => " NULL for none.",
-            "Vec<u32>" | "Vec<String>" | "Option<Vec<f32>>" => " (NULL, 0) for none.",
+            "Vec<u32>" | "Vec<f32>" | "Vec<String>" | "Option<Vec<f32>>" => " (NULL, 0) for none.",
             _ => "",
         };
         let since = if first.contains(&format!("sitter_{noun}_options_set_{ident}(")) { "1.0" } else { "1.1" };

@@ -15,8 +15,6 @@ pub struct Settings {
     pub level_embedding: String,
     /// How what is drawn becomes the next scale's input: `bilinear`, or `area` as in ARBooth's code.
     pub next_input: String,
-    /// Of each bit, the less likely value is never drawn if its probability is at most 1 less this.
-    pub top_p: f32,
     /// Weight of each scale in the loss of a training; the last one counts for the scales behind, too.
     pub scale_weights: Vec<f32>,
     /// `correct`, or `reference` as in ARBooth's code; see [`Teacher`].
@@ -32,7 +30,6 @@ impl Default for Settings {
             groups: 0,
             level_embedding: "once".into(),
             next_input: "bilinear".into(),
-            top_p: 0.97,
             scale_weights: vec![1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.5],
             teacher: "correct".into(),
             self_correction: 0.3,
@@ -51,7 +48,7 @@ impl Settings {
 
 impl Recommendable for Settings {
     const HARMLESS: &'static [&'static str] =
-        &["groups", "level_embedding", "next_input", "top_p", "scale_weights", "teacher", "self_correction"];
+        &["groups", "level_embedding", "next_input", "scale_weights", "teacher", "self_correction"];
     const USERS: &'static [&'static str] = &[];
 
     fn check_ranges(&self) -> Result<()> {
@@ -64,7 +61,6 @@ impl Recommendable for Settings {
             true => Ok(()),
             false => Err(Error::invalid(field, format!("{value} is outside 0 to 1"))),
         };
-        within("top_p", self.top_p)?;
         within("self_correction", self.self_correction)?;
         match self.scale_weights.iter().find(|w| !(0.0..=1000.0).contains(*w)) {
             Some(w) => Err(Error::invalid("scale_weights", format!("{w} is outside 0 to 1000"))),
@@ -82,7 +78,7 @@ mod tests {
     fn whether_a_model_may_set_it_is_decided_for_every_value() {
         assert_eq!(undecided(&Settings::default()), Vec::<String>::new());
         let odd = |settings: Settings| settings.check_ranges().unwrap_err().to_string();
-        assert!(odd(Settings { top_p: 2.0, ..Default::default() }).contains("top_p"));
+        assert!(odd(Settings { self_correction: 2.0, ..Default::default() }).contains("self_correction"));
         assert!(odd(Settings { level_embedding: "twice".into(), ..Default::default() }).contains("each_chunk"));
     }
 }
