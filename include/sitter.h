@@ -938,6 +938,16 @@ sitter_status sitter_model_options_set_keep_quantised(struct sitter_model_option
                                                       struct sitter_error **err);
 
 /*
+ Of models whose text encoder is a network of its own (Infinity): "keep" it in memory, or "unload" it when it has
+ read the texts of a call, which are remembered. "auto" keeps it where all weights together take at most half of the
+ memory that is free. Other models take "auto" only. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_model_options_set_text_encoder(struct sitter_model_options *options,
+                                                    const char *text_encoder,
+                                                    struct sitter_error **err);
+
+/*
  One more reference to the same model; returns it. NULL gives NULL. Any thread. Since 1.0.
  */
 SITTER_API struct sitter_model *sitter_model_ref(const struct sitter_model *model);
@@ -997,8 +1007,8 @@ sitter_status sitter_run_snapshot(const struct sitter_run *run,
 
 /*
  The tokens drawn so far of picture `picture`, from 0, of those that the call is drawing or drew last: its complete rows,
- which can be decoded as they are. Training draws too, if its options ask for it. SITTER_E_INVALID_STATE while no row is
- complete, or if there is no such picture. The caller owns the result; free it with `sitter_tokens_free`. Any thread, also
+ or the scales so far of models that draw scale after scale, which can be decoded as they are, the latter to a smaller picture. Training draws too, if its options ask for it. SITTER_E_INVALID_STATE while neither row
+ nor scale is complete, or if there is no such picture. The caller owns the result; free it with `sitter_tokens_free`. Any thread, also
  inside the event function, which cannot decode: another thread can, with an engine that takes two jobs. Since 1.1.
  */
 SITTER_API
@@ -1052,6 +1062,17 @@ sitter_status sitter_sample_options_set_guidance(struct sitter_sample_options *o
                                                  struct sitter_error **err);
 
 /*
+ Guidance of each scale instead of one for all, coarse to fine, of models that draw scale after scale (Infinity); 0
+ to 100 each. The last one counts for the scales behind, too; more than the picture has scales are an error. Default
+ none. (NULL, 0) for none. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_sample_options_set_guidance_by_scale(struct sitter_sample_options *options,
+                                                          const float *guidance_by_scale,
+                                                          size_t count,
+                                                          struct sitter_error **err);
+
+/*
  Pixels; a multiple of the model's grid unit. SITTER_E_INVALID_ARGUMENT. Since 1.0.
  */
 SITTER_API
@@ -1076,11 +1097,30 @@ sitter_status sitter_sample_options_set_temperature(struct sitter_sample_options
                                                     struct sitter_error **err);
 
 /*
+ Temperature of each scale instead of one for all, as "guidance_by_scale"; 0.01 to 100 each. Default none. (NULL, 0)
+ for none. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_sample_options_set_temperature_by_scale(struct sitter_sample_options *options,
+                                                             const float *temperature_by_scale,
+                                                             size_t count,
+                                                             struct sitter_error **err);
+
+/*
  Only the k likeliest codes can be drawn; 0 allows all. SITTER_E_INVALID_ARGUMENT. Since 1.0.
  */
 SITTER_API
 sitter_status sitter_sample_options_set_top_k(struct sitter_sample_options *options,
                                               uint32_t top_k,
+                                              struct sitter_error **err);
+
+/*
+ Of each bit, the less likely value is never drawn if its probability is at most 1 less this; 0 to 1, and 1 allows
+ all. Of models that draw bits (Infinity), where the default is 0.97. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_sample_options_set_top_p(struct sitter_sample_options *options,
+                                              double top_p,
                                               struct sitter_error **err);
 
 /*
@@ -1200,7 +1240,7 @@ sitter_status sitter_subject_train(const struct sitter_model *model,
                                    struct sitter_error **err);
 
 /*
- Copies the codebook indices out, rows top to bottom. `capacity` and `needed` count tokens; `(NULL, 0)` asks for the size.
+ Copies the codebook indices out, rows top to bottom, of several grids one after the other. `capacity` and `needed` count tokens; `(NULL, 0)` asks for the size.
  SITTER_E_BUFFER_TOO_SMALL. Any thread. Since 1.0.
  */
 SITTER_API
@@ -1241,13 +1281,46 @@ sitter_status sitter_tokens_from_array(const uint32_t *codes,
                                        struct sitter_error **err);
 
 /*
- Width and height of the grid, in tokens. Any thread. Since 1.0.
+ Tokens of several grids, coarse to fine, as models have them that draw scale after scale: `widths` and `heights` are arrays of
+ `grid_count` numbers, 1 to 64, and `codes` has all codes of the first grid, rows top to bottom, then those of the next; copied.
+ Whether a model knows them is checked where they meet one. The caller owns the result; free it with `sitter_tokens_free`. Any
+ thread. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_tokens_from_grids(const uint32_t *codes,
+                                       const uint32_t *widths,
+                                       const uint32_t *heights,
+                                       size_t grid_count,
+                                       struct sitter_tokens **out,
+                                       struct sitter_error **err);
+
+/*
+ Width and height of the grid, in tokens; of several grids, of the last one. Any thread. Since 1.0.
  */
 SITTER_API
 sitter_status sitter_tokens_grid(const struct sitter_tokens *tokens,
                                  uint32_t *width,
                                  uint32_t *height,
                                  struct sitter_error **err);
+
+/*
+ Width and height of grid `index`, from 0, the coarsest. Its codes follow those of the grids before it in what
+ `sitter_tokens_copy` gives. SITTER_E_INVALID_ARGUMENT if there is no such grid. Any thread. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_tokens_grid_at(const struct sitter_tokens *tokens,
+                                    size_t index,
+                                    uint32_t *width,
+                                    uint32_t *height,
+                                    struct sitter_error **err);
+
+/*
+ How many grids the tokens have: one, or one for each scale of models that draw scale after scale. Any thread. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_tokens_grid_count(const struct sitter_tokens *tokens,
+                                       size_t *count,
+                                       struct sitter_error **err);
 
 /*
  One more reference to the same tokens; returns it. NULL gives NULL. Any thread. Since 1.0.
@@ -1306,7 +1379,7 @@ sitter_status sitter_train_options_get_json(const struct sitter_train_options *o
 /*
  Options for teaching a subject by a method, with what the model recommends; with the defaults of the paper (arXiv 2504.13162)
  if `model` is NULL. `method` is "two_stage", "textual_inversion", "dreambooth", "lora", or "arbooth" (arXiv 2504.02612; for
- families that draw grid after grid); NULL is "two_stage", for Infinity "arbooth". The class word has
+ families that draw scale after scale); NULL is "two_stage", for Infinity "arbooth". The class word has
  to be set before they are used. The caller owns them; free them with `sitter_train_options_free`. Any thread. Since 1.0.
  */
 SITTER_API
@@ -1433,7 +1506,8 @@ sitter_status sitter_train_options_set_early_stop(struct sitter_train_options *o
                                                   struct sitter_error **err);
 
 /*
- Learning rate of the vectors, in both stages. 0 to 10, default 0.01 (paper). SITTER_E_INVALID_ARGUMENT. Since 1.0.
+ Learning rate of the vectors, in both stages. 0 to 10, default 0.01 (paper), "arbooth" 2.34375e-5 (ARBooth).
+ SITTER_E_INVALID_ARGUMENT. Since 1.0.
  */
 SITTER_API
 sitter_status sitter_train_options_set_embedding_learning_rate(struct sitter_train_options *options,
@@ -1505,10 +1579,18 @@ sitter_status sitter_train_options_set_initial_embedding(struct sitter_train_opt
                                                          struct sitter_error **err);
 
 /*
+ The size of that noise, as a multiple of the size that rows of the vocabulary have (paper: random, its size not
+ said). 0 to 10, default 1, "arbooth" 0: they start at zero. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_train_options_set_initial_noise(struct sitter_train_options *options,
+                                                     double initial_noise,
+                                                     struct sitter_error **err);
+
+/*
  A word whose rows of the vocabulary the vectors start from: a single vector from their mean, several each from a
- row, in turn. Without this and "initial_embedding" (not both) they start as normal noise of the size that rows of
- the vocabulary have (paper: random, its size not said). Default none. NULL for none. SITTER_E_INVALID_ARGUMENT.
- Since 1.0.
+ row, in turn. Without this and "initial_embedding" (not both) they start as normal noise. Default none. NULL for
+ none. SITTER_E_INVALID_ARGUMENT. Since 1.0.
  */
 SITTER_API
 sitter_status sitter_train_options_set_initial_word(struct sitter_train_options *options,
@@ -1526,8 +1608,8 @@ sitter_status sitter_train_options_set_keep_gradients(struct sitter_train_option
                                                       struct sitter_error **err);
 
 /*
- Learning rate of the transformer's weights. 0 to 10, default 5e-6 (paper), "lora" 1e-4 (ours).
- SITTER_E_INVALID_ARGUMENT. Since 1.0.
+ Learning rate of the transformer's weights. 0 to 10, default 5e-6 (paper), "lora" 1e-4 (ours), "arbooth" 2.34375e-5
+ (ARBooth). SITTER_E_INVALID_ARGUMENT. Since 1.0.
  */
 SITTER_API
 sitter_status sitter_train_options_set_layer_learning_rate(struct sitter_train_options *options,
@@ -1535,8 +1617,8 @@ sitter_status sitter_train_options_set_layer_learning_rate(struct sitter_train_o
                                                            struct sitter_error **err);
 
 /*
- Steps of the layers stage; 0 leaves it out. 0 to 1 000 000, default 70 (paper), "lora" 150 (paper: 100 to 170).
- SITTER_E_INVALID_ARGUMENT. Since 1.0.
+ Steps of the layers stage; 0 leaves it out. 0 to 1 000 000, default 70 (paper), "lora" 150 (paper: 100 to 170),
+ "arbooth" 500 (ARBooth). SITTER_E_INVALID_ARGUMENT. Since 1.0.
  */
 SITTER_API
 sitter_status sitter_train_options_set_layer_steps(struct sitter_train_options *options,
@@ -1627,6 +1709,17 @@ sitter_status sitter_train_options_set_prior_count(struct sitter_train_options *
                                                    struct sitter_error **err);
 
 /*
+ Whether class pictures teach what the untouched model predicts of them, and not what they show (prior distillation,
+ ARBooth section 3.3): in each step the model draws new ones, as many as pictures of the subject, and they make an
+ update of their own behind the subject's, as in the released code. "prior_count" has no meaning then. For families
+ that draw scale after scale. Default false, "arbooth" true. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_train_options_set_prior_distillation(struct sitter_train_options *options,
+                                                          int32_t prior_distillation,
+                                                          struct sitter_error **err);
+
+/*
  Weight of the loss on pictures of the plain class that the untouched model drew (DreamBooth); as many of them as
  pictures of the subject are in each step of the layers stage. 0 switches it off. 0 to 100, default 0 (paper: none).
  SITTER_E_INVALID_ARGUMENT. Since 1.0.
@@ -1674,12 +1767,43 @@ sitter_status sitter_train_options_set_sample_prompt(struct sitter_train_options
                                                      struct sitter_error **err);
 
 /*
+ What each grid counts in the loss, coarse to fine; the last number counts for the grids behind, too. For families
+ that draw scale after scale. Each 0 to 1000. Default empty: all count 1; "arbooth" 1 for the first eight, then 0.5
+ (ARBooth). (NULL, 0) for none. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_train_options_set_scale_weights(struct sitter_train_options *options,
+                                                     const float *scale_weights,
+                                                     size_t count,
+                                                     struct sitter_error **err);
+
+/*
  The same seed, pictures and options give the same subject. SITTER_E_INVALID_ARGUMENT. Since 1.0.
  */
 SITTER_API
 sitter_status sitter_train_options_set_seed(struct sitter_train_options *options,
                                             uint64_t seed,
                                             struct sitter_error **err);
+
+/*
+ Up to this share of the bits of each grid is turned over in what later grids see, so that they learn to mend it
+ (bitwise self-correction, Infinity, arXiv 2412.04431, section 3.3). For families that draw scale after scale. 0 to
+ 1, default 0, for Infinity 0.3 (Infinity). SITTER_E_INVALID_ARGUMENT. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_train_options_set_self_correction(struct sitter_train_options *options,
+                                                       double self_correction,
+                                                       struct sitter_error **err);
+
+/*
+ What the untouched model predicts: "correct", as it does when it draws, compared bit by bit, or "reference", as the
+ released code of ARBooth computes it: each grid by itself, without those before it and at their places, compared by
+ one softmax over all numbers of a token. Default "correct". SITTER_E_INVALID_ARGUMENT. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_train_options_set_teacher(struct sitter_train_options *options,
+                                               const char *teacher,
+                                               struct sitter_error **err);
 
 /*
  Prompts, each with one "{}" for the subject. Default empty: the 27 of Textual Inversion (paper). (NULL, 0) for none.

@@ -282,7 +282,7 @@ public:
 
     void cancel() const noexcept { sitter_run_cancel(get()); }
     void finish_early() const noexcept { sitter_run_finish_early(get()); }
-    /// The complete rows so far of a picture, from 0, of those that the call is drawing or drew last, as tokens that can be
+    /// The complete rows, or scales, so far of a picture, from 0, of those that the call is drawing or drew last, as tokens that can be
     /// decoded: by another thread, with an engine that takes two jobs. Nothing while no row is complete, or if there is no
     /// such picture.
     std::optional<Tokens> tokens(std::uint32_t picture = 0) const;
@@ -464,7 +464,7 @@ public:
     }
 };
 
-/// The grid of image tokens of one picture.
+/// The image tokens of one picture: a grid, or one for each scale.
 class Tokens : public detail::Counted<sitter_tokens> {
 public:
     using Counted::Counted;
@@ -483,11 +483,42 @@ public:
         }));
     }
 
+    /// From indices of several grids, coarse to fine, one grid's behind the other's.
+    static Tokens from_codes(const std::vector<std::uint32_t> &codes, const std::vector<Grid> &grids) {
+        std::uint64_t places = 0;
+        std::vector<std::uint32_t> widths, heights;
+        for (const Grid &grid : grids) {
+            places += std::uint64_t{grid.width} * grid.height;
+            widths.push_back(grid.width);
+            heights.push_back(grid.height);
+        }
+        if (codes.size() != places) {
+            throw Error(SITTER_E_INVALID_ARGUMENT, "codes: not as many as the grids have places", "");
+        }
+        return Tokens(detail::make<sitter_tokens>([&](sitter_tokens **out, sitter_error **err) {
+            return sitter_tokens_from_grids(codes.data(), widths.data(), heights.data(), grids.size(), out, err);
+        }));
+    }
+
+    /// Of several grids, the last one.
     Grid grid() const {
         Grid grid{};
         detail::check([&](sitter_error **err) { return sitter_tokens_grid(get(), &grid.width, &grid.height, err); });
         return grid;
     }
+    /// All grids, coarse to fine: one, or one for each scale of models that draw scale after scale.
+    std::vector<Grid> grids() const {
+        std::size_t count = 0;
+        detail::check([&](sitter_error **err) { return sitter_tokens_grid_count(get(), &count, err); });
+        std::vector<Grid> grids(count);
+        for (std::size_t i = 0; i < count; ++i) {
+            detail::check([&](sitter_error **err) {
+                return sitter_tokens_grid_at(get(), i, &grids[i].width, &grids[i].height, err);
+            });
+        }
+        return grids;
+    }
+    /// Of all grids, one behind the other.
     std::vector<std::uint32_t> codes() const {
         return detail::copy<std::uint32_t>(
             [&](auto *buffer, std::size_t capacity, std::size_t *needed, sitter_error **err) {
@@ -607,6 +638,12 @@ public:
         });
         return *this;
     }
+    ModelOptions &text_encoder(const std::string &text_encoder) {
+        detail::check([&](sitter_error **err) {
+            return sitter_model_options_set_text_encoder(get(), text_encoder.c_str(), err);
+        });
+        return *this;
+    }
     // End of setters.
 };
 
@@ -640,6 +677,12 @@ public:
         });
         return *this;
     }
+    SampleOptions &guidance_by_scale(const std::vector<float> &guidance_by_scale) {
+        detail::check([&](sitter_error **err) {
+            return sitter_sample_options_set_guidance_by_scale(get(), guidance_by_scale.data(), guidance_by_scale.size(), err);
+        });
+        return *this;
+    }
     SampleOptions &height(std::uint32_t height) {
         detail::check([&](sitter_error **err) {
             return sitter_sample_options_set_height(get(), height, err);
@@ -658,9 +701,21 @@ public:
         });
         return *this;
     }
+    SampleOptions &temperature_by_scale(const std::vector<float> &temperature_by_scale) {
+        detail::check([&](sitter_error **err) {
+            return sitter_sample_options_set_temperature_by_scale(get(), temperature_by_scale.data(), temperature_by_scale.size(), err);
+        });
+        return *this;
+    }
     SampleOptions &top_k(std::uint32_t top_k) {
         detail::check([&](sitter_error **err) {
             return sitter_sample_options_set_top_k(get(), top_k, err);
+        });
+        return *this;
+    }
+    SampleOptions &top_p(double top_p) {
+        detail::check([&](sitter_error **err) {
+            return sitter_sample_options_set_top_p(get(), top_p, err);
         });
         return *this;
     }
@@ -829,6 +884,12 @@ public:
         });
         return *this;
     }
+    TrainOptions &initial_noise(double initial_noise) {
+        detail::check([&](sitter_error **err) {
+            return sitter_train_options_set_initial_noise(get(), initial_noise, err);
+        });
+        return *this;
+    }
     TrainOptions &initial_word(const std::string &initial_word) {
         detail::check([&](sitter_error **err) {
             return sitter_train_options_set_initial_word(get(), initial_word.c_str(), err);
@@ -907,6 +968,12 @@ public:
         });
         return *this;
     }
+    TrainOptions &prior_distillation(bool prior_distillation) {
+        detail::check([&](sitter_error **err) {
+            return sitter_train_options_set_prior_distillation(get(), prior_distillation ? 1 : 0, err);
+        });
+        return *this;
+    }
     TrainOptions &prior_weight(double prior_weight) {
         detail::check([&](sitter_error **err) {
             return sitter_train_options_set_prior_weight(get(), prior_weight, err);
@@ -937,9 +1004,27 @@ public:
         });
         return *this;
     }
+    TrainOptions &scale_weights(const std::vector<float> &scale_weights) {
+        detail::check([&](sitter_error **err) {
+            return sitter_train_options_set_scale_weights(get(), scale_weights.data(), scale_weights.size(), err);
+        });
+        return *this;
+    }
     TrainOptions &seed(std::uint64_t seed) {
         detail::check([&](sitter_error **err) {
             return sitter_train_options_set_seed(get(), seed, err);
+        });
+        return *this;
+    }
+    TrainOptions &self_correction(double self_correction) {
+        detail::check([&](sitter_error **err) {
+            return sitter_train_options_set_self_correction(get(), self_correction, err);
+        });
+        return *this;
+    }
+    TrainOptions &teacher(const std::string &teacher) {
+        detail::check([&](sitter_error **err) {
+            return sitter_train_options_set_teacher(get(), teacher.c_str(), err);
         });
         return *this;
     }

@@ -12,7 +12,7 @@ struct Grids {
     width: u32,
     /// Of each picture the codes so far, in raster order.
     codes: Vec<Vec<u32>>,
-    /// Instead, of pictures that come grid after grid: the grids so far.
+    /// Instead, of pictures that come scale after scale: the grids so far.
     whole: Vec<Tokens>,
 }
 
@@ -26,7 +26,7 @@ impl Canvas {
         codes.clone_into(&mut grids.codes);
     }
 
-    /// Shows pictures that come grid after grid, coarse to fine.
+    /// Shows pictures that come scale after scale, coarse to fine.
     pub fn show_grids(&self, pictures: Vec<Tokens>) {
         self.lock().whole = pictures;
     }

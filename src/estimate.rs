@@ -175,8 +175,7 @@ impl Training<'_> {
             return 0;
         }
         let side = u128::from(self.options.image_size);
-        let drawn =
-            Drawn { width: side, height: side, prompts: 1, pictures: 1, guided: false, places: 1, noise: 0 };
+        let drawn = Drawn { width: side, height: side, prompts: 1, pictures: 1, guided: false, places: 1, noise: 0 };
         self.outline.footprint.drawing(&drawn, &self.outline.at)
     }
 

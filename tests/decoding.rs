@@ -48,7 +48,7 @@ fn open(name: &str) -> Model {
     let path = if name == EMBEDDED { Path::new(EMBEDDED) } else { &folder };
     Model::open(
         path,
-        &OpenOptions { device: "cpu".into(), dtype: "f32".into(), keep_quantised: false },
+        &OpenOptions { device: "cpu".into(), dtype: "f32".into(), keep_quantised: false, ..Default::default() },
         &mut Run::new(),
     )
     .unwrap()

@@ -60,7 +60,8 @@ fn folder() -> TempDir {
 
 fn open(folder: &TempDir) -> Model {
     add_family(&toy::TOY);
-    let options = OpenOptions { device: "cpu".into(), dtype: "f32".into(), keep_quantised: false };
+    let options =
+        OpenOptions { device: "cpu".into(), dtype: "f32".into(), keep_quantised: false, ..Default::default() };
     Model::open(folder.path(), &options, &mut Run::new()).unwrap()
 }
 

@@ -110,7 +110,7 @@ fn the_text_encoder_gives_pytorchs_features() {
     let files = Files::Folder(folder("infinity/text_encoder"));
     let config = t5::Config::from_json(&files.text("config.json").unwrap(), &files.path("config.json")).unwrap();
     let checkpoint = Checkpoint::open(&files, "model").unwrap();
-    let t5 = T5::load(&checkpoint, config.clone(), Format::F32, &Device::Cpu).unwrap();
+    let t5 = T5::load(&checkpoint, config.clone(), Format::F32, &Device::Cpu, &mut |_| Ok(())).unwrap();
     both(|how| {
         let found = t5.forward(&bytes("text.ids")).unwrap();
         assert_close(&values(&found), &floats("text.features"), 2e-6, how);
@@ -121,7 +121,7 @@ fn the_text_encoder_gives_pytorchs_features() {
     });
     // The files hold bf16: nothing is lost. Eight bits cost some hundredth.
     for (format, tolerance) in [(Format::Bf16, 2e-6), (Format::Q8_0, 0.03)] {
-        let t5 = T5::load(&checkpoint, config.clone(), format, &Device::Cpu).unwrap();
+        let t5 = T5::load(&checkpoint, config.clone(), format, &Device::Cpu, &mut |_| Ok(())).unwrap();
         let found = t5.forward(&bytes("text.ids")).unwrap();
         assert_close(&values(&found), &floats("text.features"), tolerance, format.name());
     }
@@ -391,7 +391,7 @@ fn a_folder_opens_by_its_tensors_whatever_the_files_are_called() {
     assert!(parts.transformer.path().ends_with("b.pt") && parts.vae.path().ends_with("infinity_2b_reg.pth"));
     let text = TextFiles::find(&files).unwrap();
     assert!(text.files().path("").ends_with("my-t5"));
-    T5::load(&text.checkpoint().unwrap(), text.config().unwrap(), Format::F32, &Device::Cpu).unwrap();
+    T5::load(&text.checkpoint().unwrap(), text.config().unwrap(), Format::F32, &Device::Cpu, &mut |_| Ok(())).unwrap();
 
     put("vae.pth", "again.pth");
     let error = Parts::find(&files).err().unwrap().to_string();
@@ -440,7 +440,8 @@ fn prompts_are_tokens_with_places_for_learned_vectors() {
 #[test]
 fn texts_are_read_once_whether_or_not_their_encoder_stays() {
     let all = Files::Folder(folder("infinity"));
-    let open = |keep| Encoder::open(TextFiles::find(&all).unwrap(), Format::F32, &Device::Cpu, keep).unwrap();
+    let open =
+        |keep| Encoder::open(TextFiles::find(&all).unwrap(), Format::F32, &Device::Cpu, keep, &mut |_| Ok(())).unwrap();
     let ids = bytes("text.ids");
     for encoder in [open(true), open(false)] {
         let found = encoder.features(&[&ids, &ids[3..]]).unwrap();
@@ -526,7 +527,8 @@ fn losses_and_gradients_of_every_weight_and_of_learned_vectors_are_pytorchs() {
 
 /// The tiny model by the seam.
 fn open(folder: &Path) -> Model {
-    let options = OpenOptions { device: "cpu".into(), dtype: "f32".into(), keep_quantised: false };
+    let options =
+        OpenOptions { device: "cpu".into(), dtype: "f32".into(), keep_quantised: false, ..Default::default() };
     Model::open(folder, &options, &mut Run::new()).unwrap()
 }
 
@@ -620,7 +622,7 @@ fn the_seam_draws_grid_after_grid_alike_alone_and_beside_others() {
     model.decode(&drawn[0].tokens, &Run::new()).unwrap();
     let wrong = sample::Options { decoding: sample::Decoding::Speculative, ..options.clone() };
     let error = draw_pictures(&view, &["a dog"], &wrong, &mut Run::new()).unwrap_err().to_string();
-    assert!(error.contains("grid after grid"), "{error}");
+    assert!(error.contains("scale after scale"), "{error}");
     let wrong = sample::Options { width: 60, ..options };
     assert!(draw_pictures(&view, &["a dog"], &wrong, &mut Run::new()).is_err());
     let mut run = Run::with_events(|_| Flow::Cancel);
@@ -737,7 +739,8 @@ fn every_format_of_the_weights_opens_and_is_near() {
         |model: &Model| Personalized::new(model, &[]).unwrap().score("a red dog", &tokens, &mut Run::new()).unwrap()[0];
     let exact = score(&model);
     for (dtype, tolerance) in [("bf16", 1e-5), ("q8_0", 1e-2)] {
-        let options = OpenOptions { device: "cpu".into(), dtype: dtype.into(), keep_quantised: false };
+        let options =
+            OpenOptions { device: "cpu".into(), dtype: dtype.into(), keep_quantised: false, ..Default::default() };
         let other = Model::open(folder("infinity"), &options, &mut Run::new()).unwrap();
         let found = score(&other);
         assert!((found / exact - 1.0).abs() < tolerance, "{dtype}: {found} and {exact}");
@@ -759,9 +762,8 @@ fn divergence(family: &dyn Family, vectors: Option<&Tensor>, taught: &Example, t
 fn a_student_that_did_not_change_has_nothing_to_learn_from_a_correct_teacher() {
     let model = open(&folder("infinity"));
     let run = Run::new();
-    let loss = |taught: &Example, weights, teacher| {
-        divergence(model.family().with(weights).as_ref(), None, taught, teacher)
-    };
+    let loss =
+        |taught: &Example, weights, teacher| divergence(model.family().with(weights).as_ref(), None, taught, teacher);
     let condition = model.family().condition("a photo of a dog", &[], 64, 64).unwrap();
     let taught = model.family().teach(&condition, (64, 64), 5, Teacher::Correct, &run.control()).unwrap().unwrap();
     let original = model.family().weights().clone();
@@ -914,5 +916,8 @@ fn options_that_mean_nothing_to_a_family_are_refused_with_those_that_do() {
     let embedded = Model::open("embedded:", &OpenOptions::default(), &mut Run::new()).unwrap();
     let wrong = TrainingOptions { class_word: "fox".into(), ..TrainingOptions::new(Method::Arbooth) };
     let error = train(&embedded, &two_pictures(), &wrong, &mut Run::new()).unwrap_err().to_string();
-    assert!(error.contains("prior_distillation") && error.contains("lumina-mgpt draws code after code and knows z_loss"), "{error}");
+    assert!(
+        error.contains("prior_distillation") && error.contains("lumina-mgpt draws code after code and knows z_loss"),
+        "{error}"
+    );
 }

@@ -85,7 +85,8 @@ fn hugging_face() -> TempDir {
 }
 
 fn try_open(folder: &Path, dtype: &str) -> Result<Model> {
-    let options = OpenOptions { device: "cpu".into(), dtype: dtype.into(), keep_quantised: false };
+    let options =
+        OpenOptions { device: "cpu".into(), dtype: dtype.into(), keep_quantised: false, ..Default::default() };
     Model::open(folder, &options, &mut Run::new())
 }
 
@@ -507,7 +508,8 @@ fn it_runs_in_every_format_and_quantised_weights_are_kept_and_read_again() {
     };
     for (dtype, most) in [("bf16", 0.02), ("q8_0", 0.2), ("q4_k", 0.2)] {
         for folder in [original(), hugging_face()] {
-            let options = OpenOptions { device: "cpu".into(), dtype: dtype.into(), keep_quantised: true };
+            let options =
+                OpenOptions { device: "cpu".into(), dtype: dtype.into(), keep_quantised: true, ..Default::default() };
             let first = score(&Model::open(folder.path(), &options, &mut Run::new()).unwrap());
             assert!((first - EXPECTED.score).abs() < most, "{dtype}: {first} and {}", EXPECTED.score);
             let kept = folder.path().join(format!("sitter.{dtype}.safetensors"));

@@ -77,7 +77,8 @@ fn open(size: &Size, folder: &std::path::Path) -> (Model, usize) {
     (shape.kv_heads, shape.intermediate) = (size.kv_heads, size.intermediate);
     random_model::write(&shape, folder).unwrap();
     let before = LIVE.load(Ordering::Relaxed);
-    let options = OpenOptions { device: "cpu".into(), dtype: size.dtype.into(), keep_quantised: false };
+    let options =
+        OpenOptions { device: "cpu".into(), dtype: size.dtype.into(), keep_quantised: false, ..Default::default() };
     let model = Model::open(folder, &options, &mut Run::new()).unwrap();
     let taken = LIVE.load(Ordering::Relaxed) - before;
     (model, taken)

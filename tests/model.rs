@@ -19,7 +19,7 @@ fn golden(name: &str) -> PathBuf {
 fn open(folder: impl AsRef<Path>) -> Result<Model> {
     Model::open(
         folder,
-        &OpenOptions { device: "cpu".into(), dtype: "f32".into(), keep_quantised: false },
+        &OpenOptions { device: "cpu".into(), dtype: "f32".into(), keep_quantised: false, ..Default::default() },
         &mut Run::new(),
     )
 }
@@ -361,7 +361,7 @@ fn opening_can_be_cancelled() {
 }
 
 fn open_quantised(folder: &TempDir, dtype: &str, keep_quantised: bool) -> Model {
-    let options = OpenOptions { device: "cpu".into(), dtype: dtype.into(), keep_quantised };
+    let options = OpenOptions { device: "cpu".into(), dtype: dtype.into(), keep_quantised, ..Default::default() };
     Model::open(folder, &options, &mut Run::new()).unwrap()
 }
 

@@ -17,7 +17,8 @@ fn golden() -> PathBuf {
 }
 
 fn open_as(name: &str, dtype: &str) -> Model {
-    let options = OpenOptions { device: "cpu".into(), dtype: dtype.into(), keep_quantised: false };
+    let options =
+        OpenOptions { device: "cpu".into(), dtype: dtype.into(), keep_quantised: false, ..Default::default() };
     Model::open(golden().join(name), &options, &mut Run::new()).unwrap()
 }
 

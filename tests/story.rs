@@ -14,7 +14,7 @@ fn open(name: &str) -> Model {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     Model::open(
         folder,
-        &OpenOptions { device: "cpu".into(), dtype: "f32".into(), keep_quantised: false },
+        &OpenOptions { device: "cpu".into(), dtype: "f32".into(), keep_quantised: false, ..Default::default() },
         &mut Run::new(),
     )
     .unwrap()

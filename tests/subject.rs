@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 
 fn open(name: &str) -> Model {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
-    let options = OpenOptions { device: "cpu".into(), dtype: "f32".into(), keep_quantised: false };
+    let options =
+        OpenOptions { device: "cpu".into(), dtype: "f32".into(), keep_quantised: false, ..Default::default() };
     Model::open(folder, &options, &mut Run::new()).unwrap()
 }
 

@@ -22,7 +22,8 @@ fn golden(name: &str) -> PathBuf {
 }
 
 fn open(name: &str, dtype: &str) -> Model {
-    let options = OpenOptions { device: "cpu".into(), dtype: dtype.into(), keep_quantised: false };
+    let options =
+        OpenOptions { device: "cpu".into(), dtype: dtype.into(), keep_quantised: false, ..Default::default() };
     Model::open(golden(name), &options, &mut Run::new()).unwrap()
 }
 

@@ -43,7 +43,7 @@ fn main() -> ExitCode {
 fn open(model: &str, format: Format) -> Result<Model> {
     Model::open(
         model,
-        &OpenOptions { device: "cpu".into(), dtype: format.name().into(), keep_quantised: false },
+        &OpenOptions { device: "cpu".into(), dtype: format.name().into(), keep_quantised: false, ..Default::default() },
         &mut Run::new(),
     )
 }

@@ -40,7 +40,10 @@ fn print() -> Result<()> {
     };
     read().map_err(|e| Error::invalid("command line", e.to_string()))?;
     let folder = folder.ok_or_else(|| Error::invalid("command line", "expected a model folder"))?;
-    let mut outline = Outline::read(folder, &OpenOptions { device: "cpu".into(), dtype, keep_quantised: false })?;
+    let mut outline = Outline::read(
+        folder,
+        &OpenOptions { device: "cpu".into(), dtype, keep_quantised: false, ..Default::default() },
+    )?;
     outline.at.on_gpu = !cpu;
     let sample = sample::Options::recommended(&outline.recommended)?;
     let gb = |bytes: u64| format!("{:.1}", bytes as f64 / 1e9);

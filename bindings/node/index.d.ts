@@ -80,18 +80,43 @@ export interface Pixels {
   channels?: 3 | 4;
 }
 
-/** Image tokens of one picture: `height` rows of `width` indices into the model's codebook. */
-export interface TokensLike {
+/** A grid of image tokens: `height` rows of `width` indices into the model's codebook. */
+export interface GridLike {
   grid: Uint32Array | readonly number[];
   width: number;
   height: number;
 }
 
-export class Tokens implements TokensLike {
-  constructor(grid: Uint32Array | readonly number[], width: number, height: number);
+/**
+ * Image tokens of one picture. Models that draw scale after scale (Infinity) have several grids: the last one, and those `before`
+ * it, coarse to fine.
+ */
+export interface TokensLike extends GridLike {
+  before?: readonly GridLike[];
+}
+
+export interface Grid {
   grid: Uint32Array;
   width: number;
   height: number;
+}
+
+export class Tokens implements TokensLike, Grid {
+  constructor(
+    grid: Uint32Array | readonly number[],
+    width: number,
+    height: number,
+    before?: readonly GridLike[],
+  );
+  /** Tokens of several grids, coarse to fine. */
+  static ofGrids(grids: readonly GridLike[]): Tokens;
+  grid: Uint32Array;
+  width: number;
+  height: number;
+  /** Left out where there is one grid. */
+  before?: Grid[];
+  /** All grids, coarse to fine. */
+  readonly grids: Grid[];
 }
 
 /**

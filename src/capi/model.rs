@@ -121,7 +121,7 @@ pub unsafe extern "C" fn sitter_model_estimate_json(
             None => {
                 let by = &outline.recommended;
                 personalize::Options::recommended(by, Method::recommended(by))?
-            },
+            }
         };
         sample.check_ranges()?;
         train.check_ranges()?;

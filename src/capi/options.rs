@@ -187,7 +187,7 @@ pub unsafe extern "C" fn sitter_sample_options_free(options: *mut sitter_sample_
 
 /// Options for teaching a subject by a method, with what the model recommends; with the defaults of the paper (arXiv 2504.13162)
 /// if `model` is NULL. `method` is "two_stage", "textual_inversion", "dreambooth", "lora", or "arbooth" (arXiv 2504.02612; for
-/// families that draw grid after grid); NULL is "two_stage", for Infinity "arbooth". The class word has
+/// families that draw scale after scale); NULL is "two_stage", for Infinity "arbooth". The class word has
 /// to be set before they are used. The caller owns them; free them with `sitter_train_options_free`. Any thread. Since 1.0.
 #[no_mangle]
 pub unsafe extern "C" fn sitter_train_options_new(

@@ -9,6 +9,7 @@ use super::options::{change, flag};
 use super::status::sitter_status;
 use super::text;
 use crate::model::family::Teacher;
+use crate::model::TextEncoder;
 use crate::personalize::{Adaptation, OptimizerDevice, Recompute, StateFormat, Trainable};
 use crate::sample::Decoding;
 use std::ffi::c_char;
@@ -103,6 +104,23 @@ pub unsafe extern "C" fn sitter_model_options_set_keep_quantised(
     guard(err, || {
         change(options, |o| {
             o.keep_quantised = flag(keep_quantised, "keep_quantised")?;
+            Ok(())
+        })
+    })
+}
+
+/// Of models whose text encoder is a network of its own (Infinity): "keep" it in memory, or "unload" it when it has
+/// read the texts of a call, which are remembered. "auto" keeps it where all weights together take at most half of the
+/// memory that is free. Other models take "auto" only. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_model_options_set_text_encoder(
+    options: *mut sitter_model_options,
+    text_encoder: *const c_char,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.text_encoder = TextEncoder::parse(&text::required(text_encoder, "text_encoder")?)?;
             Ok(())
         })
     })
@@ -226,6 +244,57 @@ pub unsafe extern "C" fn sitter_sample_options_set_window(
     guard(err, || {
         change(options, |o| {
             o.window = window;
+            Ok(())
+        })
+    })
+}
+
+/// Guidance of each scale instead of one for all, coarse to fine, of models that draw scale after scale (Infinity); 0
+/// to 100 each. The last one counts for the scales behind, too; more than the picture has scales are an error. Default
+/// none. (NULL, 0) for none. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_sample_options_set_guidance_by_scale(
+    options: *mut sitter_sample_options,
+    guidance_by_scale: *const f32,
+    count: usize,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.guidance_by_scale = array(guidance_by_scale, count, "guidance_by_scale")?;
+            Ok(())
+        })
+    })
+}
+
+/// Temperature of each scale instead of one for all, as "guidance_by_scale"; 0.01 to 100 each. Default none. (NULL, 0)
+/// for none. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_sample_options_set_temperature_by_scale(
+    options: *mut sitter_sample_options,
+    temperature_by_scale: *const f32,
+    count: usize,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.temperature_by_scale = array(temperature_by_scale, count, "temperature_by_scale")?;
+            Ok(())
+        })
+    })
+}
+
+/// Of each bit, the less likely value is never drawn if its probability is at most 1 less this; 0 to 1, and 1 allows
+/// all. Of models that draw bits (Infinity), where the default is 0.97. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_sample_options_set_top_p(
+    options: *mut sitter_sample_options,
+    top_p: f64,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.top_p = top_p as f32;
             Ok(())
         })
     })
@@ -915,7 +984,7 @@ pub unsafe extern "C" fn sitter_train_options_set_prior_count(
 /// Whether class pictures teach what the untouched model predicts of them, and not what they show (prior distillation,
 /// ARBooth section 3.3): in each step the model draws new ones, as many as pictures of the subject, and they make an
 /// update of their own behind the subject's, as in the released code. "prior_count" has no meaning then. For families
-/// that draw grid after grid. Default false, "arbooth" true. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+/// that draw scale after scale. Default false, "arbooth" true. SITTER_E_INVALID_ARGUMENT. Since 1.1.
 #[no_mangle]
 pub unsafe extern "C" fn sitter_train_options_set_prior_distillation(
     options: *mut sitter_train_options,
@@ -948,7 +1017,7 @@ pub unsafe extern "C" fn sitter_train_options_set_teacher(
 }
 
 /// What each grid counts in the loss, coarse to fine; the last number counts for the grids behind, too. For families
-/// that draw grid after grid. Each 0 to 1000. Default empty: all count 1; "arbooth" 1 for the first eight, then 0.5
+/// that draw scale after scale. Each 0 to 1000. Default empty: all count 1; "arbooth" 1 for the first eight, then 0.5
 /// (ARBooth). (NULL, 0) for none. SITTER_E_INVALID_ARGUMENT. Since 1.1.
 #[no_mangle]
 pub unsafe extern "C" fn sitter_train_options_set_scale_weights(
@@ -966,8 +1035,8 @@ pub unsafe extern "C" fn sitter_train_options_set_scale_weights(
 }
 
 /// Up to this share of the bits of each grid is turned over in what later grids see, so that they learn to mend it
-/// (bitwise self-correction, Infinity, arXiv 2412.04431, section 3.3). For families that draw grid after grid. 0 to 1,
-/// default 0, for Infinity 0.3 (Infinity). SITTER_E_INVALID_ARGUMENT. Since 1.1.
+/// (bitwise self-correction, Infinity, arXiv 2412.04431, section 3.3). For families that draw scale after scale. 0 to
+/// 1, default 0, for Infinity 0.3 (Infinity). SITTER_E_INVALID_ARGUMENT. Since 1.1.
 #[no_mangle]
 pub unsafe extern "C" fn sitter_train_options_set_self_correction(
     options: *mut sitter_train_options,

@@ -17,6 +17,8 @@ use std::sync::Arc;
 
 /// The most pictures of one call.
 const MAX_PICTURES: usize = 256;
+/// The most grids of one picture.
+const MAX_GRIDS: usize = 64;
 
 /// The tokens of an image. `target_px` is the side of the square whose area the image is brought to, by the model's list of
 /// crop sizes, as in training; 0 takes the image as it is if its sides are multiples of the model's grid unit and it is no
@@ -120,6 +122,37 @@ pub unsafe extern "C" fn sitter_tokens_from_array(
     })
 }
 
+/// Tokens of several grids, coarse to fine, as models have them that draw scale after scale: `widths` and `heights` are arrays of
+/// `grid_count` numbers, 1 to 64, and `codes` has all codes of the first grid, rows top to bottom, then those of the next; copied.
+/// Whether a model knows them is checked where they meet one. The caller owns the result; free it with `sitter_tokens_free`. Any
+/// thread. Since 1.1.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_tokens_from_grids(
+    codes: *const u32,
+    widths: *const u32,
+    heights: *const u32,
+    grid_count: usize,
+    out: *mut *mut sitter_tokens,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        let out = Out::handle(out, "out")?;
+        if !(1..=MAX_GRIDS).contains(&grid_count) {
+            return Err(Failure::invalid("grid_count", format!("is {grid_count}; allowed are 1 to {MAX_GRIDS}")));
+        }
+        let (widths, heights) = (array(widths, grid_count, "widths")?, array(heights, grid_count, "heights")?);
+        let grids: Vec<(u32, u32)> = heights.into_iter().zip(widths).collect();
+        let cells = grids.iter().map(|&(h, w)| u64::from(h).saturating_mul(w.into())).fold(0, u64::saturating_add);
+        if cells > crate::picture::MAX_PIXELS {
+            return Err(Failure::invalid("widths, heights", format!("{cells} tokens are no picture's")));
+        }
+        let codes = array(codes, usize::try_from(cells).unwrap_or(usize::MAX), "codes")?;
+        let tokens = Tokens::of_grids(&grids, codes)?;
+        out.set(handle::new(Arc::new(Grid { tokens, provenance: None })));
+        Ok(())
+    })
+}
+
 /// Mean nats per labelled token of each of `count` pictures under a prompt, written to `scores`: how surprising the model finds
 /// it; lower is likelier. Subjects as for `sitter_tokens_sample`. `run` may be NULL. Any thread. SITTER_E_WRONG_MODEL,
 /// SITTER_E_CANCELLED. Since 1.0.
@@ -151,7 +184,7 @@ pub unsafe extern "C" fn sitter_tokens_score(
     })
 }
 
-/// Width and height of the grid, in tokens. Any thread. Since 1.0.
+/// Width and height of the grid, in tokens; of several grids, of the last one. Any thread. Since 1.0.
 #[no_mangle]
 pub unsafe extern "C" fn sitter_tokens_grid(
     tokens: *const sitter_tokens,
@@ -168,7 +201,43 @@ pub unsafe extern "C" fn sitter_tokens_grid(
     })
 }
 
-/// Copies the codebook indices out, rows top to bottom. `capacity` and `needed` count tokens; `(NULL, 0)` asks for the size.
+/// How many grids the tokens have: one, or one for each scale of models that draw scale after scale. Any thread. Since 1.1.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_tokens_grid_count(
+    tokens: *const sitter_tokens,
+    count: *mut usize,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        let out = Out::value(count, "count")?;
+        out.set(handle::get(tokens)?.tokens.grids().len());
+        Ok(())
+    })
+}
+
+/// Width and height of grid `index`, from 0, the coarsest. Its codes follow those of the grids before it in what
+/// `sitter_tokens_copy` gives. SITTER_E_INVALID_ARGUMENT if there is no such grid. Any thread. Since 1.1.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_tokens_grid_at(
+    tokens: *const sitter_tokens,
+    index: usize,
+    width: *mut u32,
+    height: *mut u32,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        let (to_width, to_height) = (Out::value(width, "width")?, Out::value(height, "height")?);
+        let grids = handle::get(tokens)?.tokens.grids();
+        let Some(&(height, width)) = grids.get(index) else {
+            return Err(Failure::invalid("index", format!("is {index}; there are {} grids", grids.len())));
+        };
+        to_width.set(width);
+        to_height.set(height);
+        Ok(())
+    })
+}
+
+/// Copies the codebook indices out, rows top to bottom, of several grids one after the other. `capacity` and `needed` count tokens; `(NULL, 0)` asks for the size.
 /// SITTER_E_BUFFER_TOO_SMALL. Any thread. Since 1.0.
 #[no_mangle]
 pub unsafe extern "C" fn sitter_tokens_copy(

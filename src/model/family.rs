@@ -37,6 +37,11 @@ pub struct Entry {
 pub trait Draft: Send {
     fn footprint(&self) -> Arc<dyn Footprint>;
 
+    /// The same with a text encoder that does not stay in memory; None if there is none that is a network of its own.
+    fn without_text_encoder(&self) -> Option<Arc<dyn Footprint>> {
+        None
+    }
+
     /// Whether the files hold as many numbers as the configuration says. If not, [`Draft::open`] tells what is wrong.
     fn is_complete(&self) -> bool;
 
@@ -63,6 +68,8 @@ pub struct Opening<'a> {
     pub device: Device,
     /// Whether quantised weights are kept in a file of the model's folder.
     pub keep_quantised: bool,
+    /// Whether a text encoder of its own stays in memory.
+    pub keep_text: bool,
 }
 
 /// A family that was opened, and what identifies its configuration, vocabulary and weights.
@@ -178,6 +185,12 @@ pub trait Family: Send + Sync {
     /// What stands there instead where nothing is asked for: the other branch of guidance.
     fn unguided(&self, of: &Condition) -> Result<Condition>;
 
+    /// Reads texts beforehand that are to come again and again, in families for which that is work.
+    fn read(&self, conditions: &[Condition]) -> Result<()> {
+        let _ = conditions;
+        Ok(())
+    }
+
     /// The rows that stand for an ordinary text, f32 [n, width]: where a learned vector can start. Errors if the model's
     /// vocabulary does not know it.
     fn word_rows(&self, text: &str) -> Result<Tensor>;
@@ -227,7 +240,7 @@ pub struct Mode {
     pub stop: Control,
 }
 
-/// How pictures are learned in families that draw them grid after grid.
+/// How pictures are learned in families that draw them scale after scale.
 #[derive(Clone, Debug, Default)]
 pub struct ByScale {
     /// What each grid counts in the loss of labels; the last number counts for the grids behind, too. Empty: all count 1.
@@ -318,7 +331,7 @@ pub enum Prediction<'a> {
     NextScale(&'a dyn NextScale),
 }
 
-/// Pictures that are drawn grid after grid.
+/// Pictures that are drawn scale after scale.
 pub struct Scales<'a> {
     /// Of each picture what it is to show, and what stands against that.
     pub conditions: &'a [(Condition, Condition)],
@@ -326,9 +339,11 @@ pub struct Scales<'a> {
     pub vectors: Option<&'a Tensor>,
     /// The last grid, (height, width) in codes.
     pub grid: (u32, u32),
-    /// One for all grids, or one for each.
+    /// One for each grid; the last one given counts for those behind.
     pub guidance: &'a [f32],
     pub temperature: &'a [f32],
+    /// Of each bit, the less likely value is never chosen if its probability is at most 1 less this.
+    pub top_p: f32,
     /// Of each picture.
     pub seeds: &'a [u64],
     pub stop: Control,

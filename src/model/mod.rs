@@ -36,6 +36,7 @@ pub use registry::add_family;
 pub(crate) use registry::roles;
 
 use crate::device::{open_device, parse_device};
+use crate::error::by_name;
 use crate::files::Files;
 use crate::picture::{Crop, Picture};
 use crate::run::Run;
@@ -54,6 +55,37 @@ use std::sync::Arc;
 /// The name under which the small model inside the library is opened.
 pub const EMBEDDED: &str = "embedded:";
 
+/// What becomes of a text encoder that is a network of its own once it has read the texts of a call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TextEncoder {
+    /// Kept where all weights together take at most half of the memory that is free.
+    #[default]
+    Auto,
+    /// Stays in memory.
+    Keep,
+    /// Read when a text comes that it has not read before, and let go of.
+    Unload,
+}
+
+impl TextEncoder {
+    pub const ALL: [TextEncoder; 3] = [TextEncoder::Auto, TextEncoder::Keep, TextEncoder::Unload];
+
+    /// As it is written in options.
+    pub fn name(self) -> &'static str {
+        match self {
+            TextEncoder::Auto => "auto",
+            TextEncoder::Keep => "keep",
+            TextEncoder::Unload => "unload",
+        }
+    }
+
+    /// By the name that [`TextEncoder::name`] gives.
+    pub fn parse(name: &str) -> Result<Self> {
+        by_name("text_encoder", name, Self::ALL, Self::name)
+    }
+}
+
 /// Where and in which number format a model runs.
 #[derive(Clone, Debug, Serialize)]
 pub struct OpenOptions {
@@ -64,11 +96,20 @@ pub struct OpenOptions {
     /// Whether quantised weights are kept in a file of the model's folder, `sitter.q8_0.safetensors` or
     /// `sitter.q4_k.safetensors`: written when the model is opened so for the first time, read from then on.
     pub keep_quantised: bool,
+    /// Of models whose text encoder is a network of its own (Infinity): `keep` it in memory, or `unload` it when it has read the
+    /// texts of a call, which are remembered. `auto` keeps it where all weights together take at most half of the memory that is
+    /// free. Other models take `auto` only.
+    pub text_encoder: TextEncoder,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        OpenOptions { device: "auto".into(), dtype: "auto".into(), keep_quantised: true }
+        OpenOptions {
+            device: "auto".into(),
+            dtype: "auto".into(),
+            keep_quantised: true,
+            text_encoder: TextEncoder::default(),
+        }
     }
 }
 
@@ -129,10 +170,11 @@ impl Model {
         let draft = (entry.draft)(&files)?;
         let recommended = Recommended::read(&files, &draft.defaults())?;
         // If the files hold less than the configuration says, loading will tell what is wrong.
+        let (outline, keep_text) = Outline::of_draft(&*draft, options, format, &device, &recommended)?;
         if draft.is_complete() {
-            Outline::new(draft.footprint(), format, &device, &recommended).check_opening()?;
+            outline.check_opening()?;
         }
-        let how = Opening { files: &files, format, device, keep_quantised: options.keep_quantised };
+        let how = Opening { files: &files, format, device, keep_quantised: options.keep_quantised, keep_text };
         let opened = draft.open(&how, run)?;
 
         let mut hash = Sha256::new();

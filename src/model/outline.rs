@@ -1,8 +1,9 @@
 //! What is known about a model before its weights are read: enough to say how much memory it takes.
 
+use super::family::Draft;
 use super::footprint::{Footprint, Place};
 use super::recommended::Recommended;
-use super::{model_files, registry, Model, OpenOptions};
+use super::{model_files, registry, Model, OpenOptions, TextEncoder};
 use crate::device::{self, open_device};
 use crate::weight::{parse_dtype, Format};
 use crate::{Error, Result};
@@ -48,7 +49,34 @@ impl Outline {
         let format = parse_dtype(&options.dtype, &device)?;
         let draft = (registry::family_of(&files)?.draft)(&files)?;
         let recommended = Recommended::read(&files, &draft.defaults())?;
-        Ok(Outline::new(draft.footprint(), format, &device, &recommended))
+        Ok(Outline::of_draft(&*draft, options, format, &device, &recommended)?.0)
+    }
+
+    /// Of a model whose weights are not in memory yet, and whether its text encoder is to stay there.
+    pub(super) fn of_draft(
+        draft: &dyn Draft,
+        options: &OpenOptions,
+        format: Format,
+        device: &Device,
+        recommended: &Recommended,
+    ) -> Result<(Self, bool)> {
+        let whole = Outline::new(draft.footprint(), format, device, recommended);
+        let Some(lean) = draft.without_text_encoder() else {
+            return match options.text_encoder {
+                TextEncoder::Auto => Ok((whole, true)),
+                other => {
+                    let message =
+                        format!("is {}, but the model has no text encoder of its own; leave it auto", other.name());
+                    Err(Error::invalid("text_encoder", message))
+                }
+            };
+        };
+        let keep = match options.text_encoder {
+            TextEncoder::Keep => true,
+            TextEncoder::Unload => false,
+            TextEncoder::Auto => whole.free.is_none_or(|free| whole.weights(format) <= free / 2),
+        };
+        Ok((if keep { whole } else { Outline { footprint: lean, ..whole } }, keep))
     }
 
     /// Of an opened model.

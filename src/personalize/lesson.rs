@@ -58,6 +58,14 @@ impl Lesson<'_> {
         Ok(Batch { subject, prior })
     }
 
+    /// Has every text of the training read at once, before anything learns that would stand beside the reader in memory.
+    pub fn read_prompts(&self, view: &Personalized, pictures: usize) -> Result<()> {
+        let unit = view.model.facts().unit;
+        let prompts = prompts::all(self.options, self.captions, pictures);
+        let conditions = prompts.iter().map(|prompt| view.condition(prompt, unit, unit)).collect::<Result<Vec<_>>>()?;
+        view.family.read(&conditions)
+    }
+
     /// Errors if a prompt cannot be used, before any time is spent on it.
     pub fn check_prompts(&self, view: &Personalized) -> Result<()> {
         let (options, unit) = (self.options, view.model.facts().unit);

@@ -62,7 +62,11 @@ pub fn train(model: &Model, dataset: &Dataset, options: &Options, draw: &mut Dra
     Checkpointing::check(options)?;
     let vectors = embedding_stage::first_vectors(model, options, dataset.len())?;
     let mut lesson = Lesson { options, references: vec![], captions: dataset.captions(), prior: vec![] };
-    lesson.check_prompts(Learner::embedding(model, options, &vectors)?.view())?;
+    {
+        let learner = Learner::embedding(model, options, &vectors)?;
+        lesson.check_prompts(learner.view())?;
+        lesson.read_prompts(learner.view(), dataset.len())?;
+    }
 
     lesson.references = dataset.encode(model, options, run)?;
     let checkpoints =

@@ -247,8 +247,7 @@ impl AdamW {
         on_device: bool,
         seed: u64,
     ) -> Result<Self> {
-        let memories: Vec<Memory> =
-            values.map(|value| Memory::new(value, format, on_device)).collect::<Result<_>>()?;
+        let memories: Vec<Memory> = values.map(|value| Memory::new(value, format, on_device)).collect::<Result<_>>()?;
         Ok(AdamW { beta1, beta2, format, seed, steps: vec![0; memories.len()], memories })
     }
 

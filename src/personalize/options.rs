@@ -34,7 +34,7 @@ pub enum Method {
     /// As `TwoStage`, the second stage with low-rank changes.
     Lora,
     /// Vectors, cross-attention and MLP together, and in turn with them what the untouched model predicts of the class (ARBooth, arXiv
-    /// 2504.02612). For families that draw grid after grid.
+    /// 2504.02612). For families that draw scale after scale.
     Arbooth,
 }
 
@@ -228,7 +228,7 @@ pub struct Options {
     pub prior_count: u32,
     /// Whether class pictures teach what the untouched model predicts of them, and not what they show (prior distillation, ARBooth
     /// section 3.3): in each step the model draws new ones, as many as pictures of the subject, and they make an update of their own
-    /// behind the subject's, as in the released code. `prior_count` has no meaning then. For families that draw grid after grid.
+    /// behind the subject's, as in the released code. `prior_count` has no meaning then. For families that draw scale after scale.
     /// Default false, `arbooth` true.
     pub prior_distillation: bool,
     /// What the untouched model predicts: `correct`, as it does when it draws, compared bit by bit, or `reference`, as the released
@@ -236,10 +236,10 @@ pub struct Options {
     /// all numbers of a token. Default `correct`.
     pub teacher: Teacher,
     /// What each grid counts in the loss, coarse to fine; the last number counts for the grids behind, too. For families that draw
-    /// grid after grid. Each 0 to 1000. Default empty: all count 1; `arbooth` 1 for the first eight, then 0.5 (ARBooth).
+    /// scale after scale. Each 0 to 1000. Default empty: all count 1; `arbooth` 1 for the first eight, then 0.5 (ARBooth).
     pub scale_weights: Vec<f32>,
     /// Up to this share of the bits of each grid is turned over in what later grids see, so that they learn to mend it (bitwise
-    /// self-correction, Infinity, arXiv 2412.04431, section 3.3). For families that draw grid after grid. 0 to 1, default 0, for
+    /// self-correction, Infinity, arXiv 2412.04431, section 3.3). For families that draw scale after scale. 0 to 1, default 0, for
     /// Infinity 0.3 (Infinity).
     pub self_correction: f32,
 
@@ -579,19 +579,19 @@ impl Options {
     fn check_scales(&self, model: &Model) -> Result<()> {
         let by_scale = matches!(model.family().prediction(), Prediction::NextScale(_));
         let options = [
-            ("prior_distillation", self.prior_distillation, "grid after grid"),
-            ("teacher", self.teacher != Teacher::Correct, "grid after grid"),
-            ("scale_weights", !self.scale_weights.is_empty(), "grid after grid"),
-            ("self_correction", self.self_correction > 0.0, "grid after grid"),
+            ("prior_distillation", self.prior_distillation, "scale after scale"),
+            ("teacher", self.teacher != Teacher::Correct, "scale after scale"),
+            ("scale_weights", !self.scale_weights.is_empty(), "scale after scale"),
+            ("self_correction", self.self_correction > 0.0, "scale after scale"),
             ("z_loss", self.z_loss > 0.0, "code after code"),
         ];
-        let known = |how: &str| (how == "grid after grid") == by_scale;
+        let known = |how: &str| (how == "scale after scale") == by_scale;
         let Some((field, _, how)) = options.iter().find(|(_, set, how)| *set && !known(how)) else { return Ok(()) };
         let known: Vec<&str> = options.iter().filter(|(_, _, how)| known(how)).map(|(name, _, _)| *name).collect();
         let message = format!(
             "is for models that draw {how}; {} draws {} and knows {}",
             model.info().family,
-            if by_scale { "grid after grid" } else { "code after code" },
+            if by_scale { "scale after scale" } else { "code after code" },
             known.join(", ")
         );
         Err(Error::invalid(*field, message))

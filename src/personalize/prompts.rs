@@ -52,6 +52,25 @@ pub(super) fn draw(options: &Options, caption: Option<&str>, picture: usize, ran
     }
 }
 
+/// All prompts that a training of so many pictures may use.
+pub(super) fn all(options: &Options, captions: Option<&[String]>, pictures: usize) -> Vec<String> {
+    let mut prompts = match captions {
+        Some(captions) => captions.to_vec(),
+        None => (0..templates(options)).map(|i| template(options, i).replace(PLACE, &subject(options))).collect(),
+    };
+    if options.per_image_tokens {
+        let own = |prompt: &String| (0..pictures).map(|i| format!("{prompt} {}", picture_word(i))).collect::<Vec<_>>();
+        prompts.extend(prompts.iter().flat_map(own).collect::<Vec<_>>());
+    }
+    if options.prior_weight > 0.0 {
+        prompts.extend((0..templates(options)).map(|i| prior(options, i)));
+    }
+    if options.sample_every > 0 {
+        prompts.push(sample(options));
+    }
+    prompts
+}
+
 /// The prompt of group `index` of the pictures for prior preservation: a template with the plain class word.
 pub(super) fn prior(options: &Options, index: usize) -> String {
     template(options, index).replace(PLACE, options.class_word.trim())
@@ -83,6 +102,20 @@ mod tests {
         assert_eq!(prior(&options(), 27), "a photo of a dog");
         assert_eq!(sample(&options()), "a photo of a [V] dog");
         assert_eq!(sample(&Options { sample_prompt: Some("[V] sleeps".into()), ..options() }), "[V] sleeps");
+    }
+
+    #[test]
+    fn all_prompts_are_known_beforehand() {
+        let with = Options { prior_weight: 1.0, sample_every: 2, ..options() };
+        let captions = ["my [V] sleeps".to_string(), "[V] eats".to_string(), "[V] runs".to_string()];
+        let known = [all(&with, None, 3), all(&with, Some(&captions), 3)];
+        let drawn = [some(&with, None), some(&with, Some(&captions[2]))];
+        for (known, drawn) in known.iter().zip(drawn) {
+            assert!(drawn.iter().all(|prompt| known.contains(prompt)));
+            assert!((0..30).all(|i| known.contains(&prior(&with, i))) && known.contains(&sample(&with)));
+        }
+        assert_eq!(all(&options(), None, 3).len(), 27 * 4);
+        assert_eq!(all(&Options { per_image_tokens: false, ..options() }, Some(&captions), 3), captions);
     }
 
     #[test]

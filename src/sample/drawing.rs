@@ -52,7 +52,7 @@ impl<'v> Drawing<'v> {
         let grid = view.family.grid(options.width, options.height)?;
         check_memory(&Outline::of(view.model), options, prompts.len() as u64)?;
         let Prediction::NextToken(model) = view.family.prediction() else {
-            return Err(Error::internal("this model draws grid after grid"));
+            return Err(Error::internal("this model draws scale after scale"));
         };
         let raster = Raster::new(model, grid);
         let window = (options.window as usize).min(raster.places());

@@ -198,7 +198,7 @@ mod tests {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/plain");
         Model::open(
             folder,
-            &OpenOptions { device: "cpu".into(), dtype: "f32".into(), keep_quantised: false },
+            &OpenOptions { device: "cpu".into(), dtype: "f32".into(), keep_quantised: false, ..Default::default() },
             &mut Run::new(),
         )
         .unwrap()

@@ -23,7 +23,7 @@ pub fn needed(outline: &Outline, options: &Options, prompts: u64) -> u64 {
         height: options.height.into(),
         prompts: prompts.into(),
         pictures,
-        guided: options.guidance != 1.0,
+        guided: options.guided(),
         places,
         noise,
     };

@@ -84,7 +84,20 @@ pub struct Options {
     pub decoding: Decoding,
     /// Places that a pass of speculative decoding verifies; 2 to 256, default 16.
     pub window: u32,
+    /// Guidance of each scale instead of one for all, coarse to fine, of models that draw scale after scale (Infinity); 0 to 100
+    /// each. The last one counts for the scales behind, too; more than the picture has scales are an error. Default none.
+    pub guidance_by_scale: Vec<f32>,
+    /// Temperature of each scale instead of one for all, as `guidance_by_scale`; 0.01 to 100 each. Default none.
+    pub temperature_by_scale: Vec<f32>,
+    /// Of each bit, the less likely value is never drawn if its probability is at most 1 less this; 0 to 1, and 1 allows all. Of
+    /// models that draw bits (Infinity), where the default is 0.97.
+    pub top_p: f32,
 }
+
+/// What only models that draw code by code know, and what only those know that draw scale after scale; they share the rest.
+const BY_CODE: [&str; 3] = ["top_k", "decoding", "window"];
+const BY_SCALE: [&str; 3] = ["guidance_by_scale", "temperature_by_scale", "top_p"];
+const SHARED: [&str; 6] = ["width", "height", "count", "guidance", "temperature", "seed"];
 
 impl Default for Options {
     fn default() -> Self {
@@ -98,14 +111,18 @@ impl Default for Options {
             seed: 0,
             decoding: Decoding::default(),
             window: 16,
+            guidance_by_scale: vec![],
+            temperature_by_scale: vec![],
+            top_p: 1.0,
         }
     }
 }
 
 impl Recommendable for Options {
     const HARMLESS: &'static [&'static str] =
-        &["width", "height", "guidance", "top_k", "temperature", "seed", "decoding", "window"];
-    const USERS: &'static [&'static str] = &["count"];
+        &["width", "height", "guidance", "top_k", "temperature", "seed", "decoding", "window", "top_p"];
+    // Lists, since they win over the one number for all, which the user may set without knowing of them.
+    const USERS: &'static [&'static str] = &["count", "guidance_by_scale", "temperature_by_scale"];
 
     fn check_ranges(&self) -> Result<()> {
         Options::check_ranges(self)
@@ -131,6 +148,13 @@ impl Options {
         };
         finite("guidance", self.guidance, 0.0, 100.0)?;
         finite("temperature", self.temperature, 0.01, 100.0)?;
+        for &value in &self.guidance_by_scale {
+            finite("guidance_by_scale", value, 0.0, 100.0)?;
+        }
+        for &value in &self.temperature_by_scale {
+            finite("temperature_by_scale", value, 0.01, 100.0)?;
+        }
+        finite("top_p", self.top_p, 0.0, 1.0)?;
         if !(2..=MAX_WINDOW).contains(&self.window) {
             return Err(Error::invalid("window", format!("{} is outside 2 to {MAX_WINDOW}", self.window)));
         }
@@ -138,6 +162,63 @@ impl Options {
             return Err(Error::invalid("count", format!("{} is outside 1 to {MAX_PICTURES}", self.count)));
         }
         Ok(())
+    }
+
+    /// Guidance of each scale; the last one counts for those behind.
+    pub fn guidance_of_scales(&self) -> &[f32] {
+        match self.guidance_by_scale.is_empty() {
+            true => std::slice::from_ref(&self.guidance),
+            false => &self.guidance_by_scale,
+        }
+    }
+
+    /// Temperature of each scale; the last one counts for those behind.
+    pub fn temperature_of_scales(&self) -> &[f32] {
+        match self.temperature_by_scale.is_empty() {
+            true => std::slice::from_ref(&self.temperature),
+            false => &self.temperature_by_scale,
+        }
+    }
+
+    /// Whether a second branch stands against the prompt.
+    pub fn guided(&self) -> bool {
+        self.guidance_of_scales().iter().any(|&guidance| guidance != 1.0)
+    }
+
+    /// Errors if an option is set that the model's way of drawing has no use for, naming it and those that it knows. What leaves it
+    /// alone is always allowed.
+    fn check_known(&self, by: &Prediction) -> Result<()> {
+        let (odd, way, known) = match by {
+            Prediction::NextToken(_) => (
+                [
+                    (!self.guidance_by_scale.is_empty(), BY_SCALE[0], "an empty list"),
+                    (!self.temperature_by_scale.is_empty(), BY_SCALE[1], "an empty list"),
+                    (self.top_p != 1.0, BY_SCALE[2], "1"),
+                ],
+                "code by code",
+                BY_CODE,
+            ),
+            Prediction::NextScale(_) => (
+                [
+                    (self.top_k != 0, BY_CODE[0], "0"),
+                    (self.decoding != Decoding::Sequential, BY_CODE[1], Decoding::Sequential.name()),
+                    // Nothing reads it then.
+                    (false, BY_CODE[2], ""),
+                ],
+                "scale after scale",
+                BY_SCALE,
+            ),
+        };
+        match odd.iter().find(|(set, ..)| *set) {
+            None => Ok(()),
+            Some((_, name, neutral)) => {
+                let known = [&SHARED[..], &known[..]].concat().join(", ");
+                let message = format!(
+                    "is nothing to a model that draws {way}; leave it at {neutral}. Such a model knows {known}"
+                );
+                Err(Error::invalid(*name, message))
+            }
+        }
     }
 }
 
@@ -158,7 +239,7 @@ impl Sample {
         let (width, height) = view.family.pixels(&self.tokens);
         // JSON numbers are f64: 0.7 stays 0.7 by way of its text only.
         let decimal = |v: f32| v.to_string().parse().unwrap_or(f64::from(v));
-        let json = serde_json::json!({
+        let mut json = serde_json::json!({
             "software": concat!("sitter ", env!("CARGO_PKG_VERSION")),
             "model": view.model.short_name(),
             "fingerprint": view.model.fingerprint(),
@@ -172,6 +253,18 @@ impl Sample {
             "temperature": decimal(options.temperature),
             "decoding": options.decoding.name(),
         });
+        // What leaves everything as it is says nothing.
+        let mut add = |name: &str, set: bool, value: serde_json::Value| {
+            if let (true, Some(json)) = (set, json.as_object_mut()) {
+                json.insert(name.into(), value);
+            }
+        };
+        let list = |values: &[f32]| values.iter().map(|&v| decimal(v)).collect::<Vec<f64>>().into();
+        for (name, values) in [(BY_SCALE[0], &options.guidance_by_scale), (BY_SCALE[1], &options.temperature_by_scale)]
+        {
+            add(name, !values.is_empty(), list(values));
+        }
+        add(BY_SCALE[2], options.top_p != 1.0, decimal(options.top_p).into());
         ("sitter", json.to_string())
     }
 }
@@ -199,7 +292,10 @@ pub fn draw_pictures(
     options: &Options,
     run: &mut Run,
 ) -> Result<Vec<Sample>> {
-    if let Prediction::NextScale(model) = view.family.prediction() {
+    options.check_ranges()?;
+    let prediction = view.family.prediction();
+    options.check_known(&prediction)?;
+    if let Prediction::NextScale(model) = prediction {
         return next_scale::draw(view, model, prompts, options, run);
     }
     let mut drawing = Drawing::new(view, prompts, options, run.control())?;

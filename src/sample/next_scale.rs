@@ -1,7 +1,7 @@
-//! Drawing grid after grid, coarse to fine, by models that predict all codes of a grid at once.
+//! Drawing scale after scale, coarse to fine, by models that predict all codes of a grid at once.
 
 use super::memory::check_memory;
-use super::{Decoding, Options, Sample, MAX_PICTURES};
+use super::{Options, Sample, MAX_PICTURES};
 use crate::model::family::{NextScale, Scales};
 use crate::model::outline::Outline;
 use crate::model::personalized::Personalized;
@@ -17,7 +17,6 @@ pub fn draw(
     options: &Options,
     run: &mut Run,
 ) -> Result<Vec<Sample>> {
-    options.check_ranges()?;
     let pictures = prompts.len() * options.count as usize;
     if !(1..=MAX_PICTURES).contains(&pictures) {
         let message = format!(
@@ -27,17 +26,20 @@ pub fn draw(
         );
         return Err(Error::invalid("prompts", message));
     }
-    if options.decoding != Decoding::Sequential {
-        let message = format!(
-            "\"{}\" is for models that draw code by code; this one draws grid after grid",
-            options.decoding.name()
-        );
-        return Err(Error::invalid("decoding", message));
-    }
     run.check()?;
     let grid = view.family.grid(options.width, options.height)?;
     check_memory(&Outline::of(view.model), options, prompts.len() as u64)?;
-    let total = model.grids(grid)?.iter().map(|(h, w)| u64::from(h * w)).sum();
+    let grids = model.grids(grid)?;
+    for (name, list) in
+        [("guidance_by_scale", &options.guidance_by_scale), ("temperature_by_scale", &options.temperature_by_scale)]
+    {
+        if list.len() > grids.len() {
+            let (n, scales, width, height) = (list.len(), grids.len(), options.width, options.height);
+            let message = format!("has {n} values; a picture of {width}x{height} pixels has {scales} scales");
+            return Err(Error::invalid(name, message));
+        }
+    }
+    let total = grids.iter().map(|(h, w)| u64::from(h * w)).sum();
     let (mut conditions, mut seeds, mut texts) = (Vec::new(), Vec::new(), Vec::new());
     for prompt in prompts {
         let asked = view.condition(prompt.as_ref(), options.width, options.height)?;
@@ -52,8 +54,9 @@ pub fn draw(
         conditions: &conditions,
         vectors: view.vectors.as_ref(),
         grid,
-        guidance: &[options.guidance],
-        temperature: &[options.temperature],
+        guidance: options.guidance_of_scales(),
+        temperature: options.temperature_of_scales(),
+        top_p: options.top_p,
         seeds: &seeds,
         stop: run.control(),
     };

@@ -2,6 +2,7 @@
 
 use crate::setters::Field;
 use sitter::model::family::Teacher;
+use sitter::model::TextEncoder;
 use sitter::personalize::{Adaptation, Method, OptimizerDevice, Recompute, StateFormat};
 use sitter::sample::Decoding;
 use sitter::weight::Format;
@@ -15,6 +16,7 @@ pub fn choices(field: &Field) -> Option<Vec<&'static str>> {
         (_, _, "StateFormat") => StateFormat::ALL.map(StateFormat::name).into(),
         (_, _, "OptimizerDevice") => OptimizerDevice::ALL.map(OptimizerDevice::name).into(),
         (_, _, "Recompute") => Recompute::ALL.map(Recompute::name).into(),
+        (_, _, "TextEncoder") => TextEncoder::ALL.map(TextEncoder::name).into(),
         (_, _, "Decoding") => Decoding::ALL.map(Decoding::name).into(),
         _ => return None,
     })

@@ -53,7 +53,7 @@ fn kind(ty: &str) -> &'static str {
         "f32" | "f64" => "number",
         "bool" => "boolean",
         "String" | "Trainable" | "Adaptation" | "Teacher" | "StateFormat" | "OptimizerDevice" | "Recompute"
-        | "Decoding" => "string",
+        | "Decoding" | "TextEncoder" => "string",
         "Option<String>" => "string?",
         "Option<PathBuf>" => "path?",
         "Vec<u32>" => "u32[]",

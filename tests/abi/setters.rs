@@ -50,9 +50,8 @@ fn forms(field: &str, ty: &str) -> (String, String) {
         "String" => one("*const c_char", &format!("text::required({field}, \"{field}\")?")),
         "Option<String>" => one("*const c_char", &format!("text::optional({field}, \"{field}\")?")),
         "Option<PathBuf>" => one("*const c_char", &format!("text::optional({field}, \"{field}\")?.map(Into::into)")),
-        "Trainable" | "Adaptation" | "Teacher" | "StateFormat" | "OptimizerDevice" | "Recompute" | "Decoding" => {
-            one("*const c_char", &format!("{ty}::parse(&text::required({field}, \"{field}\")?)?"))
-        }
+        "Trainable" | "Adaptation" | "Teacher" | "StateFormat" | "OptimizerDevice" | "Recompute" | "Decoding"
+        | "TextEncoder" => one("*const c_char", &format!("{ty}::parse(&text::required({field}, \"{field}\")?)?")),
         "Vec<u32>" => (
             format!("{field}: *const u32,\n    count: usize"),
             format!("o.{field} = array({field}, count, \"{field}\")?"),
@@ -91,7 +90,7 @@ fn generate() -> String {
          use super::boundary::guard;\nuse super::buffer::array;\nuse super::error::sitter_error;\n\
          use super::nouns::{sitter_evaluator_options, sitter_model_options, sitter_sample_options, sitter_train_options};\n\
          use super::options::{change, flag};\n\
-         use super::status::sitter_status;\nuse super::text;\nuse crate::model::family::Teacher;\nuse crate::personalize::{Adaptation, OptimizerDevice, Recompute, StateFormat, Trainable};\nuse crate::sample::Decoding;\nuse std::ffi::c_char;\n",
+         use super::status::sitter_status;\nuse super::text;\nuse crate::model::family::Teacher;\nuse crate::model::TextEncoder;\nuse crate::personalize::{Adaptation, OptimizerDevice, Recompute, StateFormat, Trainable};\nuse crate::sample::Decoding;\nuse std::ffi::c_char;\n",
     );
     let first = std::fs::read_to_string(at("abi/v1.0/sitter.h")).unwrap();
     for Field { noun, name: ident, ty, doc } in fields() {

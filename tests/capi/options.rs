@@ -64,12 +64,22 @@ fn model_setters(at: *mut sitter_model_options) -> Vec<Setter> {
             (c"f32".as_ptr()) => "f32", (c"bf16".as_ptr()) => "bf16", (c"q8_0".as_ptr()) => "q8_0", (c"q4_k".as_ptr()) => "q4_k";
             (c"f8".as_ptr()), (c"".as_ptr())),
         flag!(at, sitter_model_options_set_keep_quantised, "keep_quantised"),
+        setter!(at, sitter_model_options_set_text_encoder, "text_encoder";
+            (c"keep".as_ptr()) => "keep", (c"unload".as_ptr()) => "unload", (c"auto".as_ptr()) => "auto";
+            (c"Keep".as_ptr()), (c"".as_ptr())),
     ]
 }
 
 fn sample_setters(at: *mut sitter_sample_options) -> Vec<Setter> {
     let nan = f64::NAN;
+    let numbers: &'static [f32] = &[4.0, 0.5];
+    let broken: &'static [f32] = &[1.0, f32::NAN];
     vec![
+        setter!(at, sitter_sample_options_set_guidance_by_scale, "guidance_by_scale";
+            (numbers.as_ptr(), 2) => [4.0, 0.5], (null(), 0) => Vec::<f32>::new(); (broken.as_ptr(), 2)),
+        setter!(at, sitter_sample_options_set_temperature_by_scale, "temperature_by_scale";
+            (numbers.as_ptr(), 1) => [4.0], (null(), 0) => Vec::<f32>::new(); (broken.as_ptr(), 2)),
+        setter!(at, sitter_sample_options_set_top_p, "top_p"; (0.5) => 0.5, (0.0) => 0.0, (1.0) => 1.0; (-0.1), (1.1), (nan)),
         setter!(at, sitter_sample_options_set_width, "width"; (64) => 64, (1 << 20) => 1 << 20; ),
         setter!(at, sitter_sample_options_set_height, "height"; (32) => 32; ),
         setter!(at, sitter_sample_options_set_guidance, "guidance";

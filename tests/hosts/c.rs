@@ -160,6 +160,14 @@ fn a_forked_child_can_do_with_a_model_of_its_own_what_the_parent_did() {
 }
 
 #[test]
+fn tokens_of_several_grids_go_through_a_model_and_back() {
+    let folder = scratch("c_scales");
+    let Some(plain) = build_c(&program("scales.c"), &folder, &[]) else { return };
+    run(Command::new(&plain).arg(at(super::SCALES)));
+    check_sanitized(&program("scales.c"), &folder, &[at(super::SCALES).to_str().unwrap()]);
+}
+
+#[test]
 fn the_event_has_the_layout_it_had() {
     check(&program("event_layout.c"), "c_event_layout", &[]);
 }

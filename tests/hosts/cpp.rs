@@ -35,6 +35,14 @@ fn the_cpp_header_owns_throws_and_rethrows() {
     run(&mut Command::new(&sanitized));
 }
 
+#[test]
+fn tokens_of_several_grids_go_through_a_model_and_back() {
+    let folder = scratch("cpp_scales");
+    let Some(compiler) = tool("g++") else { return };
+    let program = build(&compiler, &at("tests/hosts/cpp/scales.cpp"), &folder, &["-std=c++17", "-Wshadow"]);
+    run(Command::new(&program).arg(at(super::SCALES)));
+}
+
 /// The library as a user would install it, in a folder whose name shells and their tools would like to read otherwise.
 fn installed(name: &str) -> PathBuf {
     let prefix = scratch(name).join("a & b|c");

@@ -81,6 +81,11 @@ fn jobs_are_given_out_in_order_and_on_a_cluster_where_ray_is_installed() {
 }
 
 #[test]
+fn tokens_of_several_grids_go_through_a_model_and_back() {
+    passes("test_scales");
+}
+
+#[test]
 fn the_embedded_model_is_taught_and_draws() {
     passes("test_embedded");
 }

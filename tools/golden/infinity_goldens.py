@@ -4,7 +4,7 @@
     python tools/golden/infinity_goldens.py
 
 writes tests/golden/infinity (transformer, image tokenizer, text encoder as they are published), tests/golden/infinity_folded
-(the same with spatial patchify, flat names in safetensors, without text encoder) and tests/golden/infinity.safetensors. All numbers
+(the same with spatial patchify, flat names in safetensors, the text encoder in shards of pickles) and tests/golden/infinity.safetensors. All numbers
 of the latter are computed in f64 from the bf16 weights in the files. Made with torch 2.15.0.
 """
 
@@ -19,7 +19,7 @@ from infinity import (Infinity, T5, Vae, label_loss, quantise, scale_weights, sc
 from pathlib import Path
 
 GOLDEN = Path(__file__).resolve().parents[2] / "tests" / "golden"
-TEXT, WIDTH, HEADS, DEPTH, BITS = 128, 32, 2, 4, 8
+TEXT, WIDTH, HIDDEN, HEADS, DEPTH, BITS = 128, 32, 256, 2, 4, 8
 # Scale weights of the tests' losses.
 SCALE_WEIGHTS = [1.0, 1.0, 1.0, 1.0, 0.5]
 
@@ -64,8 +64,8 @@ def random_transformer(g, bits, depth, chunks, pool_heads):
         w[b + "ca.mat_kv.weight"] = matrix(2 * WIDTH, WIDTH)
         w[b + "ca.v_bias"], w[b + "ca.zero_k_bias"] = 0.2 * n(WIDTH), torch.zeros(WIDTH)
         linear(b + "ca.proj", WIDTH, WIDTH)
-        linear(b + "ffn.fc1", 256, WIDTH)
-        linear(b + "ffn.fc2", WIDTH, 256)
+        linear(b + "ffn.fc1", HIDDEN, WIDTH)
+        linear(b + "ffn.fc2", WIDTH, HIDDEN)
     # One head beyond the largest strength, which is 100.
     w["block_chunks.0.module.0.sa.scale_mul_1H11"][0, 0] = 5.0
     return w
@@ -158,6 +158,22 @@ def tokenizer():
                             pair=[{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
                             special_tokens={"</s>": {"id": "</s>", "ids": [1], "tokens": ["</s>"]}}),
         model=dict(type="Unigram", unk_id=2, vocab=pieces, byte_fallback=False))
+
+
+def save_t5(weights, folder, sharded):
+    """A text encoder as it is published, in one file of safetensors or in pickles with their index."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(T5_CONFIG, indent=1) + "\n")
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer(), indent=None) + "\n")
+    if not sharded:
+        return save_file(weights, folder / "model.safetensors")
+    shards = {f"pytorch_model-0000{i + 1}-of-00002.bin": {} for i in range(2)}
+    places = {name: list(shards)[name.startswith("encoder.block.1.")] for name in weights}
+    for name, shard in places.items():
+        shards[shard][name] = weights[name]
+    for shard, part in shards.items():
+        torch.save(part, folder / shard)
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}) + "\n")
 
 
 def sample(t, most=48):
@@ -357,11 +373,8 @@ def main():
     mask = {f"{q}.lfq.mask": 2 ** torch.arange(BITS - 1, -1, -1) for q in ("quantizer", "quantize")}
     torch.save({"vae": {**vae, **mask}, "trainer": {"step": 1}}, folder / "vae.pth")
     encoder = bf16(random_t5(g))
-    (folder / "text_encoder").mkdir()
-    save_file(encoder, folder / "text_encoder" / "model.safetensors")
-    (folder / "text_encoder" / "config.json").write_text(json.dumps(T5_CONFIG, indent=1) + "\n")
-    (folder / "text_encoder" / "tokenizer.json").write_text(json.dumps(tokenizer(), indent=None) + "\n")
-
+    save_t5(encoder, folder / "text_encoder", False)
+    save_t5(encoder, folded / "flan-t5-xl", True)
     (folder / "sitter.json").write_text('{"sample": {"width": 64, "height": 64, "guidance": 3.0, "temperature": 0.5}}\n')
 
     t5 = T5(T5_CONFIG, encoder, torch.float64)
@@ -393,7 +406,8 @@ def main():
     save_file(weights, folded / "transformer.safetensors")
     vae = bf16(random_vae(g, BITS, 8, [1, 2], False))
     save_file(vae, folded / "tokenizer.safetensors")
-    (folded / "sitter.json").write_text('{"infinity": {"groups": 4}}\n')
+    settings = {"infinity": {"groups": 4}, "sample": {"width": 64, "height": 64}}
+    (folded / "sitter.json").write_text(json.dumps(settings) + "\n")
     own_vae = Vae(vae, 4, torch.float64)
     put("folded.latent", own_vae.encode(picture.to(torch.uint8).double() / 127.5 - 1)[0, :, ::3])
     put("folded.decoded", own_vae.decode(z)[0])

@@ -32,6 +32,12 @@ export interface OpenFields {
    * `sitter.q4_k.safetensors`: written when the model is opened so for the first time, read from then on.
    */
   keepQuantised?: boolean;
+  /**
+   * Of models whose text encoder is a network of its own (Infinity): `keep` it in memory, or `unload` it when it
+   * has read the texts of a call, which are remembered. `auto` keeps it where all weights together take at most
+   * half of the memory that is free. Other models take `auto` only.
+   */
+  textEncoder?: 'auto' | 'keep' | 'unload';
 }
 
 /** How tokens are drawn. */
@@ -70,6 +76,21 @@ export interface SampleFields {
    * Places that a pass of speculative decoding verifies; 2 to 256, default 16.
    */
   window?: number;
+  /**
+   * Guidance of each scale instead of one for all, coarse to fine, of models that draw scale after scale
+   * (Infinity); 0 to 100 each. The last one counts for the scales behind, too; more than the picture has scales are
+   * an error. Default none.
+   */
+  guidanceByScale?: Float32Array | readonly number[];
+  /**
+   * Temperature of each scale instead of one for all, as `guidanceByScale`; 0.01 to 100 each. Default none.
+   */
+  temperatureByScale?: Float32Array | readonly number[];
+  /**
+   * Of each bit, the less likely value is never drawn if its probability is at most 1 less this; 0 to 1, and 1
+   * allows all. Of models that draw bits (Infinity), where the default is 0.97.
+   */
+  topP?: number;
 }
 
 /** How a subject is taught. Defaults depend on the method and the model: see `Model.trainOptions`. */
@@ -277,7 +298,7 @@ export interface TrainFields {
    * Whether class pictures teach what the untouched model predicts of them, and not what they show (prior
    * distillation, ARBooth section 3.3): in each step the model draws new ones, as many as pictures of the subject,
    * and they make an update of their own behind the subject's, as in the released code. `priorCount` has no meaning
-   * then. For families that draw grid after grid. Default false, `arbooth` true.
+   * then. For families that draw scale after scale. Default false, `arbooth` true.
    */
   priorDistillation?: boolean;
   /**
@@ -288,13 +309,13 @@ export interface TrainFields {
   teacher?: 'correct' | 'reference';
   /**
    * What each grid counts in the loss, coarse to fine; the last number counts for the grids behind, too. For
-   * families that draw grid after grid. Each 0 to 1000. Default empty: all count 1; `arbooth` 1 for the first
+   * families that draw scale after scale. Each 0 to 1000. Default empty: all count 1; `arbooth` 1 for the first
    * eight, then 0.5 (ARBooth).
    */
   scaleWeights?: Float32Array | readonly number[];
   /**
    * Up to this share of the bits of each grid is turned over in what later grids see, so that they learn to mend it
-   * (bitwise self-correction, Infinity, arXiv 2412.04431, section 3.3). For families that draw grid after grid. 0
+   * (bitwise self-correction, Infinity, arXiv 2412.04431, section 3.3). For families that draw scale after scale. 0
    * to 1, default 0, for Infinity 0.3 (Infinity).
    */
   selfCorrection?: number;

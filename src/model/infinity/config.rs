@@ -59,6 +59,21 @@ impl Config {
             blocks = (0..).map(|i| format!("blocks.{i}")).take_while(|name| there(name)).collect();
             chunks = (0..blocks.len()).collect();
         }
+        // A block without this tensor ends the count, so that what lies behind it would be left out without a word.
+        let block = |name: &str| -> Option<String> {
+            let parts: Vec<&str> = name.split('.').collect();
+            let n = if parts[0] == "blocks" { 2 } else { 4 };
+            ["block_chunks", "blocks"].contains(&parts[0]).then(|| parts[..n.min(parts.len())].join("."))
+        };
+        let stray = checkpoint.names().filter_map(block).find(|block| !blocks.is_empty() && !blocks.contains(block));
+        if let Some(stray) = stray {
+            return Err(Error::Tensor {
+                file: checkpoint.path().to_owned(),
+                tensor: format!("{stray}.ada_gss"),
+                expected: "the adaptive norm of a block whose other tensors are there".into(),
+                found: "none, or none of a block before it".into(),
+            });
+        }
         let Some(first) = blocks.first() else {
             let message =
                 "has no blocks with a shared adaptive norm (block_chunks.0.module.0.ada_gss); other forms are not read";

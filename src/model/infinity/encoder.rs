@@ -4,7 +4,7 @@ use super::files::TextFiles;
 use super::t5::T5;
 use crate::weight::Format;
 use crate::{Error, Result};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -30,17 +30,24 @@ struct State {
 
 impl Encoder {
     /// Reads and checks the weights, whether or not they stay.
-    pub fn open(files: TextFiles, format: Format, device: &Device, keep: bool) -> Result<Encoder> {
+    pub fn open(
+        files: TextFiles,
+        format: Format,
+        device: &Device,
+        keep: bool,
+        progress: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<Encoder> {
         let encoder = Encoder { files, format, device: device.clone(), keep, state: Mutex::default() };
-        let t5 = encoder.load()?;
+        let t5 = encoder.load(progress)?;
         if keep {
             encoder.lock().t5 = Some(t5);
         }
         Ok(encoder)
     }
 
-    fn load(&self) -> Result<Arc<T5>> {
-        Ok(Arc::new(T5::load(&self.files.checkpoint()?, self.files.config()?, self.format, &self.device)?))
+    fn load(&self, progress: &mut dyn FnMut(u64) -> Result<()>) -> Result<Arc<T5>> {
+        let checkpoint = self.files.checkpoint()?;
+        Ok(Arc::new(T5::load(&checkpoint, self.files.config()?, self.format, &self.device, progress)?))
     }
 
     /// A panic cannot leave the state half changed in a way that matters.
@@ -60,7 +67,7 @@ impl Encoder {
                 None => {
                     let t5 = match loaded.take() {
                         Some(t5) => t5,
-                        None => self.load()?,
+                        None => self.load(&mut |_| Ok(()))?,
                     };
                     let read = t5.forward(ids)?;
                     loaded = Some(t5);
@@ -79,15 +86,5 @@ impl Encoder {
             None => Ok(features),
             Some(_) => Err(Error::internal("a text has other features than tokens")),
         }
-    }
-
-    /// Rows of the vocabulary that stand for tokens, f32 [n, width].
-    pub fn rows(&self, ids: &[u32]) -> Result<Tensor> {
-        let loaded = self.lock().t5.clone();
-        let t5 = match loaded {
-            Some(t5) => t5,
-            None => self.load()?,
-        };
-        Ok(t5.embed(ids)?.to_dtype(DType::F32)?)
     }
 }

@@ -32,7 +32,6 @@ use std::sync::Arc;
 pub struct Infinity {
     pub transformer: Transformer,
     pub bsq: Bsq,
-    pub settings: Arc<Settings>,
     pub facts: Facts,
     vae: Arc<Vae>,
     text: Arc<Text>,
@@ -54,7 +53,7 @@ impl Infinity {
         vae: Vae,
         (text, encoder): (Text, Encoder),
         rows: usize,
-        settings: Settings,
+        settings: &Settings,
         footprint: Arc<InfinityFootprint>,
     ) -> Self {
         let config = &transformer.config;
@@ -76,7 +75,6 @@ impl Infinity {
         Infinity {
             transformer,
             bsq,
-            settings: Arc::new(settings),
             facts,
             vae: Arc::new(vae),
             text: Arc::new(text),
@@ -121,13 +119,18 @@ impl Infinity {
         }
     }
 
-    /// The features of texts with learned vectors in their places, [n, text] each.
-    pub fn features(&self, texts: &[Reading], vectors: Option<&Tensor>) -> Result<Vec<Tensor>> {
+    /// What the encoder makes of prompts; of the unconditional text nothing.
+    fn read_texts(&self, texts: &[Reading]) -> Result<Vec<Tensor>> {
         let prompts = texts.iter().filter_map(|text| match text {
             Reading::Prompt(prompt) => Some(prompt.ids.as_slice()),
             Reading::Unguided(_) => None,
         });
-        let mut read = self.encoder.features(&prompts.collect::<Vec<_>>())?.into_iter();
+        self.encoder.features(&prompts.collect::<Vec<_>>())
+    }
+
+    /// The features of texts with learned vectors in their places, [n, text] each.
+    pub fn features(&self, texts: &[Reading], vectors: Option<&Tensor>) -> Result<Vec<Tensor>> {
+        let mut read = self.read_texts(texts)?.into_iter();
         let of = |text: &Reading| match text {
             Reading::Unguided(n) => self.transformer.conditioner.unguided(*n),
             Reading::Prompt(prompt) => {
@@ -212,8 +215,14 @@ impl Family for Infinity {
     fn decode(&self, tokens: &Tokens, run: &Run) -> Result<Picture> {
         let fold = if self.bsq.folded { 2 } else { 1 };
         let grids = tokens.grids();
-        if grids.iter().any(|(h, w)| h % fold != 0 || w % fold != 0) || tokens.height().max(tokens.width()) > 512 {
-            return Err(Error::invalid("tokens", format!("grids {grids:?} are none of this model's")));
+        if !Schedule::all().iter().any(|schedule| self.grids_of(schedule).starts_with(&grids)) {
+            let shown: Vec<String> = grids.iter().map(|(h, w)| format!("{h}x{w}")).collect();
+            let message = format!(
+                "has grids (height x width) {}; a picture of this model begins with one code and has all grids of its size, or \
+                 the first of them",
+                shown.join(", ")
+            );
+            return Err(Error::invalid("tokens", message));
         }
         let scales: Vec<(usize, usize)> =
             grids.iter().map(|(h, w)| ((h / fold) as usize, (w / fold) as usize)).collect();
@@ -249,6 +258,12 @@ impl Family for Infinity {
         Ok(Condition { pieces: (first..first + n as u32).map(Piece::Token).collect() })
     }
 
+    fn read(&self, conditions: &[Condition]) -> Result<()> {
+        let readings =
+            conditions.iter().map(|condition| self.reading(&condition.pieces)).collect::<Result<Vec<_>>>()?;
+        self.read_texts(&readings).map(drop)
+    }
+
     /// What the encoder makes of the text, the end left out.
     fn word_rows(&self, text: &str) -> Result<Tensor> {
         let Some(mut ids) = self.text.known(text)? else {
@@ -261,8 +276,9 @@ impl Family for Infinity {
 
     fn usual_size(&self, texts: &[String]) -> Result<f32> {
         let (mut squares, mut rows) = (0.0, 0);
-        for text in texts {
-            let features = self.encoder.features(&[&self.text.prompt(text, &[])?.ids])?.swap_remove(0);
+        let prompts = texts.iter().map(|text| self.text.prompt(text, &[])).collect::<Result<Vec<_>>>()?;
+        let ids: Vec<&[u32]> = prompts.iter().map(|prompt| prompt.ids.as_slice()).collect();
+        for features in self.encoder.features(&ids)? {
             let means = features.sqr()?.mean(D::Minus1)?.to_vec1::<f32>()?;
             rows += means.len();
             squares += means.into_iter().map(f64::from).sum::<f64>();
@@ -335,11 +351,8 @@ impl NextScale for Infinity {
             apart: false,
             stop: what.stop.clone(),
         };
-        let choosing = Choosing {
-            guidance: what.guidance.to_vec(),
-            temperature: what.temperature.to_vec(),
-            top_p: self.settings.top_p,
-        };
+        let choosing =
+            Choosing { guidance: what.guidance.to_vec(), temperature: what.temperature.to_vec(), top_p: what.top_p };
         let tokens = |codes: &[Vec<u32>]| Tokens::of_grids(&grids[..codes.len()], codes.concat());
         let mut watch = |codes: &[Codes]| -> Result<()> {
             seen(&codes.iter().map(|codes| tokens(codes)).collect::<Result<Vec<_>>>()?)

@@ -42,6 +42,12 @@ impl InfinityFootprint {
         }
     }
 
+    /// The text encoder.
+    fn text(&self, at: &Place) -> u128 {
+        at.format.bytes(self.text.numbers.into(), self.text.longest)
+            + (self.text.rows * self.text.width) as u128 * at.dense()
+    }
+
     fn rest(&self) -> u128 {
         let c = &self.config;
         let named: u128 = self.specs.iter().map(|spec| spec.numbers() as u128).sum();
@@ -68,13 +74,7 @@ impl Footprint for InfinityFootprint {
             false => spec.numbers() as u128 * F32,
         };
         let named: u128 = self.specs.iter().map(bytes).sum();
-        let text = match self.keeps_text {
-            true => {
-                at.format.bytes(self.text.numbers.into(), self.text.longest)
-                    + (self.text.rows * self.text.width) as u128 * at.dense()
-            }
-            false => 0,
-        };
+        let text = if self.keeps_text { self.text(at) } else { 0 };
         named + self.rest() + F32 * u128::from(self.vae_numbers) + text
     }
 
@@ -92,7 +92,13 @@ impl Footprint for InfinityFootprint {
         let last = rows * (total - before);
         let states = last * (6 * c + self.config.hidden as u128 * 2) * F32;
         let scores = if at.on_gpu { (SCORES as u128) * 12 } else { 0 };
-        cache + states + scores + rows * layers * 2 * PROMPT * c * F32
+        let drawing = cache + states + scores + rows * layers * 2 * PROMPT * c * F32;
+        // One that does not stay is gone before the pictures are begun.
+        if self.keeps_text {
+            drawing
+        } else {
+            drawing.max(self.text(at))
+        }
     }
 
     fn tokens(&self, width: u128, height: u128) -> u128 {

@@ -38,7 +38,8 @@ struct InfinityDraft {
     text: TextFiles,
     sizes: t5::Sizes,
     settings: Settings,
-    footprint: Arc<InfinityFootprint>,
+    /// With the text encoder in memory, and without.
+    footprints: [Arc<InfinityFootprint>; 2],
 }
 
 fn draft(files: &Files) -> Result<InfinityDraft> {
@@ -72,13 +73,17 @@ fn draft(files: &Files) -> Result<InfinityDraft> {
         return Err(Error::bad_format(checkpoint.path(), message));
     }
     let numbers = parts.vae.count("encoder.") + parts.vae.count("decoder.");
-    let footprint = Arc::new(InfinityFootprint::new(&config, &shape, numbers, sizes, true));
-    Ok(InfinityDraft { parts, config, shape, text, sizes, settings, footprint })
+    let footprints = [true, false].map(|keep| Arc::new(InfinityFootprint::new(&config, &shape, numbers, sizes, keep)));
+    Ok(InfinityDraft { parts, config, shape, text, sizes, settings, footprints })
 }
 
 impl Draft for InfinityDraft {
     fn footprint(&self) -> Arc<dyn Footprint> {
-        self.footprint.clone()
+        self.footprints[0].clone()
+    }
+
+    fn without_text_encoder(&self) -> Option<Arc<dyn Footprint>> {
+        Some(self.footprints[1].clone())
     }
 
     fn is_complete(&self) -> bool {
@@ -92,7 +97,7 @@ impl Draft for InfinityDraft {
         let side = 64 * self.shape.stride() * if folded { 2 } else { 1 };
         let temperature = if folded { 1.0 } else { 0.5 };
         json!({
-            "sample": {"width": side, "height": side, "guidance": 3.0, "top_k": 0, "temperature": temperature},
+            "sample": {"width": side, "height": side, "guidance": 3.0, "top_k": 0, "temperature": temperature, "top_p": 0.97},
             "method": "arbooth",
             "train": {
                 "image_size": side, "trainable": "arbooth", "embedding_vectors": 4, "beta1": 0.9, "beta2": 0.999,
@@ -103,13 +108,19 @@ impl Draft for InfinityDraft {
     }
 
     fn open(self: Box<Self>, how: &Opening, run: &mut Run) -> Result<Opened> {
-        let InfinityDraft { parts, config, shape, text: encoder_files, sizes, settings, footprint } = *self;
+        let InfinityDraft { parts, config, shape, text: encoder_files, sizes, settings, footprints } = *self;
+        let [whole, lean] = footprints;
         let (tokenizer_name, files) = (encoder_files.name("tokenizer.json"), encoder_files.files().clone());
         let tokenizer = files.bytes(&tokenizer_name)?;
         let reader = text::Text::open(tokenizer.clone(), &files.path(&tokenizer_name), &run.control())?;
         let reader = Text::new(reader, sizes.rows)?;
         let encoder_weights = encoder_files.checkpoint()?.fingerprint()?;
         let vae = Vae::load(&Weights { checkpoint: &parts.vae, prefix: "" }, shape, &how.device)?;
+        // Before the transformer: if it does not stay, the two are never in memory together.
+        let (layers, total) = (sizes.layers, sizes.layers + config.blocks.len() as u64 + 1);
+        let mut report = |done: u64, total: u64| run.report(Stage::Open, done, total, None).map(|_| ());
+        let encoder =
+            Encoder::open(encoder_files, how.format, &how.device, how.keep_text, &mut |done| report(done, total))?;
         let quantised =
             how.keep_quantised.then(|| Quantised::open(how.files, &parts.transformer, how.format)).flatten();
         let transformer = Transformer::load(
@@ -118,12 +129,11 @@ impl Draft for InfinityDraft {
             config,
             how.format,
             &how.device,
-            |done, total| run.report(Stage::Open, done, total, None).map(|_| ()),
+            |done, total| report(layers + done, layers + total),
         )?;
         if let Some(quantised) = quantised {
             quantised.keep(&transformer.weights, &run.control())?;
         }
-        let encoder = Encoder::open(encoder_files, how.format, &how.device, true)?;
         let identity = vec![
             b"infinity".to_vec(),
             tokenizer.to_vec(),
@@ -132,7 +142,14 @@ impl Draft for InfinityDraft {
             encoder_weights.to_vec(),
             settings.level_embedding.clone().into_bytes(),
         ];
-        let family = Infinity::new(transformer, vae, (reader, encoder), sizes.rows, settings, footprint);
+        let family = Infinity::new(
+            transformer,
+            vae,
+            (reader, encoder),
+            sizes.rows,
+            &settings,
+            if how.keep_text { whole } else { lean },
+        );
         Ok(Opened { family: Arc::new(family), identity })
     }
 }

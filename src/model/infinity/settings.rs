@@ -2,7 +2,7 @@
 
 use crate::error::by_name;
 use crate::model::recommended::Recommendable;
-use crate::{Error, Result};
+use crate::Result;
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -14,36 +14,24 @@ pub struct Settings {
     pub level_embedding: String,
     /// How what is drawn becomes the next scale's input: `bilinear`, or `area` as in ARBooth's code.
     pub next_input: String,
-    /// Of each bit, the less likely value is never drawn if its probability is at most 1 less this.
-    pub top_p: f32,
 }
 
 impl Default for Settings {
     /// ARBooth's where upstream says nothing.
     fn default() -> Self {
-        Settings {
-            groups: 0,
-            level_embedding: "once".into(),
-            next_input: "bilinear".into(),
-            top_p: 0.97,
-        }
+        Settings { groups: 0, level_embedding: "once".into(), next_input: "bilinear".into() }
     }
 }
 
 impl Recommendable for Settings {
-    const HARMLESS: &'static [&'static str] =
-        &["groups", "level_embedding", "next_input", "top_p"];
+    const HARMLESS: &'static [&'static str] = &["groups", "level_embedding", "next_input"];
     const USERS: &'static [&'static str] = &[];
 
     fn check_ranges(&self) -> Result<()> {
         let one_of =
             |field: &str, value: &str, names: [&'static str; 2]| by_name(field, value, names, |name| name).map(|_| ());
         one_of("level_embedding", &self.level_embedding, ["once", "each_chunk"])?;
-        one_of("next_input", &self.next_input, ["bilinear", "area"])?;
-        match (0.0..=1.0).contains(&self.top_p) {
-            true => Ok(()),
-            false => Err(Error::invalid("top_p", format!("{} is outside 0 to 1", self.top_p))),
-        }
+        one_of("next_input", &self.next_input, ["bilinear", "area"])
     }
 }
 
@@ -56,7 +44,7 @@ mod tests {
     fn whether_a_model_may_set_it_is_decided_for_every_value() {
         assert_eq!(undecided(&Settings::default()), Vec::<String>::new());
         let odd = |settings: Settings| settings.check_ranges().unwrap_err().to_string();
-        assert!(odd(Settings { top_p: 2.0, ..Default::default() }).contains("top_p"));
+        assert!(odd(Settings { next_input: "nearest".into(), ..Default::default() }).contains("bilinear"));
         assert!(odd(Settings { level_embedding: "twice".into(), ..Default::default() }).contains("each_chunk"));
     }
 }

@@ -22,6 +22,8 @@ pub struct Config {
     pub relative_attention_max_distance: usize,
     #[serde(default)]
     pub feed_forward_proj: String,
+    /// Those that the weights have, if it is not said.
+    pub num_layers: Option<usize>,
 }
 
 fn epsilon() -> f64 {
@@ -84,9 +86,15 @@ pub struct Sizes {
     /// Rows of the vocabulary.
     pub rows: usize,
     pub width: usize,
+    pub layers: u64,
     /// Numbers in all matrices of the layers, and in a row of the longest.
     pub numbers: u64,
     pub longest: usize,
+}
+
+/// The tensor by which a layer is seen to be there.
+fn layer_norm(layer: usize) -> String {
+    format!("encoder.block.{layer}.layer.0.layer_norm.weight")
 }
 
 impl Sizes {
@@ -94,13 +102,20 @@ impl Sizes {
         let table = ["shared.weight", "encoder.embed_tokens.weight"].into_iter().find_map(|n| checkpoint.shape(n))?;
         let &[rows, width] = table else { return None };
         let hidden = checkpoint.shape("encoder.block.0.layer.1.DenseReluDense.wi_0.weight")?.first().copied()?;
-        Some(Sizes { rows, width, numbers: checkpoint.count("encoder.block."), longest: hidden.max(width) })
+        let layers = (0..).take_while(|i| checkpoint.contains(&layer_norm(*i))).count() as u64;
+        Some(Sizes { rows, width, layers, numbers: checkpoint.count("encoder.block."), longest: hidden.max(width) })
     }
 }
 
 impl T5 {
-    /// Loads and checks every weight. Sizes are those of the tensors.
-    pub fn load(checkpoint: &Checkpoint, config: Config, format: Format, device: &Device) -> Result<Self> {
+    /// Loads and checks every weight. Sizes are those of the tensors. `progress` is called with the layers that are done.
+    pub fn load(
+        checkpoint: &Checkpoint,
+        config: Config,
+        format: Format,
+        device: &Device,
+        progress: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<Self> {
         let dims = |name: &str| -> Result<[usize; 2]> {
             match checkpoint.shape(name) {
                 Some(&[a, b]) if a > 0 && b > 0 => Ok([a, b]),
@@ -127,7 +142,7 @@ impl T5 {
         }
         let vector = |name: &str| checkpoint.get(name, &[width], DType::F32, device);
         let mut layers = Vec::new();
-        while checkpoint.contains(&format!("encoder.block.{}.layer.0.layer_norm.weight", layers.len())) {
+        while checkpoint.contains(&layer_norm(layers.len())) {
             let at = format!("encoder.block.{}.layer.", layers.len());
             let matrix = |name: &str, out: usize, inner: usize| -> Result<Weight> {
                 format.weight(checkpoint.get(&format!("{at}{name}.weight"), &[out, inner], format.dense(), device)?)
@@ -143,6 +158,12 @@ impl T5 {
                 up: matrix("1.DenseReluDense.wi_1", hidden, width)?,
                 down: matrix("1.DenseReluDense.wo", width, hidden)?,
             });
+            progress(layers.len() as u64)?;
+        }
+        if let Some(said) = config.num_layers.filter(|&said| said != layers.len()) {
+            let message =
+                format!("has {} layers, and config.json says num_layers {said}; get all files again", layers.len());
+            return Err(Error::bad_format(checkpoint.path(), message));
         }
         Ok(T5 {
             config,

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 Method = Literal["two_stage", "textual_inversion", "dreambooth", "lora", "arbooth"]
 Dtype = Literal["auto", "f32", "bf16", "q8_0", "q4_k"]
+TextEncoder = Literal["auto", "keep", "unload"]
 Decoding = Literal["sequential", "speculative", "speculative_distribution"]
 Adaptation = Literal["full", "low_rank"]
 OptimizerState = Literal["f32", "bf16", "int8"]
@@ -27,6 +28,9 @@ class SampleOptions(TypedDict, total=False):
     seed: int
     decoding: Decoding
     window: int
+    guidance_by_scale: Optional[Sequence[float]]
+    temperature_by_scale: Optional[Sequence[float]]
+    top_p: float
 
 
 class TrainOptions(TypedDict, total=False):
@@ -108,6 +112,10 @@ MEANINGS: dict[str, dict[str, str]] = {
             "Whether quantised weights are kept in a file of the model's folder, `sitter.q8_0.safetensors` or "
             "`sitter.q4_k.safetensors`: written when the model is opened so for the first time, read from then "
             "on."),
+        "text_encoder": (
+            "Of models whose text encoder is a network of its own (Infinity): `keep` it in memory, or `unload` it "
+            "when it has read the texts of a call, which are remembered. `auto` keeps it where all weights "
+            "together take at most half of the memory that is free. Other models take `auto` only."),
     },
     "sample": {
         "width": "Pixels; a multiple of the model's grid unit.",
@@ -122,6 +130,16 @@ MEANINGS: dict[str, dict[str, str]] = {
             "distribution, which `window` changes too. Default `sequential`; which is faster depends on model and "
             "machine, see docs/decoding.md."),
         "window": "Places that a pass of speculative decoding verifies; 2 to 256, default 16.",
+        "guidance_by_scale": (
+            "Guidance of each scale instead of one for all, coarse to fine, of models that draw scale after scale "
+            "(Infinity); 0 to 100 each. The last one counts for the scales behind, too; more than the picture has "
+            "scales are an error. Default none."),
+        "temperature_by_scale": (
+            "Temperature of each scale instead of one for all, as `guidance_by_scale`; 0.01 to 100 each. Default "
+            "none."),
+        "top_p": (
+            "Of each bit, the less likely value is never drawn if its probability is at most 1 less this; 0 to 1, "
+            "and 1 allows all. Of models that draw bits (Infinity), where the default is 0.97."),
     },
     "train": {
         "identifier": "The word that stands for the subject in prompts. No blanks, at most 64 bytes. Default `[V]`.",
@@ -236,7 +254,7 @@ MEANINGS: dict[str, dict[str, str]] = {
             "Whether class pictures teach what the untouched model predicts of them, and not what they show "
             "(prior distillation, ARBooth section 3.3): in each step the model draws new ones, as many as "
             "pictures of the subject, and they make an update of their own behind the subject's, as in the "
-            "released code. `prior_count` has no meaning then. For families that draw grid after grid. Default "
+            "released code. `prior_count` has no meaning then. For families that draw scale after scale. Default "
             "false, `arbooth` true."),
         "teacher": (
             "What the untouched model predicts: `correct`, as it does when it draws, compared bit by bit, or "
@@ -244,12 +262,12 @@ MEANINGS: dict[str, dict[str, str]] = {
             "it and at their places, compared by one softmax over all numbers of a token. Default `correct`."),
         "scale_weights": (
             "What each grid counts in the loss, coarse to fine; the last number counts for the grids behind, too. "
-            "For families that draw grid after grid. Each 0 to 1000. Default empty: all count 1; `arbooth` 1 for "
-            "the first eight, then 0.5 (ARBooth)."),
+            "For families that draw scale after scale. Each 0 to 1000. Default empty: all count 1; `arbooth` 1 "
+            "for the first eight, then 0.5 (ARBooth)."),
         "self_correction": (
             "Up to this share of the bits of each grid is turned over in what later grids see, so that they learn "
             "to mend it (bitwise self-correction, Infinity, arXiv 2412.04431, section 3.3). For families that "
-            "draw grid after grid. 0 to 1, default 0, for Infinity 0.3 (Infinity)."),
+            "draw scale after scale. 0 to 1, default 0, for Infinity 0.3 (Infinity)."),
         "sample_every": (
             "Steps, of both stages together, between two pictures of the subject that are drawn for people to "
             "look at while it is learned; each takes as long as drawing a picture does, and changes nothing about "

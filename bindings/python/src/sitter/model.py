@@ -11,7 +11,7 @@ import numpy.typing as npt
 from . import _abi
 from ._async import awaitable
 from ._library import Handle, call, make, path_utf8, pointers, read_json, utf8
-from ._options import Decoding, Dtype, Method, TrainOptions
+from ._options import Decoding, Dtype, Method, TextEncoder, TrainOptions
 from .errors import InvalidArgument, InvalidState
 from .images import ImageLike, Pixels, picture, pictures, to_array
 from .options import Options, engine, explaining, whole
@@ -45,16 +45,19 @@ class Model:
         threads: int = 0,
         max_jobs: int = 1,
         keep_quantised: bool = True,
+        text_encoder: TextEncoder = "auto",
     ) -> "Model":
         """Opens a model folder in Hugging Face layout, or "embedded:", the small model inside the library.
 
         device: "auto", "cpu", "cuda" or "cuda:N". dtype: "auto", "f32", "bf16", "q8_0" or "q4_k". threads: of each call, 0 for
         one per core. max_jobs: calls that may work at the same time; others wait for them. keep_quantised: whether weights in
-        q8_0 or q4_k are kept in a file of the model's folder, which makes the next opening quick.
+        q8_0 or q4_k are kept in a file of the model's folder, which makes the next opening quick. text_encoder: "keep" in
+        memory the one that is a network of its own (Infinity's), or "unload" it when it has read the texts of a call; "auto" does
+        what memory allows.
         """
         own = engine(threads, max_jobs)
         options = Options("model")
-        options.update(device=device, dtype=dtype, keep_quantised=keep_quantised)
+        options.update(device=device, dtype=dtype, keep_quantised=keep_quantised, text_encoder=text_encoder)
         name = path_utf8(path)
         with Job(run, progress) as job:
             return cls(job.perform(lambda r: make("model", "sitter_model_open", own, name, options.handle, r)))
@@ -70,10 +73,12 @@ class Model:
         threads: int = 0,
         max_jobs: int = 1,
         keep_quantised: bool = True,
+        text_encoder: TextEncoder = "auto",
     ) -> "Model":
         """`open` for asyncio. Cancelling the task that awaits it stops the work and waits for its end; `progress` is called by
         the event loop."""
-        return await awaitable(cls.open)(path, device, dtype, progress, run, threads, max_jobs, keep_quantised)
+        opening = awaitable(cls.open)
+        return await opening(path, device, dtype, progress, run, threads, max_jobs, keep_quantised, text_encoder)
 
     def close(self) -> None:
         """Lets go of the model; what was drawn with it stays usable. A call in another thread goes on."""
@@ -217,7 +222,7 @@ class Model:
 
         class_word: what the subject is: "dog". identifier: the word that stands for it in prompts.
         captions: a prompt for each picture, with the identifier in it; one alone is for all. Without, templates are used.
-        method: "two_stage", "textual_inversion", "dreambooth", "lora", or "arbooth" for models that draw grid after grid; by
+        method: "two_stage", "textual_inversion", "dreambooth", "lora", or "arbooth" for models that draw scale after scale; by
             default "two_stage", for Infinity "arbooth".
         seed: the same seed, pictures and options give the same subject.
         options: any of these, by default as `train_options(method)` has them; None is none for those that are texts or lists.
