@@ -20,7 +20,7 @@ Without options: the small model inside the library, a bundled subject, both tra
   --prompt TEXT          a prompt with the identifier in it, e.g. \"a photo of a [V] fox in the snow\"; repeatable
   --count N              pictures for each such prompt                             [default: 1]
   --model FOLDER         a model folder                                            [default: embedded:]
-  --method NAME          two_stage, textual_inversion, dreambooth or lora          [default: two_stage]
+  --method NAME          two_stage, textual_inversion, dreambooth, lora or arbooth [default: the model's]
   --embedding-steps N    steps of the first stage                                  [default: the model's]
   --layer-steps N        steps of the second stage                                 [default: the model's]
   --seed N               another seed, other pictures                              [default: 0]
@@ -45,7 +45,8 @@ pub struct Arguments {
     pub prompts: Vec<String>,
     pub count: u32,
     pub model: String,
-    pub method: Method,
+    /// The model's own if none.
+    pub method: Option<Method>,
     pub embedding_steps: Option<u32>,
     pub layer_steps: Option<u32>,
     pub seed: u64,
@@ -74,7 +75,7 @@ impl Arguments {
             prompts: vec![],
             count: 1,
             model: EMBEDDED.into(),
-            method: Method::TwoStage,
+            method: None,
             embedding_steps: None,
             layer_steps: None,
             seed: 0,
@@ -110,7 +111,7 @@ impl Arguments {
         if self.class.trim().is_empty() {
             return Err(Error::invalid("--class", "is empty; say what the pictures show, such as dog"));
         }
-        self.over(Options::new(self.method)).check_ranges()
+        self.over(Options::new(self.method.unwrap_or_default())).check_ranges()
     }
 
     fn read(&mut self, mut parser: lexopt::Parser) -> std::result::Result<bool, lexopt::Error> {
@@ -125,7 +126,7 @@ impl Arguments {
                 Long("prompt") => self.prompts.push(parser.value()?.string()?),
                 Long("count") => self.count = parser.value()?.parse()?,
                 Long("model") => self.model = parser.value()?.string()?,
-                Long("method") => self.method = parser.value()?.parse_with(Method::parse)?,
+                Long("method") => self.method = Some(parser.value()?.parse_with(Method::parse)?),
                 Long("embedding-steps") => self.embedding_steps = Some(parser.value()?.parse()?),
                 Long("layer-steps") => self.layer_steps = Some(parser.value()?.parse()?),
                 Long("seed") => self.seed = parser.value()?.parse()?,
@@ -143,7 +144,8 @@ impl Arguments {
 
     /// The method's options, as the model recommends them, with what the command line says.
     pub fn options(&self, model: &Model) -> Result<Options> {
-        Ok(self.over(Options::for_model(model, self.method)?))
+        let method = self.method.unwrap_or_else(|| Method::recommended(model.recommended()));
+        Ok(self.over(Options::for_model(model, method)?))
     }
 
     fn over(&self, options: Options) -> Options {

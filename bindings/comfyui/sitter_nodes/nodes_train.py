@@ -9,6 +9,7 @@ from typing import Any, Optional
 from comfy_api.v0_0_2 import io
 
 from . import fields, host, memory, options, pictures, preview
+from .options import RECOMMENDED
 from .watch import Watch
 from .wires import library
 
@@ -37,8 +38,9 @@ class TrainSubject(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "method", options=list(options.METHODS), default=options.METHODS[0],
-                    tooltip="two_stage: first the word, then layers (the paper's). textual_inversion: the word alone. dreambooth: both "
-                    "together. lora: as two_stage, with low-rank changes, for little memory and small files.",
+                    tooltip="As recommended: two_stage, for Infinity arbooth. two_stage: first the word, then layers (the paper's). "
+                    "textual_inversion: the word alone. dreambooth: both together. lora: as two_stage, with low-rank changes, for little "
+                    "memory and small files. arbooth: word, cross-attention and MLP together, the class kept by distillation.",
                 ),
                 *map(fields.widget, options.STEPS),
                 fields.seed("The same seed, pictures and options give the same subject.", control=False),
@@ -73,7 +75,8 @@ class TrainSubject(io.ComfyNode):
         references, texts = pictures.in_order(references, pictures.captions_for(len(references), captions))
         settings = _settings(options, embedding_steps=embedding_steps[0], layer_steps=layer_steps[0])
         given = dict(
-            class_word=class_word[0].strip(), identifier=identifier[0].strip(), captions=texts, method=method[0], seed=seed[0],
+            class_word=class_word[0].strip(), identifier=identifier[0].strip(), captions=texts, seed=seed[0],
+            method=None if method[0] == RECOMMENDED else method[0],
         )
         run = library().Run()
         watch = Watch(node, run.finish_early if on_stop[0] == KEEP else None)

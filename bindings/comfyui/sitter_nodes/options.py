@@ -6,15 +6,21 @@ differs between the models. Subject Info shows the values that a training had.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Mapping, Optional
+from typing import Any, Callable, Mapping, Optional, TypeVar
 
 RECOMMENDED = "as recommended"
-METHODS = ("two_stage", "textual_inversion", "dreambooth", "lora")
-# The last two are Janus-Pro's.
-TRAINABLE = ("qkv", "attention", "mlp", "all", "lora", "head", "aligner")
+METHODS = (RECOMMENDED, "two_stage", "textual_inversion", "dreambooth", "lora", "arbooth")
+# The last ones are Janus-Pro's and Infinity's.
+TRAINABLE = (
+    "qkv", "attention", "mlp", "all", "lora", "head", "aligner", "self_attention", "cross_attention", "arbooth",
+)
 ADAPTATION = ("full", "low_rank")
 STATES = ("f32", "bf16", "int8")
 RECOMPUTE = ("auto", "always", "never")
+TEACHERS = ("correct", "reference")
+
+
+N = TypeVar("N", int, float)
 
 
 @dataclass(frozen=True)
@@ -120,6 +126,16 @@ OPTIONS = (
     _float("lora_alpha", 0, 10_000, 0.5, "Low-rank changes count this much divided by their rank; 0: once.", "0"),
     Option("optimizer_device", "choice", "Where the optimizer works: on the device of the model, or in the memory of the host.",
            "auto", choices=(RECOMMENDED, "auto", "device", "host")),
+    _float("initial_noise", 0, 10, 0.1, "Size of the noise that the vectors start as, beside the model's own words; 0: zero.",
+           "1; arbooth: 0"),
+    _flag("prior_distillation", "Whether the class is kept by what the untouched model predicts of new pictures of it in each step. "
+          "For models that draw scale after scale (Infinity).", "no; arbooth: yes"),
+    Option("teacher", "choice", "How the untouched model predicts then: correct, or reference as ARBooth's released code has it.",
+           "correct", choices=(RECOMMENDED, *TEACHERS)),
+    Option("scale_weights", "text", "What each scale counts in the loss, coarse to fine, with blanks between the numbers; the last one counts "
+           "for those behind, too. For models that draw scale after scale.", "all 1; arbooth: 1 1 1 1 1 1 1 1 0.5"),
+    _float("self_correction", 0, 1, 0.05, "Up to this share of the bits of a scale is turned over in what later scales see. For models "
+           "that draw scale after scale.", "0; Infinity: 0.3"),
 )
 
 # Set by Train Subject itself, or not at all: no workflow names a file to write, and vectors are no text.
@@ -145,16 +161,18 @@ def _value(option: Option, value: Any) -> Optional[Any]:
     if option.kind == "flag":
         return value == "yes"
     if option.name == "layers":
-        return _numbers(option.name, str(value))
+        return _numbers(option.name, str(value), int, "0, 2, 4")
+    if option.name == "scale_weights":
+        return _numbers(option.name, str(value), float, "1 1 0.5")
     if option.name == "templates":
         return [line.strip() for line in str(value).splitlines() if line.strip()]
     return str(value).strip()
 
 
-def _numbers(name: str, text: str) -> list[int]:
+def _numbers(name: str, text: str, kind: Callable[[str], N], example: str) -> list[N]:
     from .messages import NodeError
 
     try:
-        return [int(part) for part in text.replace(",", " ").split()]
+        return [kind(part) for part in text.replace(",", " ").split()]
     except ValueError:
-        raise NodeError(f"{name}: {text!r} is no list of numbers; write for example 0, 2, 4.") from None
+        raise NodeError(f"{name}: {text!r} is no list of numbers; write for example {example}.") from None

@@ -141,7 +141,8 @@ def teach_a_subject() -> None:
     pictures = g.add("SitterExamplePictures", 20, 490, 260, example="fox")
     # Everything else in it is as recommended.
     shown = g.add("SitterTrainingOptions", 20, 810, 900, title="Training Options: sample_every 21", collapsed=True, sample_every=21)
-    subject = g.add("SitterTrainSubject", 400, 20, 600, model=model, images=pictures, class_word=pictures[1], options=shown)
+    subject = g.add("SitterTrainSubject", 400, 20, 600, model=model, images=pictures, class_word=pictures[1], method="two_stage",
+                    options=shown)
     g.add("SitterSaveSubject", 400, 700, 150, subject=subject, filename_prefix="fox")
     g.add("SitterSubjectInfo", 400, 910, 100, subject=subject)
     rows, scenes = {}, ["in the snow", "at night", "in the desert", "at sunset"]
