@@ -6,7 +6,7 @@ differs between the models. Subject Info shows the values that a training had.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Mapping, Optional
+from typing import Any, Callable, Mapping, Optional
 
 RECOMMENDED = "as recommended"
 METHODS = ("two_stage", "textual_inversion", "dreambooth", "lora")
@@ -145,16 +145,18 @@ def _value(option: Option, value: Any) -> Optional[Any]:
     if option.kind == "flag":
         return value == "yes"
     if option.name == "layers":
-        return _numbers(option.name, str(value))
+        return _numbers(option.name, str(value), int, "0, 2, 4")
+    if option.name.endswith("_by_scale"):
+        return _numbers(option.name, str(value), float, "4, 3, 2.5")
     if option.name == "templates":
         return [line.strip() for line in str(value).splitlines() if line.strip()]
     return str(value).strip()
 
 
-def _numbers(name: str, text: str) -> list[int]:
+def _numbers(name: str, text: str, kind: "Callable[[str], Any]", example: str) -> list[Any]:
     from .messages import NodeError
 
     try:
-        return [int(part) for part in text.replace(",", " ").split()]
+        return [kind(part) for part in text.replace(",", " ").split()]
     except ValueError:
-        raise NodeError(f"{name}: {text!r} is no list of numbers; write for example 0, 2, 4.") from None
+        raise NodeError(f"{name}: {text!r} is no list of numbers; write for example {example}.") from None
