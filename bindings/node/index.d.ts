@@ -19,6 +19,7 @@ export function estimate(
   given?: {
     device?: OpenFields['device'];
     dtype?: OpenFields['dtype'];
+    textEncoder?: OpenFields['textEncoder'];
     sample?: Partial<SampleFields>;
     train?: Partial<TrainFields> & { method?: Method };
   },

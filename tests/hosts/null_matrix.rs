@@ -102,11 +102,12 @@ impl Argument {
             ("const char *", "optimizer_device") => "\"host\"",
             ("const char *", "optimizer_state") => "\"bf16\"",
             ("const char *", "decoding") => "\"speculative\"",
-            ("const char *", "recompute") => "\"auto\"",
+            ("const char *", "recompute" | "text_encoder") => "\"auto\"",
             ("const char *", _) => "\"fox\"",
             ("const char *const *", _) => "texts",
             ("char *", _) => "chars",
             ("uint8_t *" | "const uint8_t *", _) => "bytes",
+            ("const uint32_t *", "widths" | "heights") => "ones",
             ("uint32_t *" | "const uint32_t *", _) => "words",
             ("int32_t *", _) => "numbers",
             ("uint64_t *", _) => "longs",
@@ -117,6 +118,7 @@ impl Argument {
             ("sitter_event_fn", _) => "go_on",
             ("sitter_log_fn", _) => "log_line",
             ("sitter_drop_fn", _) => "drop",
+            ("size_t", "index") => "0",
             ("size_t", "capacity") => "sizeof chars",
             ("size_t", "row_stride_bytes") => "0",
             ("uint32_t", "window") => "16",
@@ -270,6 +272,7 @@ static void is(const char *what, sitter_status status, sitter_status expected) {
 static char chars[1 << 16];
 static uint8_t bytes[1 << 16];
 static uint32_t words[1 << 16];
+static const uint32_t ones[1] = {1};
 static int32_t numbers[1 << 16];
 static uint64_t longs[1 << 16];
 static float floats[1 << 16];

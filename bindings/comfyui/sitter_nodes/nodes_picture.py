@@ -18,6 +18,13 @@ DRAWING = (
     options.Option("top_k", "int", "Only so many of the likeliest codes can be drawn; 0 allows all.", "7B: 2000; embedded: 100",
                    0, 1_000_000),
     options.Option("temperature", "float", "Above 0; smaller is safer and duller.", "7B: 1; embedded: 0.7", 0, 10, 0.05),
+    # New options come last: saved workflows hold the values in this order.
+    options.Option("guidance_by_scale", "text", "Infinity only: guidance of each scale, coarse to fine, with commas between; the last "
+                   "one counts for those behind.", "none"),
+    options.Option("temperature_by_scale", "text", "Infinity only: temperature of each scale, coarse to fine, with commas between; the "
+                   "last one counts for those behind.", "none"),
+    options.Option("top_p", "float", "Infinity only: the less likely value of a bit is never drawn if its probability is at most 1 "
+                   "less this; 1 allows all.", "Infinity: 0.97", 0, 1, 0.01),
 )
 
 # The nodes draw code by code: a batch of pictures is done sooner so, unless a large GPU has nothing else to do.

@@ -162,8 +162,8 @@ def _value(option: Option, value: Any) -> Optional[Any]:
         return value == "yes"
     if option.name == "layers":
         return _numbers(option.name, str(value), int, "0, 2, 4")
-    if option.name == "scale_weights":
-        return _numbers(option.name, str(value), float, "1 1 0.5")
+    if option.name.endswith("_by_scale") or option.name == "scale_weights":
+        return _numbers(option.name, str(value), float, "4, 3, 2.5")
     if option.name == "templates":
         return [line.strip() for line in str(value).splitlines() if line.strip()]
     return str(value).strip()

@@ -32,7 +32,8 @@ class Decoder:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sitter-preview")
 
     def begin(self, tokens: Any, height: int) -> "Future[Any]":
-        """The future picture of tokens, filled up with grey to `height` rows of tokens."""
+        """The future picture of tokens, filled up with grey to `height` rows of tokens; one that comes scale after scale is whole
+        from the first, and small."""
         return self._thread.submit(self._decode, tokens, height)
 
     def close(self) -> None:
@@ -46,7 +47,10 @@ class Decoder:
         self._run = library().Run()
         if self._closed:
             self._run.cancel()
-        return Image.fromarray(filled(self._model.decode(tokens, run=self._run), tokens.shape[0], height))
+        picture = self._model.decode(tokens, run=self._run)
+        # The first scale is one token, which is no row of any picture.
+        scales = len(tokens.grids) > 1 or tokens.shape == (1, 1)
+        return enlarged(picture) if scales else Image.fromarray(filled(picture, tokens.shape[0], height))
 
 
 class Growing:
@@ -55,7 +59,7 @@ class Growing:
     def __init__(self, model: Any, run: Any, clock: Clock = time.monotonic) -> None:
         self.decoder, self._run, self._clock = Decoder(model), run, clock
         self._next, self._begun_at = clock() + FIRST, 0.0
-        # Which picture is being decoded, and how many of its rows.
+        # Which picture is being decoded, and how many of its tokens.
         self._begun = (-1, 0)
         self._future: "Optional[Future[Any]]" = None
 
@@ -70,8 +74,9 @@ class Growing:
         picture = self._taken(event.item)
         if event.stage == "sample" and self._future is None and self._clock() >= self._next:
             tokens = self._run.tokens()
-            if tokens is not None and (event.item, tokens.shape[0]) != self._begun:
-                self._begun, self._begun_at = (event.item, tokens.shape[0]), self._clock()
+            drawn = sum(grid.size for grid in tokens.grids) if tokens is not None else 0
+            if tokens is not None and (event.item, drawn) != self._begun:
+                self._begun, self._begun_at = (event.item, drawn), self._clock()
                 self._future = self.decoder.begin(tokens, event.total // tokens.shape[1])
         return picture
 
@@ -156,6 +161,16 @@ def result(future: "Future[Any]") -> Any:
 def still(picture: np.ndarray) -> Any:
     """A picture as it is."""
     return Image.fromarray(picture)
+
+
+def enlarged(picture: np.ndarray) -> Any:
+    """A picture brought to the size in which it is shown, if it is smaller, so that it does not jump from scale to scale."""
+    height, width, _ = picture.shape
+    factor = WIDTH / max(height, width)
+    image = Image.fromarray(picture)
+    if factor <= 1:
+        return image
+    return image.resize((max(1, round(width * factor)), max(1, round(height * factor))), Image.Resampling.BICUBIC)
 
 
 def filled(picture: np.ndarray, rows: int, height: int) -> np.ndarray:

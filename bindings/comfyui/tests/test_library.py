@@ -139,9 +139,15 @@ class HelpTest(unittest.TestCase):
 
     def test_the_defaults_of_drawing(self):
         embedded = ModelWire("embedded:", "cpu", "auto", 1).open().sample_options()
+        scales = ModelWire(os.path.join(REPOSITORY, "tests", "golden", "infinity"), "cpu", "auto", 1).open().sample_options()
         for option in nodes_picture.DRAWING:
             with self.subTest(option=option.name):
-                self.check(option, Options("sample", None).as_dict(), embedded)
+                if option.defaults.startswith("Infinity: "):
+                    self.assertAlmostEqual(float(option.defaults.split(": ")[1]), scales[option.name])
+                elif option.kind == "text":
+                    self.assertEqual((option.defaults, scales[option.name]), ("none", []))
+                else:
+                    self.check(option, Options("sample", None).as_dict(), embedded)
 
     def check(self, option, large, embedded):
         """`7B: 4; embedded: 1`, or one value for both; exceptions of a method follow after a comma or a semicolon."""

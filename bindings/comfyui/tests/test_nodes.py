@@ -3,7 +3,7 @@ import json
 import os
 import unittest
 
-from . import library as _  # noqa: F401
+from . import REPOSITORY, library as _  # noqa: F401
 
 import numpy as np  # noqa: E402
 import folder_paths  # noqa: E402
@@ -83,6 +83,20 @@ class NodesTest(unittest.TestCase):
         subject = train(self.model, pictures())[0]
         nodes_picture.Sample.execute(self.model, "a dog", 5, 1, subject=subject, **{**DRAWING, "width": 16, "height": 16})
         self.assertEqual(PromptServer.instance.texts[-1][1], "the prompt does not name [V]")
+
+    def test_a_model_that_draws_scale_after_scale_draws_encodes_and_scores(self):
+        model = ModelWire(os.path.join(REPOSITORY, "tests", "golden", "infinity"), "cpu", "auto", 1)
+        lists = {**DRAWING, "guidance_by_scale": "4, 3", "temperature_by_scale": "1, 0.5"}
+        images, tokens = nodes_picture.Sample.execute(model, "a red dog", 5, 2, **lists).args
+        self.assertEqual((images.shape, len(tokens.tokens[0].grids)), ((2, 64, 64, 3), 7))
+        np.testing.assert_array_equal(nodes_picture.DecodeTokens.execute(model, tokens).args[0], images)
+        (encoded,) = nodes_picture.EncodePicture.execute(model, images, 0).args
+        self.assertEqual(len(encoded.tokens[1].grids), 7)
+        self.assertGreater(nodes_picture.ScorePicture.execute(model, images, "a red dog").args[0], 0)
+        with self.assertRaisesRegex(NodeError, "^top_k: "):
+            nodes_picture.Sample.execute(model, "a red dog", 5, 1, **{**DRAWING, "top_k": 7})
+        with self.assertRaisesRegex(NodeError, "64x64 and 80x64"):
+            nodes_picture.Sample.execute(model, "a red dog", 5, 1, **{**DRAWING, "width": 70, "height": 64})
 
     def test_encode_and_score_take_batches(self):
         (tokens,) = nodes_picture.EncodePicture.execute(self.model, pictures(3), 0).args

@@ -45,6 +45,12 @@ class OptionsTest(unittest.TestCase):
         with self.assertRaisesRegex(NodeError, "^layers: "):
             options.chosen(ALL, {"layers": "first"})
 
+    def test_lists_of_scales_are_numbers(self):
+        given = {"guidance_by_scale": "4, 3 2.5", "temperature_by_scale": " ", "top_p": 0.0}
+        self.assertEqual(options.chosen(DRAWING, given), {"guidance_by_scale": [4.0, 3.0, 2.5], "top_p": 0.0})
+        with self.assertRaisesRegex(NodeError, "^temperature_by_scale: 'hot' is no list of numbers"):
+            options.chosen(DRAWING, {"temperature_by_scale": "hot"})
+
     def test_help_says_what_leaving_it_alone_means(self):
         for option in ALL + DRAWING:
             self.assertIn("as the model and the method recommend (", option.help)

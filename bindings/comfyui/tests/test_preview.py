@@ -1,9 +1,10 @@
 """Pictures while a node works, with the fake model of the library."""
+import os
 import time
 import unittest
 from collections import namedtuple
 
-from . import library as _  # noqa: F401
+from . import REPOSITORY, library as _  # noqa: F401
 
 import numpy as np  # noqa: E402
 import sitter  # noqa: E402
@@ -90,6 +91,24 @@ class GrowingTest(unittest.TestCase):
         self.clock.now = 5.0
         look(event)
         self.assertAlmostEqual(look._next, 5.0 + 9 * 4.0)
+
+    def test_scales_are_shown_whole_and_in_one_size(self):
+        """A tiny model that draws scale after scale, and the picture after each of them."""
+        model = sitter.Model.open(os.path.join(REPOSITORY, "tests", "golden", "infinity"), max_jobs=2)
+        run, shown = sitter.Run(), []
+        look = preview.Growing(model, run, self.clock)
+        self.addCleanup(look.__exit__)
+
+        def watch(event):
+            self.clock.now += 100.0
+            look(event)
+            # The next scale could come before the picture of this one. An event that comes again has nothing new.
+            if look._future is not None:
+                look._future.result()
+                shown.append((look(event).size, len(run.tokens().grids)))
+
+        model.sample("a red dog", progress=watch, run=run)
+        self.assertEqual(shown, [((preview.WIDTH, preview.WIDTH), scales) for scales in range(1, 8)])
 
     def test_only_drawing_is_shown(self):
         look = self.growing()

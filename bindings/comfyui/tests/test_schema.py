@@ -75,11 +75,11 @@ class WorkflowTest(unittest.TestCase):
             with open(path, encoding="utf-8") as file:
                 yield os.path.basename(path), json.load(file)
 
-    def test_there_are_the_five(self):
+    def test_there_are_the_six(self):
         self.assertEqual(
             [name for name, _ in self.workflows()],
             ["1_first_picture.json", "2_teach_a_subject.json", "3_two_subjects.json", "4_compare_methods.json",
-             "5_janus_pro.json"],
+             "5_janus_pro.json", "6_infinity.json"],
         )
 
     def test_each_has_a_small_thumbnail_for_the_template_browser(self):
@@ -111,16 +111,21 @@ class WorkflowTest(unittest.TestCase):
                 self.assertEqual(by_id[target]["inputs"][entry]["link"], link, name)
 
     def test_what_needs_a_download_says_which_files(self):
-        workflow = dict(self.workflows())["5_janus_pro.json"]
-        nodes = {node["type"]: node for node in workflow["nodes"]}
-        said = nodes["MarkdownNote"]["widgets_values"][0]
-        self.assertIn("models/sitter/" + nodes["SitterLoadModel"]["widgets_values"][0], said)
-        for word in ("config.json", "tokenizer.json", "pytorch_model.bin", "model.safetensors", "License"):
-            self.assertIn(word, said)
+        files = {
+            "5_janus_pro.json": ("config.json", "tokenizer.json", "pytorch_model.bin", "model.safetensors", "License"),
+            "6_infinity.json": ("config.json", "tokenizer.json", "infinity_2b_reg.pth", "infinity_vae_d32reg.pth", "flan-t5-xl", "licence"),
+        }
+        for name, words in files.items():
+            workflow = dict(self.workflows())[name]
+            nodes = {node["type"]: node for node in workflow["nodes"]}
+            said = nodes["MarkdownNote"]["widgets_values"][0]
+            self.assertIn("models/sitter/" + nodes["SitterLoadModel"]["widgets_values"][0], said)
+            for word in words:
+                self.assertIn(word, said)
 
     def test_nothing_else_needs_a_download_or_a_file(self):
         for name, workflow in self.workflows():
-            if name == "5_janus_pro.json":
+            if name in ("5_janus_pro.json", "6_infinity.json"):
                 continue
             for node in workflow["nodes"]:
                 self.assertNotIn(node["type"], {"LoadImage", "SitterLoadSubject"}, name)

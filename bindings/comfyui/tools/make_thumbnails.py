@@ -20,6 +20,7 @@ SHOWN = {
     "3_two_subjects": [os.path.join(PACK, "pictures", *path) for path in (("fox", "3"), ("robot", "3"), ("robot", "1"), ("fox", "1"))],
     "4_compare_methods": ["4_compare_methods"],
     "5_janus_pro": [os.path.join(PACK, "pictures", "dog", str(number)) for number in (1, 2, 3, 4)],
+    "6_infinity": [os.path.join(PACK, "pictures", "robot", str(number)) for number in (1, 2, 3, 4)],
 }
 
 

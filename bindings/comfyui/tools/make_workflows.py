@@ -42,7 +42,7 @@ class Graph:
         })
 
     def add(
-        self, kind: str, x: int, y: int, height: int, title: Optional[str] = None, collapsed: bool = False, **given: Any
+        self, kind: str, x: int, y: int, height: int, /, title: Optional[str] = None, collapsed: bool = False, **given: Any
     ) -> "Out":
         """`given`: values of widgets, and outputs (`Out`) for inputs."""
         node = self._frame(kind, x, y, WIDTH, height)
@@ -240,6 +240,36 @@ def janus_pro() -> None:
     g.write("5_janus_pro")
 
 
+def infinity() -> None:
+    g = Graph()
+    g.note(20, 20, 500, "Teaches Infinity 2B one robot from four pictures and draws it in two scenes, 512x512 pixels. A picture comes scale "
+           "after scale, coarse to fine, and Sample shows each.\n\n**Get these files** into `models/sitter/Infinity-2B` and press **R**: "
+           "`infinity_2b_reg.pth` and `infinity_vae_d32reg.pth` of *FoundationVision/Infinity*, and in a folder `flan-t5-xl` in there "
+           "`config.json`, `tokenizer.json`, `model.safetensors.index.json` and the shards that it names of *google/flan-t5-xl*, from "
+           "Hugging Face. Nothing in them is executed.\n\nThe text encoder stays in memory only where there is room; *bf16*, *q8_0* or "
+           "*q4_k* hold for it, too. Pictures have the sizes of Infinity's table, from 256x256 to 1024x1024 and other ratios; one that is "
+           "none is refused with the nearest two. Which licence the weights have, their pages say.\n\nFor a subject of your own, connect "
+           "**Load Image** or any folder loader to *images* and write its class word.")
+    model = g.add("SitterLoadModel", 20, 580, 150, model="Infinity-2B", dtype="bf16")
+    pictures = g.add("SitterExamplePictures", 20, 790, 260, example="robot")
+    # Everything else in it is as recommended.
+    small = g.add("SitterTrainingOptions", 20, 1110, 900, title="Training Options: image_size, recompute", collapsed=True, image_size=512,
+                  recompute="always")
+    subject = g.add("SitterTrainSubject", 400, 20, 600, model=model, images=pictures, class_word=pictures[1], options=small,
+                    embedding_steps=100, layer_steps=100)
+    g.add("SitterSaveSubject", 400, 700, 150, subject=subject, filename_prefix="robot_infinity")
+    rows, scenes = {}, ["in the snow", "at night"]
+    for i, scene in enumerate(scenes):
+        rows[f"results{f'_{i + 1}' if i else ''}"] = g.add(
+            "SitterSample", 780, 20 + (SAMPLE + 50) * i, SAMPLE, model=model, subject=subject, prompt=f"a photo of a [V] robot {scene}",
+            seed=1, count=2, width=512, height=512, guidance_by_scale="4, 4, 4, 4, 3",
+        )
+    sheet = g.add("SitterContactSheet", 1160, 20, 700, references=pictures, cell=288,
+                  titles="\n".join(["References", *(f"a photo of a [V] robot {scene}" for scene in scenes)]), **rows)
+    g.add("SaveImage", 1540, 20, 700, images=sheet, filename_prefix="sitter/infinity")
+    g.write("6_infinity")
+
+
 if __name__ == "__main__":
-    for make in (first_picture, teach_a_subject, two_subjects, compare_methods, janus_pro):
+    for make in (first_picture, teach_a_subject, two_subjects, compare_methods, janus_pro, infinity):
         make()

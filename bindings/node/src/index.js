@@ -24,11 +24,11 @@ function devices() {
 }
 
 /** Nothing is opened: the sizes stand in the model's configuration. */
-function estimate(path, { device, dtype, sample, train, ...more } = {}) {
-  for (const name of Object.keys(more)) throw unknown(name, ['device', 'dtype', 'sample', 'train']);
+function estimate(path, { device, dtype, textEncoder, sample, train, ...more } = {}) {
+  for (const name of Object.keys(more)) throw unknown(name, ['device', 'dtype', 'textEncoder', 'sample', 'train']);
   const { method = null, ...teaching } = train ?? {};
   const made = [
-    options('model', { device, dtype }, []),
+    options('model', { device, dtype, textEncoder }, []),
     sample === undefined ? null : options('sample', sample, [], null),
     train === undefined ? null : options('train', teaching, ['method'], null, method),
   ];

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { Model, Run, Tokens } from 'sitter';
+import { Model, Run, Tokens, estimate } from 'sitter';
 import { HERE } from './support.mjs';
 
 const MODEL = join(HERE, '../../../tests/golden/infinity');
@@ -52,6 +52,11 @@ test('the picture so far is seen after every scale, and drawing stops between tw
     model.sample(PROMPT, { signal: stopped.signal, onProgress, width: 256, height: 256, count: 8 }),
     { name: 'AbortError' },
   );
+});
+
+test('a text encoder counts in estimates while it stays', () => {
+  const [kept, unloaded] = ['keep', 'unload'].map((textEncoder) => estimate(MODEL, { textEncoder }).weights);
+  assert.ok(kept > unloaded, `${kept} ${unloaded}`);
 });
 
 test('lists of scales are options, and what is not known is refused', async () => {

@@ -12,6 +12,7 @@ use super::names::{
 };
 use super::ops::{self, Turning};
 use crate::ops::{add, attention, attention_backward, Rows};
+use crate::run::Control;
 use crate::weights::{Gradients, Part, Target, Wanted, WeightId, Weights};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
@@ -44,6 +45,8 @@ pub struct Context<'a> {
     pub text_mask: Option<Tensor>,
     /// Factors of the two steered residuals of each block for each sequence (drop-path), `[blocks][2][B]`; none if all are 1.
     pub drops: Option<Vec<[Vec<f32>; 2]>>,
+    /// Looked at before each sub-layer of a forward pass, which may take seconds.
+    pub stop: Control,
 }
 
 /// Keys and values of a block, filled scale after scale, and those of the texts, which stay.
@@ -171,6 +174,7 @@ impl Layer<'_> {
         let (heads, d) = (config.heads, config.head_dim());
         let [first, second] = self.steering(context)?;
 
+        context.stop.check()?;
         let h = ops::layer_norm(x, &first.factor, &first.summand, EPS)?;
         let bias = self.qkv_bias()?;
         let qkv = self.linear(QKV, Some(&bias))?.forward(&h)?;
@@ -190,6 +194,7 @@ impl Layer<'_> {
         let attended = self.linear(SELF_OUT, None)?.forward(&mixed)?;
         let middle = ops::gated_sum(x, &attended, &first.gate)?;
 
+        context.stop.check()?;
         let h = ops::layer_norm(&middle, self.vector(CROSS_NORM)?, self.vector(CROSS_NORM + 1)?, EPS)?;
         let cross_q = self.linear(CROSS_Q, None)?.forward(&h)?.reshape((b, t, heads, d))?;
         drop(h);
@@ -205,6 +210,7 @@ impl Layer<'_> {
             attention(&cross_q, &cross_k.transpose(1, 2)?, &cross_v.transpose(1, 2)?, &rows, keep)?;
         let after = add(self.linear(CROSS_OUT, None)?.forward(&cross_mixed)?, &middle)?;
 
+        context.stop.check()?;
         let h = ops::layer_norm(&after, &second.factor, &second.summand, EPS)?;
         let inner = self.linear(UP, None)?.forward(&h)?;
         drop(h);

@@ -160,6 +160,7 @@ impl Transformer {
             text_spans,
             text_mask,
             drops: None,
+            stop: Control::default(),
         })
     }
 
@@ -205,10 +206,10 @@ impl Transformer {
     /// Logits of all scales at once, each seeing those before it: [B, T, 2 bits].
     pub fn forward(&self, texts: &Texts, inputs: &Tensor, schedule: &Schedule, stop: &Control) -> Result<Tensor> {
         together(|| {
-            let context = self.context(texts, schedule, 0..schedule.scales().len())?;
+            let mut context = self.context(texts, schedule, 0..schedule.scales().len())?;
+            context.stop = stop.clone();
             let mut x = self.sequence(texts, inputs)?;
             for index in 0..self.depth() {
-                stop.check()?;
                 x = self.layer(index).forward(&self.input(x, index, schedule)?, &context, None, false)?.0;
             }
             self.logits(&x, texts)
@@ -235,8 +236,9 @@ impl Transformer {
         if cache.filled != schedule.before(scale) {
             return Err(Error::internal("scales are drawn one after the other"));
         }
-        let context = self.context(texts, schedule, scale..scale + 1)?;
-        let logits = self.scale(inputs, scale, schedule, &context, Some(cache), stop)?;
+        let mut context = self.context(texts, schedule, scale..scale + 1)?;
+        context.stop = stop.clone();
+        let logits = self.scale(inputs, scale, schedule, &context, Some(cache))?;
         cache.filled += schedule.cells(scale);
         Ok(logits)
     }
@@ -256,7 +258,8 @@ impl Transformer {
         let (cos, sin) = schedule.rotary(0..scale + 1, self.config.head_dim(), self.device())?;
         (context.cos, context.sin) = (cos.narrow(0, 0, cells)?, sin.narrow(0, 0, cells)?);
         context.spans = vec![(0, cells as u32); cells];
-        self.scale(inputs, scale, schedule, &context, None, stop)
+        context.stop = stop.clone();
+        self.scale(inputs, scale, schedule, &context, None)
     }
 
     /// Logits of one scale.
@@ -267,7 +270,6 @@ impl Transformer {
         schedule: &Schedule,
         context: &Context,
         mut cache: Option<&mut Cache>,
-        stop: &Control,
     ) -> Result<Tensor> {
         together(|| {
             let mut x = match inputs {
@@ -276,7 +278,6 @@ impl Transformer {
             };
             let last = scale + 1 == schedule.scales().len();
             for index in 0..self.depth() {
-                stop.check()?;
                 x = self.with_levels(x, index, schedule, scale..scale + 1)?;
                 let filling =
                     cache.as_deref_mut().map(|c| Filling { cache: &mut c.layers[index], filled: c.filled, last });

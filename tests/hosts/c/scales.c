@@ -50,12 +50,20 @@ struct watcher {
 static int32_t note(void *data, const sitter_event *event) {
     struct watcher *watcher = data;
     sitter_tokens *tokens = NULL;
-    uint32_t height = 0;
-    CHECK(event->stage == SITTER_STAGE_SAMPLE && event->total == CODES && watcher->seen < SCALES);
+    uint32_t width = 0, height = 0;
+    /* Where nothing happens for a while, an event comes again, or one before the first. */
+    if (event->done == 0) {
+        return SITTER_CONTINUE;
+    }
+    CHECK(event->stage == SITTER_STAGE_SAMPLE && event->total == CODES);
     EXPECT(SITTER_OK, sitter_run_tokens(watcher->run, 0, &tokens, &err));
-    EXPECT(SITTER_OK, sitter_tokens_grid(tokens, &watcher->sides[watcher->seen++], &height, &err));
+    EXPECT(SITTER_OK, sitter_tokens_grid(tokens, &width, &height, &err));
     sitter_tokens_free(tokens);
-    return watcher->seen == watcher->stop_at ? SITTER_CANCEL : SITTER_CONTINUE;
+    if (watcher->seen == 0 || watcher->sides[watcher->seen - 1] != width) {
+        CHECK(watcher->seen < SCALES);
+        watcher->sides[watcher->seen++] = width;
+    }
+    return watcher->seen == watcher->stop_at ? !SITTER_CONTINUE : SITTER_CONTINUE;
 }
 
 static sitter_tokens *drawn(const sitter_model *model, const sitter_sample_options *options, int stop_at) {

@@ -30,8 +30,12 @@ int main(int argc, char **argv) {
     how.guidance_by_scale({4.0f, 3.0f}).temperature_by_scale({0.5f}).top_p(0.9);
     std::vector<std::size_t> seen;
     sitter::Run *drawing = nullptr;
+    // Where nothing happens for a while, an event comes again, or one before the first.
     sitter::Run watched([&](const sitter::Event &) {
-        seen.push_back(drawing->tokens()->grids().size());
+        const auto drawn = drawing->tokens();
+        if (drawn && (seen.empty() || seen.back() != drawn->grids().size())) {
+            seen.push_back(drawn->grids().size());
+        }
         return true;
     });
     drawing = &watched;

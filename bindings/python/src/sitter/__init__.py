@@ -16,7 +16,8 @@ import os
 from typing import Any, Optional
 
 from ._library import path_utf8, read_json, static_text, utf8
-from ._options import Adaptation, AllTrainOptions, Decoding, Dtype, Method, OptimizerState, Recompute, SampleOptions, TrainOptions
+from ._options import Adaptation, AllTrainOptions, Decoding, Dtype, Method, OptimizerState, Recompute, SampleOptions, TextEncoder
+from ._options import TrainOptions
 from .errors import (
     BadFormat,
     Cancelled,
@@ -46,7 +47,7 @@ __all__ = [
     "Adaptation", "AllTrainOptions", "BadFormat", "Cancelled", "Decoding", "DeviceError", "Dtype", "Error", "Evaluator", "Event", "FileError",
     "Forked", "ImageLike", "InternalError", "InvalidArgument", "InvalidState", "LibraryError", "Method", "Model",
     "NotFound", "NotSupported", "OptimizerState", "OutOfMemory", "Progress", "Recompute", "Run", "Sample",
-    "SampleOptions", "Scores", "Subject", "Tokens", "TrainOptions", "UnsupportedModel", "WrongModel", "build_info",
+    "SampleOptions", "Scores", "Subject", "TextEncoder", "Tokens", "TrainOptions", "UnsupportedModel", "WrongModel", "build_info",
     "devices", "estimate", "version",
 ]
 
@@ -74,6 +75,7 @@ def estimate(
     dtype: Dtype = "auto",
     sample: Optional[SampleOptions] = None,
     train: Optional[AllTrainOptions] = None,
+    text_encoder: TextEncoder = "auto",
 ) -> dict[str, Any]:
     """How many bytes a model and the work with it would take, at their worst moments and with the weights: weights, encode,
     decode, sample, embedding and layers (the training stages), layers_host (of stage 2, in the host's memory beside a GPU),
@@ -81,7 +83,7 @@ def estimate(
     the paper (arXiv 2504.13162); without them those count that the model recommends.
     """
     options = Options("model")
-    options.update(device=device, dtype=dtype)
+    options.update(device=device, dtype=dtype, text_encoder=text_encoder)
     drawing = teaching = None
     if sample is not None:
         drawing = Options("sample", None)

@@ -183,17 +183,24 @@ class Model:
         subjects: Subjects = (),
         progress: Progress = None,
         run: Optional[Run] = None,
+        guidance_by_scale: Optional[Sequence[float]] = None,
+        temperature_by_scale: Optional[Sequence[float]] = None,
+        top_p: Optional[float] = None,
     ) -> list[Sample]:
         """Draws `count` pictures of a prompt, 1 to 256, in one batch. The prompt names a subject by its identifier.
 
         What is None is as the model recommends, see `sample_options`. The same seed gives the same pictures.
         decoding: "sequential", "speculative" (the same pictures in fewer passes) or "speculative_distribution" (others, in
         still fewer). window: places that a speculative pass verifies, 2 to 256.
+        Of models that draw scale after scale (Infinity), which know none of these nor top_k: guidance_by_scale,
+        temperature_by_scale: a number for each scale, coarse to fine; the last one counts for those behind. top_p: the less
+        likely value of a bit is never drawn if its probability is at most 1 less this.
         """
         model, text, learned = self._handle, utf8(prompt, "prompt"), _subjects(subjects)
         options = Options("sample", model)
         options.update(width=width, height=height, guidance=guidance, top_k=top_k, temperature=temperature, seed=seed)
-        options.update(decoding=decoding, window=window)
+        options.update(decoding=decoding, window=window, top_p=top_p)
+        options.update(guidance_by_scale=guidance_by_scale, temperature_by_scale=temperature_by_scale)
         room = whole(count, 32, "count", range(1, 257))
         out = (c_void_p * room)()
 
