@@ -242,7 +242,7 @@ def janus_pro() -> None:
 
 def infinity() -> None:
     g = Graph()
-    g.note(20, 20, 500, "Teaches Infinity 2B one robot from four pictures and draws it in two scenes, 512x512 pixels. A picture comes scale "
+    g.note(20, 20, 500, "Teaches Infinity 2B one robot from four pictures by ARBooth and draws it in two scenes, 512x512 pixels. A picture comes scale "
            "after scale, coarse to fine, and Sample shows each.\n\n**Get these files** into `models/sitter/Infinity-2B` and press **R**: "
            "`infinity_2b_reg.pth` and `infinity_vae_d32reg.pth` of *FoundationVision/Infinity*, and in a folder `flan-t5-xl` in there "
            "`config.json`, `tokenizer.json`, `model.safetensors.index.json` and the shards that it names of *google/flan-t5-xl*, from "
@@ -253,10 +253,10 @@ def infinity() -> None:
     model = g.add("SitterLoadModel", 20, 580, 150, model="Infinity-2B", dtype="bf16")
     pictures = g.add("SitterExamplePictures", 20, 790, 260, example="robot")
     # Everything else in it is as recommended.
-    small = g.add("SitterTrainingOptions", 20, 1110, 900, title="Training Options: image_size, recompute", collapsed=True, image_size=512,
-                  recompute="always")
+    small = g.add("SitterTrainingOptions", 20, 1110, 900, title="Training Options: image_size, recompute, batch_size", collapsed=True,
+                  image_size=512, recompute="always", batch_size=1)
     subject = g.add("SitterTrainSubject", 400, 20, 600, model=model, images=pictures, class_word=pictures[1], options=small,
-                    embedding_steps=100, layer_steps=100)
+                    layer_steps=150)
     g.add("SitterSaveSubject", 400, 700, 150, subject=subject, filename_prefix="robot_infinity")
     rows, scenes = {}, ["in the snow", "at night"]
     for i, scene in enumerate(scenes):
