@@ -109,7 +109,7 @@ fn a_step_with_the_operations_and_the_groups_of_a_gpu_is_the_step_with_our_kerne
         // Three pictures of different lengths: all in one padded group, two and one, each alone.
         for accumulation in [1, 2, 3] {
             let options = Options { dropout: 0.1, accumulation, ..options(trainable.clone()) };
-            let (mut own, mut plain) = (learner(&model, &options), learner(&model, &options));
+            let (mut own, mut plain) = (learner(&model, &options), plainly(|| learner(&model, &options)));
             let start = own.state().unwrap();
             for step in 0..3 {
                 let a = own.step(&batch(step), &Run::new()).unwrap();

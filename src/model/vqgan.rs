@@ -192,7 +192,7 @@ impl Vqgan {
         let z = &if self.config.directions { directions(z)? } else { z.clone() };
         // |z|² + |e|² - 2 z·e, in this form and order, so that near-ties fall as in the original.
         let z_sq = ops::square(z)?.sum_keepdim(1)?; // [N, 1]
-        let dots = z.matmul(&self.codebook.t()?)?; // [N, n_embed]
+        let dots = ops::matmul(z, &self.codebook.t()?)?; // [N, n_embed]
         let distances = ops::difference(&ops::sum(&z_sq, &self.codebook_sq)?, &(dots * 2.0)?)?;
         let smallest = distances.min_keepdim(D::Minus1)?; // [N, 1]
         if smallest.flatten_all()?.to_vec1::<f32>()?.iter().any(|d| !d.is_finite()) {
@@ -200,7 +200,7 @@ impl Vqgan {
                 message: "the image tokenizer's encoder gives numbers that are not finite".into(),
             });
         }
-        match distances.device().is_cpu() {
+        match ops::own_kernels(&distances) {
             true => Ok(distances.argmin(D::Minus1)?.to_vec1()?),
             false => first_equal(&distances, &smallest),
         }

@@ -3,9 +3,41 @@
 
 use super::{Heads, Rows};
 use crate::weight::Weight;
+use crate::Error;
 use crate::Result;
 use candle_core::quantized::QMatMul;
 use candle_core::{DType, Module, Tensor, D};
+
+/// `a b`. On the CPU, where tests run what a GPU will: layouts that cuBLAS would refuse are refused, and products of bf16, which candle
+/// does not have there, are rounded as a GPU rounds them.
+pub fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    if !a.device().is_cpu() {
+        return Ok(a.matmul(b)?);
+    }
+    if !(in_order(a) && in_order(b)) {
+        let layouts = [a.stride(), b.stride()];
+        return Err(Error::internal(format!("{:?} times {:?} with strides {layouts:?}", a.dims(), b.dims())));
+    }
+    match a.dtype() {
+        DType::BF16 => Ok(a.to_dtype(DType::F32)?.matmul(&b.to_dtype(DType::F32)?)?.to_dtype(DType::BF16)?),
+        _ => Ok(a.matmul(b)?),
+    }
+}
+
+/// Whether the matrices of a tensor lie as cuBLAS takes them: each by rows or by columns, and one behind the other at equal distances
+/// (candle's `gemm_config`).
+fn in_order(x: &Tensor) -> bool {
+    let (dims, stride) = (x.dims(), x.stride());
+    let ([outer @ .., rows, columns], [.., down, across]) = (dims, stride) else { return false };
+    let by_rows = (*across == 1 || *columns == 1) && (*down == *columns || *rows == 1);
+    let by_columns = (*down == 1 || *rows == 1) && (*across == *rows || *columns == 1);
+    let steps = match (outer, &stride[..outer.len()]) {
+        ([first, second], [far, near]) => *far == near * second || *first == 1 || *second == 1,
+        ([] | [_], _) => true,
+        _ => false,
+    };
+    (by_rows || by_columns) && steps
+}
 
 /// x [.., width] as [rows, width].
 fn flat(x: &Tensor) -> Result<Tensor> {
@@ -23,7 +55,7 @@ fn with_width(like: &Tensor, y: Tensor, width: usize) -> Result<Tensor> {
 
 pub fn linear(x: &Tensor, weight: &Weight) -> Result<Tensor> {
     let y = match weight {
-        Weight::Dense(w) => flat(x)?.matmul(&w.to_dtype(x.dtype())?.t()?)?,
+        Weight::Dense(w) => product(&flat(x)?, &w.to_dtype(x.dtype())?.t()?)?,
         Weight::Quantised(q) => {
             QMatMul::from_arc(q.tensor()?)?.forward(&flat(x)?.to_dtype(DType::F32)?)?.to_dtype(x.dtype())?
         }
@@ -36,7 +68,7 @@ pub fn input_gradient(g: &Tensor, weight: &Weight, sum: Option<Tensor>) -> Resul
         Weight::Dense(w) => w.to_dtype(g.dtype())?,
         Weight::Quantised(_) => weight.to_f32()?.to_dtype(g.dtype())?,
     };
-    let dx = with_width(g, flat(g)?.contiguous()?.matmul(&w)?, weight.dims()[1])?;
+    let dx = with_width(g, product(&flat(g)?.contiguous()?, &w)?, weight.dims()[1])?;
     match sum {
         Some(sum) => Ok((sum + dx)?),
         None => Ok(dx),
@@ -44,7 +76,7 @@ pub fn input_gradient(g: &Tensor, weight: &Weight, sum: Option<Tensor>) -> Resul
 }
 
 pub fn weight_gradient(g: &Tensor, x: &Tensor) -> Result<Tensor> {
-    Ok(flat(g)?.t()?.matmul(&flat(x)?)?.to_dtype(DType::F32)?)
+    Ok(product(&flat(g)?.t()?, &flat(x)?)?.to_dtype(DType::F32)?)
 }
 
 pub fn add(a: Tensor, b: &Tensor) -> Result<Tensor> {
@@ -129,6 +161,8 @@ pub fn norm_and_rotate_backward(
 fn repeat(x: &Tensor, n: usize) -> Result<Tensor> {
     let (b, kv, s, d) = x.dims4()?;
     match n {
+        // A cache is used where it lies.
+        1 if in_order(x) => Ok(x.clone()),
         1 => Ok(x.contiguous()?),
         n => Ok(x.unsqueeze(2)?.expand((b, kv, n, s, d))?.reshape((b, kv * n, s, d))?),
     }
@@ -140,7 +174,7 @@ fn attend(q: &Tensor, k: &Tensor, v: &Tensor, rows: &Rows) -> Result<[Tensor; 4]
     let n = heads / k.dim(1)?;
     let q = q.transpose(1, 2)?.contiguous()?;
     let (k, v) = (repeat(k, n)?, repeat(v, n)?);
-    let scores = (q.matmul(&k.t()?)? * (d as f64).powf(-0.5))?;
+    let scores = (product(&q, &k.t()?)? * (d as f64).powf(-0.5))?;
     let scores = match rows.mask {
         Some(mask) => scores.broadcast_add(&mask.to_dtype(scores.dtype())?)?,
         None => scores,
@@ -168,7 +202,7 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, rows: &Rows, keep: bool) ->
     for (first, count) in portions(q, k)? {
         let q = q.narrow(2, first * share, count * share)?;
         let [_, _, v, p] = attend(&q, &k.narrow(1, first, count)?, &v.narrow(1, first, count)?, rows)?;
-        parts.push(p.to_dtype(q.dtype())?.matmul(&v)?.transpose(1, 2)?);
+        parts.push(product(&p.to_dtype(q.dtype())?, &v)?.transpose(1, 2)?);
     }
     let o = Tensor::cat(&parts, 2)?.reshape((b, t, heads * d))?;
     // The backward pass takes the probabilities anew: to keep them would cost more than all else.
@@ -209,11 +243,11 @@ fn portion_backward(
     let dtype = q.dtype();
     let [q, k, v, p] = attend(q, k, v, rows)?;
     let g = g.transpose(1, 2)?.contiguous()?;
-    let dp = g.matmul(&v.t()?)?.to_dtype(DType::F32)?;
+    let dp = product(&g, &v.t()?)?.to_dtype(DType::F32)?;
     let along = (&dp * &p)?.sum_keepdim(D::Minus1)?;
     let ds = ((&p * dp.broadcast_sub(&along)?)? * (d as f64).powf(-0.5))?.to_dtype(dtype)?;
-    let dv = p.to_dtype(dtype)?.t()?.matmul(&g)?;
-    let (dq, dk) = (ds.matmul(&k)?, ds.t()?.matmul(&q)?);
+    let dv = product(&p.to_dtype(dtype)?.t()?, &g)?;
+    let (dq, dk) = (product(&ds, &k)?, product(&ds.t()?, &q)?);
     let shared = |x: Tensor| -> Result<Tensor> {
         let x = x.reshape((b, kv, heads / kv, slots, d))?;
         let x = if heads == kv { x.squeeze(2)? } else { x.sum(2)? };

@@ -427,7 +427,7 @@ impl Parameter {
         let learning_rate = self.learning_rate * rate;
         let weight_decay = self.weight_decay;
         optimizer.update(index, &Update { value: &self.value, gradient, scale, learning_rate, weight_decay })?;
-        if !self.seen.device().is_cpu() {
+        if !own_kernels_on(self.seen.device()) {
             // Into the memory that is there: a second copy of everything that learns would not fit.
             let value = self.value.to_dtype(self.seen.dtype())?.to_device(self.seen.device())?;
             self.seen.slice_set(&value, 0, 0)?;
@@ -452,7 +452,7 @@ fn home(model: &Model, options: &Options) -> Device {
 
 /// What a model's passes read of a value.
 fn seen(model: &Model, value: &Tensor, dtype: DType) -> Result<Tensor> {
-    match model.device().is_cpu() {
+    match own_kernels_on(model.device()) {
         true => Ok(value.clone()),
         false => Ok(value.to_dtype(dtype)?.to_device(model.device())?.copy()?),
     }

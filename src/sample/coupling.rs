@@ -70,9 +70,9 @@ impl Coupling {
         let (pictures, n, _) = mass.dims3()?;
         let blocks = self.before.dim(0)?;
         let mass = mass.pad_with_zeros(D::Minus1, 0, blocks * BLOCK - self.codes)?;
-        let within = mass.reshape((pictures * n * blocks, BLOCK))?.matmul(&self.within)?;
+        let within = ops::matmul(&mass.reshape((pictures * n * blocks, BLOCK))?, &self.within)?;
         let sums = within.narrow(1, BLOCK - 1, 1)?.reshape((pictures * n, blocks))?.contiguous()?;
-        let before = sums.matmul(&self.before)?.reshape((pictures * n * blocks, 1))?;
+        let before = ops::matmul(&sums, &self.before)?.reshape((pictures * n * blocks, 1))?;
         let running = ops::sum(&within, &before)?.reshape((pictures, n, blocks * BLOCK))?;
         let target = ops::product(&running.max_keepdim(D::Minus1)?, &uniform.unsqueeze(2)?)?;
         // Codes without mass score 0, those where the sum has passed the target more, the earlier the more, the others 1:

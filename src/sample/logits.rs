@@ -6,7 +6,7 @@
 use super::link::Link;
 use super::Options;
 use crate::ops;
-use crate::Result;
+use crate::{Error, Result};
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor, D};
 use rayon::prelude::*;
 
@@ -74,14 +74,22 @@ fn guide(logits: &Tensor, scale: f32) -> Result<Tensor> {
     ops::sum(&(ops::difference(&conditional, &unconditional)? * f64::from(scale))?, &unconditional)
 }
 
+/// Codes that candle sorts on a GPU.
+const SORTED: usize = 8192;
+
 /// Puts every score below the k-th largest of its row to minus infinity; ties with it stay. 0 keeps all.
 fn keep_top_k(scores: &Tensor, k: usize) -> Result<Tensor> {
     if k == 0 || k >= scores.dim(D::Minus1)? {
         return Ok(scores.clone());
     }
     let scores = scores.contiguous()?;
-    let threshold = match scores.device().is_cpu() {
+    let threshold = match ops::own_kernels(&scores) {
         true => scores.apply_op1_no_bwd(&Kth(k))?,
+        // A GPU sorts a row within one block of threads.
+        false if scores.dim(D::Minus1)? > SORTED => {
+            let message = format!("is {k}; of {} codes a GPU keeps all: set 0", scores.dim(D::Minus1)?);
+            return Err(Error::invalid("top_k", message));
+        }
         false => scores.sort_last_dim(false)?.0.narrow(D::Minus1, k - 1, 1)?,
     };
     // ln 1 = 0 and ln 0 = minus infinity, to be added.

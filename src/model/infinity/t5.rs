@@ -6,7 +6,7 @@
 use super::ops;
 use crate::files::checkpoint::Checkpoint;
 use crate::kernels::{self, zeros, Left, Matrix};
-use crate::ops::{floats, own_kernels, rms_norm};
+use crate::ops::{floats, matmul, own_kernels, rms_norm};
 use crate::weight::{Format, Weight};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor, D};
@@ -240,9 +240,9 @@ impl T5 {
         if !own_kernels(q) {
             let split = |x: &Tensor| x.reshape((n, heads, d))?.transpose(0, 1)?.contiguous();
             let bias = Tensor::from_slice(bias, (heads, n, n), &Device::Cpu)?.to_device(q.device())?;
-            let scores = (split(q)?.matmul(&split(k)?.t()?)? + bias)?;
+            let scores = (matmul(&split(q)?.contiguous()?, &split(k)?.contiguous()?.t()?)? + bias)?;
             let p = candle_nn::ops::softmax(&scores, D::Minus1)?;
-            return Ok(p.matmul(&split(v)?)?.transpose(0, 1)?.reshape((n, width))?);
+            return Ok(matmul(&p, &split(v)?.contiguous()?)?.transpose(0, 1)?.reshape((n, width))?);
         }
         let (q, k, v) = (floats(q)?, floats(k)?, floats(v)?);
         let (mut mixed, mut scores) = (zeros(n * width), vec![0f32; n * n]);

@@ -4,6 +4,7 @@ use super::{Shape, Transformer};
 use crate::files::checkpoint::Checkpoint;
 use crate::model::places::Rotary;
 use crate::model::quantised::Quantised;
+use crate::ops::own_kernels_on;
 use crate::weight::{Format, Weight};
 use crate::weights::{Spec, Weights};
 use crate::{Error, Result};
@@ -46,7 +47,7 @@ impl Source<'_> {
 
     /// What activations are kept in: f32 on the CPU, whose kernels want it, elsewhere the format of the weights.
     pub fn activations(&self) -> DType {
-        match self.device.is_cpu() {
+        match own_kernels_on(self.device) {
             true => DType::F32,
             false => self.format.dense(),
         }
