@@ -624,7 +624,7 @@ fn the_seam_draws_grid_after_grid_alike_alone_and_beside_others() {
     model.decode(&drawn[0].tokens, &Run::new()).unwrap();
     let wrong = sample::Options { decoding: sample::Decoding::Speculative, ..options.clone() };
     let error = draw_pictures(&view, &["a dog"], &wrong, &mut Run::new()).unwrap_err().to_string();
-    assert!(error.contains("grid after grid"), "{error}");
+    assert!(error.contains("scale after scale"), "{error}");
     let wrong = sample::Options { width: 60, ..options };
     assert!(draw_pictures(&view, &["a dog"], &wrong, &mut Run::new()).is_err());
     let mut run = Run::with_events(|_| Flow::Cancel);
