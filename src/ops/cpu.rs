@@ -81,17 +81,16 @@ fn matrix<R>(weight: &Weight, f: impl FnOnce(Matrix) -> R) -> Result<R> {
     }
 }
 
-pub fn linear(x: &Tensor, weight: &Weight) -> Result<Tensor> {
-    /// In longer sequences packing pays. Not in larger batches: what a token gets must not depend on what is drawn beside it,
-    /// and the two kernels add in different orders.
-    const FEW: usize = 256;
+/// Sequences of at most `few` tokens go through the kernel that packs nothing. Their length decides and not that of the batch: what a
+/// token gets must not depend on what is drawn beside it, and the two kernels add in different orders.
+pub fn linear(x: &Tensor, weight: &Weight, few: usize) -> Result<Tensor> {
     let (n, k) = (weight.dims()[0], weight.dims()[1]);
     let x = x.contiguous()?;
     let m = x.elem_count() / k;
     let length = x.dim(D::Minus2)?;
     let mut y = zeros(m * n);
     let values = floats(&x)?;
-    matrix(weight, |w| match length <= FEW {
+    matrix(weight, |w| match length <= few {
         true => kernels::rows(&values, w, &mut y, (m, n, k)),
         false => {
             let left = Left { data: &values, row: k, column: 1 };

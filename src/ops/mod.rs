@@ -69,7 +69,18 @@ macro_rules! either {
 
 /// `x W^T` for x [.., in] and W [out, in].
 pub fn linear(x: &Tensor, weight: &Weight) -> Result<Tensor> {
-    either!(x, linear(x, weight))
+    /// Prompts and windows of drafts: what they give may not depend on how many tokens a pass has.
+    const FEW: usize = 256;
+    linear_packed(x, weight, FEW)
+}
+
+/// As [`linear`], where packing is to begin behind sequences of `few` tokens: of models in which a token always comes in a
+/// sequence of the same length.
+pub fn linear_packed(x: &Tensor, weight: &Weight, few: usize) -> Result<Tensor> {
+    match own_kernels(x) {
+        true => cpu::linear(x, weight, few),
+        false => plain::linear(x, weight),
+    }
 }
 
 /// The gradient of x in [`linear`]: `g W`, added to `sum` (whose numbers are taken over) if there is one.
