@@ -45,7 +45,7 @@ impl Estimate {
         let Request { sample, prompts, train } = request;
         let weights = outline.footprint.weights(&outline.at);
         let side = u128::from(train.image_size);
-        let pixels = |pixels: u128| bytes(weights + outline.footprint.pixels(pixels));
+        let pixels = |pixels: u128| bytes(weights + outline.footprint.pixels(pixels, &outline.at));
         let optimizer_device = optimizer_device(outline, train);
         let train = &Options { optimizer_device, ..(*train).clone() };
         let training = Training { outline, options: train };

@@ -187,3 +187,31 @@ fn drawing_takes_what_the_estimate_says() {
         );
     }
 }
+
+#[test]
+fn infinity_takes_what_the_estimate_says() {
+    let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
+    let size = Size { preset: "infinity-small", hidden: 256, layers: 6, intermediate: 1024, ..SMALL };
+    let folder = tempfile::tempdir().unwrap();
+    let before = LIVE.load(Ordering::Relaxed);
+    let (model, taken) = open(&size, folder.path());
+    let start = before + beside(&model, taken);
+    let drawing = sample::Options { width: 256, height: 256, count: 2, ..sample::Options::for_model(&model).unwrap() };
+    let base = Options {
+        class_word: "dog".into(),
+        layer_steps: 2,
+        batch_size: 1,
+        image_size: 256,
+        ..Options::for_model(&model, Method::Arbooth).unwrap()
+    };
+    let promised =
+        |train: &Options| Estimate::of(&Outline::of(&model), &Request { sample: &drawing, prompts: 1, train });
+    PEAK.store(LIVE.load(Ordering::Relaxed), Ordering::Relaxed);
+    sample::sample(&model, "a dog", &[], &drawing, &mut Run::new()).unwrap();
+    assert_near(PEAK.load(Ordering::Relaxed) - start, promised(&base).sample, "drawing");
+    for (recompute, optimizer_state) in [(Recompute::Never, StateFormat::F32), (Recompute::Always, StateFormat::Int8)] {
+        let options = Options { recompute, optimizer_state, ..base.clone() };
+        let (_, layers) = stages(&model, &options, start);
+        assert_near(layers, promised(&options).layers, &format!("arbooth {recompute:?}"));
+    }
+}

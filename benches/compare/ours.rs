@@ -68,7 +68,12 @@ impl Arguments {
     fn open(&self) -> Result<Model> {
         Model::open(
             &self.model,
-            &OpenOptions { device: "cpu".into(), dtype: self.dtype.clone(), keep_quantised: false },
+            &OpenOptions {
+                device: "cpu".into(),
+                dtype: self.dtype.clone(),
+                keep_quantised: false,
+                ..Default::default()
+            },
             &mut Run::new(),
         )
     }

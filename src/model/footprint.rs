@@ -1,5 +1,6 @@
 //! How much memory a model takes, from its shape alone: what [`estimate`](crate::estimate) adds up.
 
+use crate::ops::COLUMNS;
 use crate::weight::Format;
 use crate::weights::Spec;
 use candle_core::Device;
@@ -8,9 +9,13 @@ use candle_core::Device;
 pub const F32: u128 = 4;
 
 /// What an image tokenizer of convolutions with so many channels at full resolution takes for a picture of so many pixels: three
-/// states there and the columns of a convolution's tile.
-pub fn convolved(pixels: u128, channels: usize) -> u128 {
-    pixels * channels as u128 * F32 * 7 / 2
+/// states there and the columns of a convolution's tile; on a GPU five states and the columns of a band.
+pub fn convolved(pixels: u128, channels: usize, at: &Place) -> u128 {
+    let state = pixels * channels as u128 * F32;
+    match at.on_gpu {
+        true => 5 * state + (9 * state).min(COLUMNS as u128 * F32),
+        false => state * 7 / 2,
+    }
 }
 
 /// Where and in what numbers a model runs, as far as memory goes.
@@ -71,7 +76,7 @@ pub trait Footprint: Send + Sync {
     fn weights(&self, at: &Place) -> u128;
 
     /// What encoding or decoding a picture of so many pixels takes.
-    fn pixels(&self, pixels: u128) -> u128;
+    fn pixels(&self, pixels: u128, at: &Place) -> u128;
 
     /// What drawing takes beside the weights.
     fn drawing(&self, drawn: &Drawn, at: &Place) -> u128;

@@ -9,7 +9,7 @@ mod plain;
 mod pointwise;
 
 pub use cpu::{change, floats, Numbers};
-pub use plain::{product as matmul, standardised, SCORES};
+pub use plain::{product as matmul, standardised, COLUMNS, SCORES};
 pub use pointwise::{difference, gelu, gelu_backward, ln, positive_part, product, quotient, root, square, sum};
 
 use crate::weight::Weight;

@@ -186,6 +186,10 @@ fn attend(q: &Tensor, k: &Tensor, v: &Tensor, rows: &Rows) -> Result<[Tensor; 4]
 /// Scores that are held at once, as long as those of one head are not more; in tests so few that there are several portions.
 pub const SCORES: usize = if cfg!(test) { 1 << 14 } else { 1 << 26 };
 
+/// Numbers that a convolution makes of its input at once, nine for each place and channel: half a gigabyte, in tests so few that there
+/// are several bands. Where candle counts more than 32 bits hold, the rest of a picture stays unwritten.
+pub const COLUMNS: usize = if cfg!(test) { 1 << 14 } else { 1 << 27 };
+
 /// Key/value heads that are attended to at a time: first and count.
 fn portions(q: &Tensor, k: &Tensor) -> Result<Vec<(usize, usize)>> {
     let (b, t, heads, _) = q.dims4()?;

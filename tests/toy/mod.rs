@@ -419,7 +419,7 @@ impl Footprint for ToyFootprint {
         self.0.iter().map(|spec| spec.numbers() as u128).sum::<u128>() * at.activation()
     }
 
-    fn pixels(&self, pixels: u128) -> u128 {
+    fn pixels(&self, pixels: u128, _at: &Place) -> u128 {
         4 * pixels
     }
 

@@ -78,8 +78,8 @@ impl Footprint for InfinityFootprint {
         named + self.rest() + F32 * u128::from(self.vae_numbers) + text
     }
 
-    fn pixels(&self, pixels: u128) -> u128 {
-        convolved(pixels, self.vae.levels[0].max(self.vae.base))
+    fn pixels(&self, pixels: u128, at: &Place) -> u128 {
+        convolved(pixels, self.vae.levels[0].max(self.vae.base), at)
     }
 
     fn drawing(&self, drawn: &Drawn, at: &Place) -> u128 {

@@ -52,8 +52,8 @@ impl Footprint for JanusFootprint {
         named + tables + small + F32 * u128::from(self.vq_numbers)
     }
 
-    fn pixels(&self, pixels: u128) -> u128 {
-        convolved(pixels, self.config.vq.ch)
+    fn pixels(&self, pixels: u128, at: &Place) -> u128 {
+        convolved(pixels, self.config.vq.ch, at)
     }
 
     fn drawing(&self, drawn: &Drawn, at: &Place) -> u128 {

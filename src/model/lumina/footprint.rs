@@ -54,8 +54,8 @@ impl Footprint for LuminaFootprint {
         v * h * at.dense() + named + h * F32 + F32 * u128::from(self.vqgan_numbers)
     }
 
-    fn pixels(&self, pixels: u128) -> u128 {
-        convolved(pixels, self.vqgan.ch)
+    fn pixels(&self, pixels: u128, at: &Place) -> u128 {
+        convolved(pixels, self.vqgan.ch, at)
     }
 
     fn drawing(&self, drawn: &Drawn, at: &Place) -> u128 {

@@ -1,16 +1,12 @@
 //! The operations of the VQ-GAN in candle's.
 
 use super::layers::{Conv1x1, Conv3x3, GroupNorm, Reading, EPSILON};
-use crate::ops::matmul;
+use crate::ops::{matmul, COLUMNS};
 use crate::Result;
 use candle_core::{Tensor, D};
 
 /// Pixels whose attention to all others is computed at once.
 const QUERIES_AT_ONCE: usize = 1024;
-
-/// Numbers that a convolution makes of its input at once, nine for each place and channel: as many as fit half a gigabyte, in tests so
-/// few that there are several bands. More than a 32-bit count of them would leave the rest of the picture unwritten.
-pub const COLUMNS: usize = if cfg!(test) { 1 << 14 } else { 1 << 27 };
 
 /// A 3x3 convolution of x, which has its border already, in bands of rows.
 fn convolved(x: &Tensor, weight: &Tensor, stride: usize) -> Result<Tensor> {
