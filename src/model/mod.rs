@@ -38,6 +38,7 @@ pub(crate) use registry::roles;
 use crate::device::{open_device, parse_device};
 use crate::error::by_name;
 use crate::files::Files;
+use crate::ops;
 use crate::picture::{Crop, Picture};
 use crate::run::Run;
 use crate::tokens::Tokens;
@@ -166,6 +167,9 @@ impl Model {
         let device = open_device(&options.device)?;
         let format = parse_dtype(&options.dtype, &device)?;
         run.check()?;
+        if !ops::own_kernels_on(&device) {
+            ops::try_out(format, &device)?;
+        }
         let entry = registry::family_of(&files)?;
         let draft = (entry.draft)(&files)?;
         let recommended = Recommended::read(&files, &draft.defaults())?;

@@ -12,8 +12,8 @@ pub use cpu::{change, floats, Numbers};
 pub use plain::{product as matmul, standardised, COLUMNS, SCORES};
 pub use pointwise::{difference, gelu, gelu_backward, ln, positive_part, product, quotient, root, square, sum};
 
-use crate::weight::Weight;
-use crate::Result;
+use crate::weight::{Format, Weight};
+use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use std::cell::Cell;
 
@@ -81,6 +81,34 @@ pub fn linear_packed(x: &Tensor, weight: &Weight, few: usize) -> Result<Tensor> 
         true => cpu::linear(x, weight, few),
         false => plain::linear(x, weight),
     }
+}
+
+/// Errors if products with weights of this format are wrong there. The kernels of a GPU for them do not say so themselves where the
+/// library has no code for that GPU: they leave what was in memory.
+pub fn try_out(format: Format, device: &Device) -> Result<()> {
+    let (out, inner) = (32, 512);
+    let numbers = |rows: usize, step: usize| -> Result<Tensor> {
+        let values = (0..rows * inner).map(|i| (i * step % 101) as f32 / 50.0 - 1.0).collect();
+        Ok(Tensor::from_vec(values, (rows, inner), device)?)
+    };
+    let weight = format.weight(numbers(out, 37)?)?;
+    let exact = weight.to_f32()?.to_device(device)?.t()?;
+    // Few rows and many are two kernels.
+    for rows in [2, 16] {
+        let x = numbers(rows, 29)?;
+        let values = |t: Tensor| -> Result<Vec<f32>> { Ok(t.flatten_all()?.to_vec1()?) };
+        let (found, expected) = (values(linear(&x, &weight)?)?, values(matmul(&x, &exact)?)?);
+        let most = expected.iter().fold(0f32, |most, x| most.max(x.abs()));
+        // A comparison with what is no number is false.
+        if !found.iter().zip(&expected).all(|(a, b)| (a - b).abs() <= 0.03 * most) {
+            let message = format!(
+                "products with {} weights come out wrong on this device; use dtype bf16, or a library built for its GPU",
+                format.name()
+            );
+            return Err(Error::Device { message });
+        }
+    }
+    Ok(())
 }
 
 /// The gradient of x in [`linear`]: `g W`, added to `sum` (whose numbers are taken over) if there is one.
@@ -229,7 +257,6 @@ mod tests {
     use super::testing::{assert_close, random};
     use super::*;
     use crate::kernels::{best_level, set_level, Level};
-    use crate::weight::Format;
     use candle_core::DType;
 
     /// Held while the level of vectors matters: it is one for the whole process.
@@ -369,6 +396,14 @@ mod tests {
                 assert_close(&own.2, &plain.2, "values");
             }
         });
+    }
+
+    #[test]
+    fn products_of_every_format_pass_when_they_are_tried_out() {
+        for format in Format::ALL {
+            try_out(format, &Device::Cpu).unwrap();
+            plainly(|| try_out(format, &Device::Cpu)).unwrap();
+        }
     }
 
     #[test]
