@@ -257,6 +257,8 @@ export interface SubjectInfo {
   classWord: string;
   /** Fingerprint of the model that it was trained on, which alone can use it. */
   model: string;
+  /** The terms of that model's weights, where they were known when it was taught. */
+  licence?: string;
   method: Method;
   vectors: number;
   changedWeights: number;
