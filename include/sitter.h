@@ -1008,6 +1008,16 @@ sitter_status sitter_run_tokens(const struct sitter_run *run,
                                 struct sitter_error **err);
 
 /*
+ Options for drawing with what the model in a folder recommends, which is not opened: for `sitter_model_estimate_json`. `path` as
+ in `sitter_model_open`. The caller owns them; free them with `sitter_sample_options_free`. Any thread. SITTER_E_NOT_FOUND,
+ SITTER_E_BAD_FORMAT, SITTER_E_UNSUPPORTED_MODEL. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_sample_options_for_folder(const char *path,
+                                               struct sitter_sample_options **out,
+                                               struct sitter_error **err);
+
+/*
  Frees options. NULL does nothing. Any thread. Since 1.0.
  */
 SITTER_API void sitter_sample_options_free(struct sitter_sample_options *options);
@@ -1287,6 +1297,18 @@ sitter_status sitter_tokens_score(const struct sitter_model *model,
                                   struct sitter_run *run,
                                   double *scores,
                                   struct sitter_error **err);
+
+/*
+ Options for teaching a subject with what the model in a folder recommends, which is not opened: for
+ `sitter_model_estimate_json`. `path` as in `sitter_model_open`, `method` as in `sitter_train_options_new`. The caller owns them;
+ free them with `sitter_train_options_free`. Any thread. SITTER_E_NOT_FOUND, SITTER_E_BAD_FORMAT, SITTER_E_UNSUPPORTED_MODEL.
+ Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_train_options_for_folder(const char *path,
+                                              const char *method,
+                                              struct sitter_train_options **out,
+                                              struct sitter_error **err);
 
 /*
  Frees options. NULL does nothing. Any thread. Since 1.0.

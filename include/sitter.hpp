@@ -619,6 +619,12 @@ public:
     SampleOptions() : SampleOptions(static_cast<const sitter_model *>(nullptr)) {}
     /// What the model recommends.
     explicit SampleOptions(const Model &model);
+    /// What the model in a folder recommends, which is not opened.
+    static SampleOptions for_folder(const std::string &path) {
+        return SampleOptions(detail::make<sitter_sample_options>([&](sitter_sample_options **out, sitter_error **err) {
+            return sitter_sample_options_for_folder(path.c_str(), out, err);
+        }));
+    }
 
     /// All options with their values, as a JSON object.
     std::string json() const {
@@ -679,6 +685,7 @@ public:
     // End of setters.
 
 private:
+    explicit SampleOptions(sitter_sample_options *handle) noexcept : Owned(handle) {}
     explicit SampleOptions(const sitter_model *model)
         : Owned(detail::make<sitter_sample_options>([&](sitter_sample_options **out, sitter_error **err) {
               return sitter_sample_options_new(model, out, err);
@@ -693,6 +700,12 @@ public:
         : TrainOptions(static_cast<const sitter_model *>(nullptr), method) {}
     /// What the model recommends for a method: "two_stage", "textual_inversion", "dreambooth" or "lora".
     explicit TrainOptions(const Model &model, const std::string &method = "two_stage");
+    /// What the model in a folder recommends for a method, which is not opened.
+    static TrainOptions for_folder(const std::string &path, const std::string &method = "two_stage") {
+        return TrainOptions(detail::make<sitter_train_options>([&](sitter_train_options **out, sitter_error **err) {
+            return sitter_train_options_for_folder(path.c_str(), method.c_str(), out, err);
+        }));
+    }
 
     /// All options with their values, as a JSON object.
     std::string json() const {
@@ -991,6 +1004,7 @@ public:
     // End of setters.
 
 private:
+    explicit TrainOptions(sitter_train_options *handle) noexcept : Owned(handle) {}
     TrainOptions(const sitter_model *model, const std::string &method)
         : Owned(detail::make<sitter_train_options>([&](sitter_train_options **out, sitter_error **err) {
               return sitter_train_options_new(model, method.c_str(), out, err);
