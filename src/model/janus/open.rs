@@ -88,7 +88,7 @@ impl Draft for JanusDraft {
         let tokenizer = how.files.bytes("tokenizer.json")?;
         let text = Text::open(tokenizer, &how.files.path("tokenizer.json"), &run.control())?;
         let text = text.of_model(config.shape.vocabulary)?;
-        let vocabulary = vocabulary(&text);
+        let vocabulary = vocabulary(&text, config.shape.vocabulary);
         let prompts = Prompts::new(text)?;
         let levels = config.vq.ch_mult.len();
         // What is read, by our name and by that of the files.
@@ -159,9 +159,10 @@ fn untold(config: &Config) -> Vec<u8> {
     facts.to_string().into_bytes()
 }
 
-/// The words in the order of their numbers.
-fn vocabulary(text: &Text) -> Vec<u8> {
-    let mut words: Vec<(u32, String)> = text.vocabulary().map(|(word, id)| (id, word)).collect();
+/// The words that have vectors, in the order of their numbers. Others may have been added to one of the forms.
+fn vocabulary(text: &Text, rows: usize) -> Vec<u8> {
+    let known = text.vocabulary().filter(|(_, id)| (*id as usize) < rows);
+    let mut words: Vec<(u32, String)> = known.map(|(word, id)| (id, word)).collect();
     words.sort_unstable();
     json!(words).to_string().into_bytes()
 }
