@@ -48,7 +48,7 @@ class Side:
         self.vq = self.model.model.vqmodel.float()
         word = self.words.token_to_id
         self.begin, self.image = word("<｜begin▁of▁sentence｜>"), word("<begin_of_image>")
-        self.model.generation_config.update(bos_token_id=self.begin, pad_token_id=word("<｜▁pad▁｜>"), max_length=2048)
+        self.model.generation_config.update(bos_token_id=self.begin, pad_token_id=word("<｜▁pad▁｜>"))
         self.model.generation_config.generation_kwargs = {"boi_token_id": self.image}
         self.side = arguments.pixels // 2 ** (len(self.model.config.vq_config.channel_multiplier) - 1)
 
@@ -68,6 +68,8 @@ class Side:
     def draw(self, sampled, guidance=5.0):
         """The codes of a picture, and the time from the first of them to the last."""
         clock, ids = Clock(), torch.tensor([self.prompt(PROMPT)])
+        # The cache is as long as it has to be: all of it is looked at for every code.
+        self.model.generation_config.max_length = ids.shape[1] + self.side**2
         with torch.inference_mode():
             codes = self.model.generate(ids, attention_mask=torch.ones_like(ids), generation_mode="image", do_sample=sampled,
                                         guidance_scale=guidance, logits_processor=LogitsProcessorList([clock]))
