@@ -506,6 +506,7 @@ fn it_runs_in_every_format_and_quantised_weights_are_kept_and_read_again() {
         let view = Personalized::new(model, &[]).unwrap();
         view.score(&EXPECTED.prompt, std::slice::from_ref(&tokens), &mut Run::new()).unwrap()[0]
     };
+    let plain = open();
     for (dtype, most) in [("bf16", 0.02), ("q8_0", 0.2), ("q4_k", 0.2)] {
         for folder in [original(), hugging_face()] {
             let options = OpenOptions { device: "cpu".into(), dtype: dtype.into(), keep_quantised: true };
@@ -515,6 +516,7 @@ fn it_runs_in_every_format_and_quantised_weights_are_kept_and_read_again() {
             assert_eq!(kept.exists(), dtype != "bf16");
             let model = Model::open(folder.path(), &options, &mut Run::new()).unwrap();
             assert_eq!(score(&model).to_bits(), first.to_bits());
+            assert_eq!(model.fingerprint(), plain.fingerprint(), "a subject of one format is one of all");
             let subject = train(&model, &dataset(), &options_of(&model), &mut Run::new()).unwrap();
             assert!(subject.losses.iter().all(|l| l.loss.is_finite()));
             let drawing = sample::Options::for_model(&model).unwrap();
