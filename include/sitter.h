@@ -1018,6 +1018,16 @@ sitter_status sitter_run_tokens(const struct sitter_run *run,
                                 struct sitter_error **err);
 
 /*
+ Options for drawing with what the model in a folder recommends, which is not opened: for `sitter_model_estimate_json`. `path` as
+ in `sitter_model_open`. The caller owns them; free them with `sitter_sample_options_free`. Any thread. SITTER_E_NOT_FOUND,
+ SITTER_E_BAD_FORMAT, SITTER_E_UNSUPPORTED_MODEL. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_sample_options_for_folder(const char *path,
+                                               struct sitter_sample_options **out,
+                                               struct sitter_error **err);
+
+/*
  Frees options. NULL does nothing. Any thread. Since 1.0.
  */
 SITTER_API void sitter_sample_options_free(struct sitter_sample_options *options);
@@ -1182,8 +1192,9 @@ SITTER_API void sitter_subject_free(struct sitter_subject *subject);
 
 /*
  Facts about the subject as a JSON object: identifier, class_word, model (its fingerprint), method, vectors,
- changed_weights, stored_numbers, steps, last_loss, options. Copies them to `buffer` of `capacity` bytes, NUL included;
- `(NULL, 0)` asks for the size, in `needed`. SITTER_E_BUFFER_TOO_SMALL. Any thread. Since 1.0.
+ changed_weights, stored_numbers, steps, last_loss, options, and licence, the terms of the model's weights, where they were known
+ when it was taught. Copies them to `buffer` of `capacity` bytes, NUL included; `(NULL, 0)` asks for the size, in `needed`.
+ SITTER_E_BUFFER_TOO_SMALL. Any thread. Since 1.0.
  */
 SITTER_API
 sitter_status sitter_subject_info_json(const struct sitter_subject *subject,
@@ -1359,6 +1370,18 @@ sitter_status sitter_tokens_score(const struct sitter_model *model,
                                   struct sitter_run *run,
                                   double *scores,
                                   struct sitter_error **err);
+
+/*
+ Options for teaching a subject with what the model in a folder recommends, which is not opened: for
+ `sitter_model_estimate_json`. `path` as in `sitter_model_open`, `method` as in `sitter_train_options_new`. The caller owns them;
+ free them with `sitter_train_options_free`. Any thread. SITTER_E_NOT_FOUND, SITTER_E_BAD_FORMAT, SITTER_E_UNSUPPORTED_MODEL.
+ Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_train_options_for_folder(const char *path,
+                                              const char *method,
+                                              struct sitter_train_options **out,
+                                              struct sitter_error **err);
 
 /*
  Frees options. NULL does nothing. Any thread. Since 1.0.

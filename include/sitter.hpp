@@ -656,6 +656,12 @@ public:
     SampleOptions() : SampleOptions(static_cast<const sitter_model *>(nullptr)) {}
     /// What the model recommends.
     explicit SampleOptions(const Model &model);
+    /// What the model in a folder recommends, which is not opened.
+    static SampleOptions for_folder(const std::string &path) {
+        return SampleOptions(detail::make<sitter_sample_options>([&](sitter_sample_options **out, sitter_error **err) {
+            return sitter_sample_options_for_folder(path.c_str(), out, err);
+        }));
+    }
 
     /// All options with their values, as a JSON object.
     std::string json() const {
@@ -734,6 +740,7 @@ public:
     // End of setters.
 
 private:
+    explicit SampleOptions(sitter_sample_options *handle) noexcept : Owned(handle) {}
     explicit SampleOptions(const sitter_model *model)
         : Owned(detail::make<sitter_sample_options>([&](sitter_sample_options **out, sitter_error **err) {
               return sitter_sample_options_new(model, out, err);
@@ -749,6 +756,12 @@ public:
     /// What the model recommends for a method: "two_stage", "textual_inversion", "dreambooth", "lora" or "arbooth"; without one
     /// the method that its family has by default.
     explicit TrainOptions(const Model &model, const std::string &method = "");
+    /// What the model in a folder recommends for a method, which is not opened.
+    static TrainOptions for_folder(const std::string &path, const std::string &method = "") {
+        return TrainOptions(detail::make<sitter_train_options>([&](sitter_train_options **out, sitter_error **err) {
+            return sitter_train_options_for_folder(path.c_str(), method.empty() ? nullptr : method.c_str(), out, err);
+        }));
+    }
 
     /// All options with their values, as a JSON object.
     std::string json() const {
@@ -1077,6 +1090,7 @@ public:
     // End of setters.
 
 private:
+    explicit TrainOptions(sitter_train_options *handle) noexcept : Owned(handle) {}
     TrainOptions(const sitter_model *model, const std::string &method)
         : Owned(detail::make<sitter_train_options>([&](sitter_train_options **out, sitter_error **err) {
               return sitter_train_options_new(model, method.empty() ? nullptr : method.c_str(), out, err);

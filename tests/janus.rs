@@ -143,6 +143,7 @@ fn both_published_forms_open_as_one_model_without_what_reads_pictures() {
         let around = (32 * 32 + 32) + (64 * 32 + 64) + (32 * 8 + 32) + (32 * 32 + 32);
         assert_eq!(info.parameters, 336 * 32 + 2 * layer + 32 + around + 64 * 8);
     }
+    assert_eq!(models[0].fingerprint(), models[1].fingerprint());
     let tokens = codes(&EXPECTED.greedy);
     let [a, b] = models.each_ref().map(|model| {
         let view = Personalized::new(model, &[]).unwrap();
@@ -506,6 +507,7 @@ fn it_runs_in_every_format_and_quantised_weights_are_kept_and_read_again() {
         let view = Personalized::new(model, &[]).unwrap();
         view.score(&EXPECTED.prompt, std::slice::from_ref(&tokens), &mut Run::new()).unwrap()[0]
     };
+    let plain = open();
     for (dtype, most) in [("bf16", 0.02), ("q8_0", 0.2), ("q4_k", 0.2)] {
         for folder in [original(), hugging_face()] {
             let options =
@@ -516,6 +518,7 @@ fn it_runs_in_every_format_and_quantised_weights_are_kept_and_read_again() {
             assert_eq!(kept.exists(), dtype != "bf16");
             let model = Model::open(folder.path(), &options, &mut Run::new()).unwrap();
             assert_eq!(score(&model).to_bits(), first.to_bits());
+            assert_eq!(model.fingerprint(), plain.fingerprint(), "a subject of one format is one of all");
             let subject = train(&model, &dataset(), &options_of(&model), &mut Run::new()).unwrap();
             assert!(subject.losses.iter().all(|l| l.loss.is_finite()));
             let drawing = sample::Options::for_model(&model).unwrap();
@@ -556,6 +559,50 @@ fn a_subject_is_saved_and_an_interrupted_training_goes_on_to_the_same_bits() {
     assert!(matches!(train(&model, &dataset(), &options, &mut run), Err(Error::Cancelled)));
     drop(run);
     assert_eq!(bits(&train(&model, &dataset(), &options, &mut Run::new()).unwrap()), bits(&whole));
+}
+
+#[test]
+fn a_subject_taught_on_one_published_form_is_drawn_by_the_other_and_says_what_licence_it_is_under() {
+    let (folder, other) = (original(), hugging_face());
+    let models = [&folder, &other].map(|folder| try_open(folder.path(), "f32").unwrap());
+    let taught = train(&models[0], &dataset(), &options(&models[0], Method::Lora), &mut Run::new()).unwrap();
+    let file = folder.path().join("subject.safetensors");
+    taught.save(&file).unwrap();
+    let subject = Subject::load(&file).unwrap();
+    assert!(subject.info().licence.unwrap().contains("DeepSeek Model License"));
+    let drawn = models.each_ref().map(|model| {
+        let view = Personalized::new(model, &[&subject]).unwrap();
+        let options = sample::Options::for_model(model).unwrap();
+        draw_pictures(&view, &["a photo of a [V] dog"], &options, &mut Run::new()).unwrap().remove(0).tokens
+    });
+    assert_eq!(drawn[0], drawn[1]);
+}
+
+#[test]
+fn a_model_of_other_numbers_words_or_constants_is_another() {
+    let fingerprint = |folder: &TempDir| try_open(folder.path(), "f32").unwrap().fingerprint().to_owned();
+    let same = fingerprint(&hugging_face());
+    // What says nothing about what is computed may differ.
+    let folder = hugging_face();
+    replace(&folder, "config.json", "\"model_type\": \"janus\"", "\"note\": 1, \"model_type\": \"janus\"");
+    assert_eq!(fingerprint(&folder), same);
+    for (file, from, to) in [
+        ("config.json", "\"rms_norm_eps\": 1e-06", "\"rms_norm_eps\": 1e-05"),
+        ("config.json", "\"rope_theta\": 10000.0", "\"rope_theta\": 20000.0"),
+        ("tokenizer.json", "<end_of_image>", "<other>"),
+    ] {
+        let folder = hugging_face();
+        replace(&folder, file, from, to);
+        assert_ne!(fingerprint(&folder), same, "{from} to {to}");
+    }
+    let folder = hugging_face();
+    let path = folder.path().join("model.safetensors");
+    let mut all = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
+    let name = "model.vqmodel.decoder.conv_in.bias";
+    let changed = (&all[name] + 1.0).unwrap();
+    all.insert(name.into(), changed);
+    candle_core::safetensors::save(&all, &path).unwrap();
+    assert_ne!(fingerprint(&folder), same);
 }
 
 #[test]

@@ -40,6 +40,7 @@ fn subject(model: &Model) -> Subject {
         vectors: tensor(&[2, 32], DType::F32),
         changes: changes.into_iter().map(|(n, c)| (n.to_string(), c)).collect(),
         model: model.fingerprint().into(),
+        licence: Some("a licence".into()),
         method: "two_stage".into(),
         options: serde_json::json!({"layer_steps": 7, "templates": ["ein Bild von {} \u{1f98a}"]}),
         losses: vec![
@@ -68,8 +69,8 @@ fn a_saved_subject_comes_back_whole_and_the_same_bytes_are_written_again() {
     let after = Subject::load(&first).unwrap();
     assert_eq!(numbers(&before.vectors), numbers(&after.vectors));
     assert_eq!(
-        (&before.identifier, &before.class_word, &before.model),
-        (&after.identifier, &after.class_word, &after.model)
+        (&before.identifier, &before.class_word, &before.model, &before.licence),
+        (&after.identifier, &after.class_word, &after.model, &after.licence)
     );
     assert_eq!((&before.method, &before.options, &before.losses), (&after.method, &after.options, &after.losses));
     assert_eq!(before.changes.len(), after.changes.len());
@@ -83,6 +84,7 @@ fn a_saved_subject_comes_back_whole_and_the_same_bytes_are_written_again() {
     let info = after.info();
     assert_eq!((info.vectors, info.changed_weights, info.stored_numbers), (2, 3, 32 * 32 + 32 + 2 * 64));
     assert_eq!((info.steps, info.last_loss), (2, Some(7.000_000_5)));
+    assert_eq!(info.licence.as_deref(), Some("a licence"));
 
     after.save(&second).unwrap();
     assert_eq!(std::fs::read(&first).unwrap(), std::fs::read(&second).unwrap());
@@ -145,7 +147,8 @@ fn a_flipped_bit_is_refused_with_the_name_of_the_file_and_the_tensor() {
     subject(&model).save(&path).unwrap();
     let sound = std::fs::read(&path).unwrap();
     let data = 8 + u64::from_le_bytes(sound[..8].try_into().unwrap()) as usize;
-    for (at, named) in [(data, "input_layernorm"), (sound.len() - 1, "q_proj"), (data - 40, "header")] {
+    let text = sound.windows(9).position(|bytes| bytes == b"two_stage").unwrap();
+    for (at, named) in [(data, "input_layernorm"), (sound.len() - 1, "q_proj"), (text, "header")] {
         let mut bytes = sound.clone();
         bytes[at] ^= 2;
         std::fs::write(&path, &bytes).unwrap();

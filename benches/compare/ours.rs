@@ -245,8 +245,13 @@ fn lesson<'m>(model: &'m Model, row: &str, tokens: &Tokens) -> Result<(Learner<'
 /// What `theirs.py check` compares with its own: token ids, logits, greedy codes, losses, codes and pixels.
 fn check(model: &Model) -> Result<Json> {
     let view = Personalized::new(model, &[])?;
-    let (unit, codes) = (model.facts().unit, model.facts().codebook as u32);
-    let tokens = grid(8, codes)?;
+    let (unit, patch, codes) = (model.facts().unit, model.facts().patch, model.facts().codebook as u32);
+    // Small grids where they are allowed, else the one that is.
+    let (side, [width, height], pixels) = match unit / patch {
+        0..8 => (8, [3 * unit, 2 * unit], 4 * unit),
+        all => (all, [unit, unit], unit),
+    };
+    let tokens = grid(side, codes)?;
     let pieces = view.example(PROMPT, &tokens)?.pieces;
     let ids = |pieces: &[Piece]| -> Vec<Option<u32>> {
         let id = |piece: &Piece| match piece {
@@ -263,9 +268,9 @@ fn check(model: &Model) -> Result<Json> {
         losses.insert(row.into(), steps.iter().map(|s| json!([s.loss, s.gradient_norm])).collect());
         losses.insert(format!("{row} ids"), json!(ids(&batch.subject[0].pieces)));
     }
-    let greedy = sample::Options { width: 3 * unit, height: 2 * unit, top_k: 1, ..sample::Options::default() };
+    let greedy = sample::Options { width, height, top_k: 1, ..sample::Options::for_model(model)? };
     let drawn = draw_pictures(&view, &[PROMPT], &greedy, &mut Run::new())?;
-    let picture = picture(4 * unit)?;
+    let picture = picture(pixels)?;
     Ok(json!({
         "ids": ids(&pieces),
         "logits": [last_logits(&view, &pieces[..half])?, last_logits(&view, &pieces)?],

@@ -50,8 +50,8 @@ def picture(side):
     return ((x * 3 + y * 5 + c * 80 + x * y // 64) % 256).to(torch.uint8).numpy()
 
 
-def first_vector(model):
-    i = torch.arange(1, model.config["hidden_size"] + 1, dtype=torch.int64)
+def first_vector(width):
+    i = torch.arange(1, width + 1, dtype=torch.int64)
     return ((((i * 2654435761) % 2**32).double() / 2**32 - 0.5) * 0.07).float()[None]
 
 
@@ -59,15 +59,15 @@ class Lesson:
     """What learns in a stage, and a step of it: autograd and AdamW; in bf16, autocast with f32 copies of what learns."""
 
     def __init__(self, side, stage, trainable=QKV, weight_decay=0.1, clip=4.0, vectors=None, learning_rate=1e-4):
-        self.side, self.clip, model = side, clip, side.model
-        vectors = first_vector(model) if vectors is None else vectors
+        self.side, self.clip = side, clip
+        vectors = first_vector(self.width()) if vectors is None else vectors
         if stage == "embedding_step":
             self.vectors = nn.Parameter(vectors.clone())
             self.learned = [self.vectors]
             groups = [dict(params=self.learned, lr=0.01, weight_decay=0.0)]
         else:
             self.vectors, self.learned = vectors, []
-            for layer in model.model["layers"]:
+            for layer in self.layers():
                 for name, parameter in list(layer.named_parameters()):
                     if trainable == "all" or any(t in name for t in trainable):
                         owner, leaf = name.rpartition(".")[::2]
@@ -79,6 +79,12 @@ class Lesson:
                         self.learned.append(learned)
             groups = [dict(params=self.learned, lr=learning_rate, weight_decay=weight_decay)]
         self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True)
+
+    def layers(self):
+        return self.side.model.model["layers"]
+
+    def width(self):
+        return self.side.model.config["hidden_size"]
 
     def loss(self, sequences):
         """Mean over all labelled pieces; each sequence is (pieces, index of the first labelled one)."""
@@ -163,33 +169,44 @@ def first_token(arguments):
         return dict(seconds=time.perf_counter() - started, work=1)
 
 
+def differences(ours, ids, logits, greedy, codes, pixels, lessons):
+    """How far these are from ours, relative where they are of numbers: to the size of the largest number where there are many.
+    For each of the stages `lessons` has the ids of its sequence, and what makes a lesson and the sequence."""
+    found = dict(ids=ids == ours["ids"])
+    gap = lambda mine, other: ((mine - torch.tensor(other)).abs().max() / mine.abs().max()).item()
+    found["logits"] = max(gap(*pair) for pair in zip(logits, ours["logits"], strict=True))
+    for name, mine in (("greedy", greedy), ("codes", codes)):
+        found[name] = sum(a == b for a, b in zip(mine, ours[name], strict=True)) / len(mine)
+    found["pixels"] = (pixels - torch.tensor(ours["pixels"])).abs().max().item()
+    for row, (ids, make) in lessons.items():
+        found[row + " ids"] = ids == ours["losses"][row + " ids"]
+        lesson, one = make()
+        steps = [lesson.step([one]) for _ in range(3)]
+        gap = lambda part: max(abs(a[part] / b[part] - 1) for a, b in zip(steps, ours["losses"][row], strict=True))
+        found[row + " losses"], found[row + " gradients"] = gap(0), gap(1)
+    return found
+
+
 def check(arguments):
-    """Differences, relative where they are of numbers: to the size of the largest number where there are many."""
-    ours = json.loads(Path(arguments.against).read_text())
-    side = Side(arguments)
+    ours, side = json.loads(Path(arguments.against).read_text()), Side(arguments)
     prompt = side.layout.prompt(PROMPT, 8, 8)
     pieces = prompt + side.layout.block(side.grid(8), 8, 8) + [side.layout.separator]
-    found = dict(ids=pieces == ours["ids"])
-    gaps = []
-    for logits, end in zip(ours["logits"], (len(pieces) - 40, len(pieces))):
-        mine, logits = side.last_logits(pieces[:end]), torch.tensor(logits)
-        gaps.append(((mine - logits).abs().max() / mine.abs().max()).item())
-    found["logits"] = max(gaps)
-    greedy = draw(side.model, side.layout, [side.layout.prompt(PROMPT, 4, 6)], 4, 6, top_k=1)[0].tolist()
-    found["greedy"] = sum(a == b for a, b in zip(greedy, ours["greedy"])) / len(greedy)
     with torch.inference_mode():
         codes = side.vqgan.encode(to_tensor(picture(4 * side.unit)[None])).flatten().tolist()
         pixels = to_pictures(side.vqgan.decode(torch.tensor(side.grid(8)).view(1, 8, 8)))
-    found["codes"] = sum(a == b for a, b in zip(codes, ours["codes"])) / len(codes)
-    theirs = torch.from_numpy(pixels).flatten().int()
-    found["pixels"] = (theirs - torch.tensor(ours["pixels"])).abs().max().item()
+    lessons = {}
     for row in ("embedding_step", "layer_step"):
-        lesson, one = Lesson(side, row), sequence(side, SUBJECT_PROMPT, side.grid(8), 8, 8)
-        found[row + " ids"] = one[0] == ours["losses"][row + " ids"]
-        steps = [lesson.step([one]) for _ in range(3)]
-        gap = lambda part: max(abs(a[part] / b[part] - 1) for a, b in zip(steps, ours["losses"][row]))
-        found[row + " losses"], found[row + " gradients"] = gap(0), gap(1)
-    return found
+        one = sequence(side, SUBJECT_PROMPT, side.grid(8), 8, 8)
+        lessons[row] = one[0], lambda row=row, one=one: (Lesson(side, row), one)
+    return differences(
+        ours,
+        ids=pieces,
+        logits=[side.last_logits(pieces[:end]) for end in (len(pieces) - 40, len(pieces))],
+        greedy=draw(side.model, side.layout, [side.layout.prompt(PROMPT, 4, 6)], 4, 6, top_k=1)[0].tolist(),
+        codes=codes,
+        pixels=torch.from_numpy(pixels).flatten().int(),
+        lessons=lessons,
+    )
 
 
 def main_job(arguments):

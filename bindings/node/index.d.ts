@@ -12,7 +12,7 @@ export function buildInfo(): BuildInfo;
 export function devices(): Device[];
 /**
  * How many bytes a model and the work with it would take at their worst moments, weights included. Nothing is opened.
- * `sample` and `train` are options over the defaults of the paper (arXiv 2504.13162); without them those count that the model recommends.
+ * `sample` and `train` are options over those that the model recommends.
  */
 export function estimate(
   path: string | URL,
@@ -283,6 +283,8 @@ export interface SubjectInfo {
   classWord: string;
   /** Fingerprint of the model that it was trained on, which alone can use it. */
   model: string;
+  /** The terms of that model's weights, where they were known when it was taught. */
+  licence?: string;
   method: Method;
   vectors: number;
   changedWeights: number;

@@ -1,5 +1,5 @@
-//! What is different in a folder of Janus-Pro's layout, in Hugging Face's form. The part that reads pictures is missing, but
-//! its configuration is tiny, so that transformers opens the folder, too.
+//! What is different in a folder of Janus-Pro's layout, in Hugging Face's form. The part that reads pictures and the head for text are
+//! there as published or missing; where they are missing their configuration is tiny, so that transformers opens the folder, too.
 
 use super::shape::{Dtype, Shape};
 use super::weights::{Drawn, Recorder};
@@ -11,8 +11,9 @@ use std::cell::RefCell;
 /// Numbers of the vector of a code, and codes, as published.
 const CODE_WIDTH: usize = 8;
 const CODES: usize = 16384;
-/// Pixels along a side.
+/// Pixels along a side, of a picture and of a patch of it.
 const SIDE: usize = 384;
+const PATCH: usize = 16;
 pub const PREFIX: &str = "model.language_model.";
 
 /// The published image tokenizer.
@@ -27,8 +28,12 @@ pub fn vq() -> Config {
     }
 }
 
+/// Layers, their width and heads of what reads pictures, as published.
+const READER: [usize; 3] = [24, 1024, 16];
+
 pub fn config(shape: &Shape) -> Value {
-    let patches = (SIDE / 16) * (SIDE / 16);
+    let patches = (SIDE / PATCH) * (SIDE / PATCH);
+    let [layers, width, heads] = if shape.reads { READER } else { [1, 32, 2] };
     json!({
         "architectures": ["JanusForConditionalGeneration"],
         "model_type": "janus",
@@ -45,8 +50,8 @@ pub fn config(shape: &Shape) -> Value {
         },
         "vision_config": {
             "model_type": "janus_vision_model",
-            "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "projection_dim": shape.hidden,
-            "image_size": SIDE, "patch_size": 16, "num_image_tokens": patches,
+            "hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads, "projection_dim": shape.hidden,
+            "image_size": SIDE, "patch_size": PATCH, "num_image_tokens": patches,
         },
         "vq_config": {
             "model_type": "janus_vqgan",
@@ -72,10 +77,13 @@ pub fn words() -> [&'static str; 8] {
     ]
 }
 
-/// Head, aligner, vectors of codes and image tokenizer.
+/// Head, aligner, vectors of codes and image tokenizer; what making pictures does not need, if it is wanted.
 pub fn around(shape: &Shape) -> Result<Vec<Drawn>> {
     let h = shape.hidden;
     let recorder = Recorder { shape, dtype: shape.dtype, tensors: RefCell::new(vec![]) };
+    if shape.reads {
+        reader(&recorder);
+    }
     recorder.matrix("model.generation_embeddings.weight", CODES, CODE_WIDTH, 1.0);
     for (name, from, to) in [
         ("generation_aligner.fc1", CODE_WIDTH, h),
@@ -92,4 +100,36 @@ pub fn around(shape: &Shape) -> Result<Vec<Drawn>> {
         recorder.network(format!("model.vqmodel.{name}"), wanted)
     })?;
     Ok(recorder.tensors.into_inner())
+}
+
+/// The tower that reads pictures, its aligner, and the head for text.
+fn reader(recorder: &Recorder) {
+    let ([layers, width, _], h) = (READER, recorder.shape.hidden);
+    let linear = |name: String, from: usize, to: usize| {
+        recorder.matrix(&format!("{name}.weight"), to, from, (from as f32).powf(-0.5));
+        recorder.bias(&format!("{name}.bias"), to);
+    };
+    let norm = |name: String| {
+        recorder.bias(&format!("{name}.weight"), width);
+        recorder.bias(&format!("{name}.bias"), width);
+    };
+    let tower = "model.vision_model";
+    let patches = format!("{tower}.embeddings.patch_embedding");
+    recorder.tensor(&format!("{patches}.weight"), &[width, 3, PATCH, PATCH], 0.02);
+    recorder.bias(&format!("{patches}.bias"), width);
+    let places = (SIDE / PATCH) * (SIDE / PATCH);
+    recorder.matrix(&format!("{tower}.embeddings.position_embedding.weight"), places, width, 0.02);
+    for layer in 0..layers {
+        let at = |name: &str| format!("{tower}.encoder.layers.{layer}.{name}");
+        ["layer_norm1", "layer_norm2"].into_iter().for_each(|name| norm(at(name)));
+        for name in ["q_proj", "k_proj", "v_proj", "projection_layer"] {
+            linear(at(&format!("self_attn.{name}")), width, width);
+        }
+        linear(at("mlp.fc1"), width, 4 * width);
+        linear(at("mlp.fc2"), 4 * width, width);
+    }
+    norm(format!("{tower}.post_layernorm"));
+    linear("model.aligner.fc1".into(), width, h);
+    linear("model.aligner.hidden_layers.0".into(), h, h);
+    recorder.matrix("lm_head.weight", recorder.shape.vocabulary, h, (h as f32).powf(-0.5));
 }

@@ -14,9 +14,9 @@ Writes a model folder with random weights.
 Usage: cargo run --release --example random_model -- PRESET OUT [OPTIONS]
 
 Presets of Lumina's layout: 7b (Lumina-mGPT 7B exactly), mid (339 M parameters), small (13 M); all with 8192 codes, mid and
-7b with the published image tokenizer. Of Janus-Pro's, without the part that reads pictures: janus-7b, janus-1b,
-janus-mid (330 M), janus-small (16 M). Of Infinity's: infinity-2b, infinity-mid (290 M), infinity-small (4 M), the first with a
-text encoder as large as flan-t5-xl's.
+7b with the published image tokenizer. Of Janus-Pro's: janus-7b and janus-1b exactly, with the part that reads pictures;
+without it janus-mid (330 M) and janus-small (16 M). Of Infinity's: infinity-2b, infinity-mid (290 M), infinity-small (4 M), the first
+with a text encoder as large as flan-t5-xl's.
 
   --hidden N, --layers N, --heads N, --kv-heads N, --intermediate N, --vocabulary N
                          another shape
@@ -48,6 +48,8 @@ pub struct Shape {
     pub kv_heads: usize,
     pub intermediate: usize,
     pub vocabulary: usize,
+    /// Whether what reads pictures is there, too, which only Janus has.
+    pub reads: bool,
     pub vqgan: vqgan::Config,
     pub dtype: Dtype,
     pub shard_bytes: usize,
@@ -91,6 +93,7 @@ impl Shape {
             kv_heads: heads,
             intermediate,
             vocabulary,
+            reads: matches!(name, "janus-7b" | "janus-1b"),
             vqgan,
             dtype: Dtype::Bf16,
             shard_bytes: 4_000_000_000,

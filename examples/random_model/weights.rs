@@ -138,7 +138,11 @@ impl Recorder<'_> {
     }
 
     pub fn matrix(&self, name: &str, rows: usize, columns: usize, std: f32) {
-        self.push(name.into(), &[rows, columns], 0.0, std);
+        self.tensor(name, &[rows, columns], std);
+    }
+
+    pub fn tensor(&self, name: &str, shape: &[usize], std: f32) {
+        self.push(name.into(), shape, 0.0, std);
     }
 
     pub fn ones(&self, name: &str, size: usize) {

@@ -134,6 +134,7 @@ impl Backend for Fake {
             vectors: Tensor::zeros((1, 4), DType::F32, &Device::Cpu)?,
             changes: BTreeMap::new(),
             model: PREFIX.into(),
+            licence: None,
             method: options.method.name().into(),
             options: serde_json::json!({}),
             losses: (0..self.steps)

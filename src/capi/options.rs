@@ -12,6 +12,7 @@ use super::nouns::{
 use super::status::*;
 use super::text;
 use crate::evaluate;
+use crate::model::outline::Outline;
 use crate::model::OpenOptions;
 use crate::personalize::{self, Method};
 use crate::sample;
@@ -166,6 +167,24 @@ pub unsafe extern "C" fn sitter_sample_options_new(
     })
 }
 
+/// Options for drawing with what the model in a folder recommends, which is not opened: for `sitter_model_estimate_json`. `path` as
+/// in `sitter_model_open`. The caller owns them; free them with `sitter_sample_options_free`. Any thread. SITTER_E_NOT_FOUND,
+/// SITTER_E_BAD_FORMAT, SITTER_E_UNSUPPORTED_MODEL. Since 1.1.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_sample_options_for_folder(
+    path: *const c_char,
+    out: *mut *mut sitter_sample_options,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        let out = Out::handle(out, "out")?;
+        let outline = Outline::read(text::required(path, "path")?, &OpenOptions::default())?;
+        let options = sample::Options::recommended(&outline.recommended)?;
+        out.set(handle::new(Arc::new(Mutex::new(options))));
+        Ok(())
+    })
+}
+
 /// All options with their values, as a JSON object. Copies it to `buffer` of `capacity` bytes, NUL included; `(NULL, 0)` asks
 /// for the size, in `needed`. SITTER_E_BUFFER_TOO_SMALL. Since 1.0.
 #[no_mangle]
@@ -198,14 +217,39 @@ pub unsafe extern "C" fn sitter_train_options_new(
 ) -> sitter_status {
     guard(err, || {
         let out = Out::handle(out, "out")?;
-        let method = match text::optional(method, "method")? {
-            Some(name) => Some(Method::parse(&name)?),
-            None => None,
-        };
+        let method = named(method)?;
         let options = match handle::get_optional(model)? {
             Some(model) => model.backend.train_options(method)?,
             None => personalize::Options::new(method.unwrap_or_default()),
         };
+        out.set(handle::new(Arc::new(Mutex::new(options))));
+        Ok(())
+    })
+}
+
+/// The method of a name, or that which is meant without one.
+fn named(method: *const c_char) -> Result<Option<Method>, Failure> {
+    let name = text::optional(method, "method")?;
+    Ok(name.map(|name| Method::parse(&name)).transpose()?)
+}
+
+/// Options for teaching a subject with what the model in a folder recommends, which is not opened: for
+/// `sitter_model_estimate_json`. `path` as in `sitter_model_open`, `method` as in `sitter_train_options_new`. The caller owns them;
+/// free them with `sitter_train_options_free`. Any thread. SITTER_E_NOT_FOUND, SITTER_E_BAD_FORMAT, SITTER_E_UNSUPPORTED_MODEL.
+/// Since 1.1.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_for_folder(
+    path: *const c_char,
+    method: *const c_char,
+    out: *mut *mut sitter_train_options,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        let out = Out::handle(out, "out")?;
+        let outline = Outline::read(text::required(path, "path")?, &OpenOptions::default())?;
+        let by = &outline.recommended;
+        let method = named(method)?.unwrap_or_else(|| Method::recommended(by));
+        let options = personalize::Options::recommended(by, method)?;
         out.set(handle::new(Arc::new(Mutex::new(options))));
         Ok(())
     })

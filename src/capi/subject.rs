@@ -74,8 +74,9 @@ pub unsafe extern "C" fn sitter_subject_load(
 }
 
 /// Facts about the subject as a JSON object: identifier, class_word, model (its fingerprint), method, vectors,
-/// changed_weights, stored_numbers, steps, last_loss, options. Copies them to `buffer` of `capacity` bytes, NUL included;
-/// `(NULL, 0)` asks for the size, in `needed`. SITTER_E_BUFFER_TOO_SMALL. Any thread. Since 1.0.
+/// changed_weights, stored_numbers, steps, last_loss, options, and licence, the terms of the model's weights, where they were known
+/// when it was taught. Copies them to `buffer` of `capacity` bytes, NUL included; `(NULL, 0)` asks for the size, in `needed`.
+/// SITTER_E_BUFFER_TOO_SMALL. Any thread. Since 1.0.
 #[no_mangle]
 pub unsafe extern "C" fn sitter_subject_info_json(
     subject: *const sitter_subject,

@@ -44,6 +44,8 @@ pub struct Subject {
     pub changes: BTreeMap<String, Change>,
     /// Fingerprint of the model, see [`Model::fingerprint`].
     pub model: String,
+    /// Under what terms the model's weights may be used, where that is known; they may hold for what was made from them, too.
+    pub licence: Option<String>,
     /// The preset it was trained with.
     pub method: String,
     /// All options of the training, as JSON.
@@ -57,6 +59,8 @@ struct Description {
     identifier: String,
     class_word: String,
     model: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    licence: Option<String>,
     method: String,
     options: serde_json::Value,
     losses: Vec<LossRecord>,
@@ -69,6 +73,9 @@ pub struct Info {
     pub class_word: String,
     /// Fingerprint of the model that it belongs to.
     pub model: String,
+    /// Under what terms that model's weights may be used, where it was known when the subject was taught.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub licence: Option<String>,
     pub method: String,
     /// Vectors that stand for the identifier.
     pub vectors: usize,
@@ -86,6 +93,7 @@ impl Subject {
             identifier: self.identifier.clone(),
             class_word: self.class_word.clone(),
             model: self.model.clone(),
+            licence: self.licence.clone(),
             method: self.method.clone(),
             vectors: self.vectors.dims()[0],
             changed_weights: self.changes.len(),
@@ -114,6 +122,7 @@ impl Subject {
             identifier: self.identifier.clone(),
             class_word: self.class_word.clone(),
             model: self.model.clone(),
+            licence: self.licence.clone(),
             method: self.method.clone(),
             options: self.options.clone(),
             losses: self.losses.clone(),
@@ -134,10 +143,12 @@ impl Subject {
             );
         }
         check_identifier(&file.content.identifier).map_err(|what| file.bad(format!("its identifier {what}")))?;
-        let class = &file.content.class_word;
-        if class.len() > 1024 || class.contains(char::is_control) {
-            let start: String = class.chars().take(100).collect();
-            return Err(file.bad(format!("its class word is {start:?}; allowed are up to 1024 bytes of plain text")));
+        let licence = file.content.licence.as_deref().unwrap_or_default();
+        for (what, text, most) in [("class word", file.content.class_word.as_str(), 1024), ("licence", licence, 4096)] {
+            if text.len() > most || text.contains(char::is_control) {
+                let start: String = text.chars().take(100).collect();
+                return Err(file.bad(format!("its {what} is {start:?}; allowed are up to {most} bytes of plain text")));
+            }
         }
         let mut changes = BTreeMap::new();
         for name in file.names() {
@@ -165,16 +176,16 @@ impl Subject {
             }
         }
         let d = file.content;
-        let (model, method, options, losses) = (d.model, d.method, d.options, d.losses);
         Ok(Subject {
             identifier: d.identifier,
             class_word: d.class_word,
             vectors,
             changes,
-            model,
-            method,
-            options,
-            losses,
+            model: d.model,
+            licence: d.licence,
+            method: d.method,
+            options: d.options,
+            losses: d.losses,
         })
     }
 

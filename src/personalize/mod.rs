@@ -97,6 +97,7 @@ pub fn train(model: &Model, dataset: &Dataset, options: &Options, draw: &mut Dra
             .to_device(&Device::Cpu)?,
         changes,
         model: model.fingerprint().to_string(),
+        licence: model.family().licence().map(str::to_string),
         method: options.method.name().to_string(),
         options: serde_json::to_value(recorded).map_err(|e| Error::Internal { message: format!("options: {e}") })?,
         losses: training.losses,

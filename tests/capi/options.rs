@@ -215,6 +215,39 @@ fn each_setter_takes_what_is_allowed_and_leaves_the_old_value_otherwise() {
 }
 
 #[test]
+fn options_of_a_folder_are_those_of_its_model_without_opening_it() {
+    let (path, lora) = (c("embedded:"), c("lora"));
+    // SAFETY: living handles, terminated strings.
+    unsafe {
+        let model =
+            made(sitter_model_free, |out, err| sitter_model_open(null(), path.as_ptr(), null(), null_mut(), out, err))
+                .unwrap();
+        let sample = |options: Result<Handle<sitter_sample_options>>| {
+            let options = options.unwrap();
+            json(|b, n, needed, err| sitter_sample_options_get_json(options.at, b, n, needed, err))
+        };
+        let free = sitter_sample_options_free;
+        let of_folder = sample(made(free, |out, err| sitter_sample_options_for_folder(path.as_ptr(), out, err)));
+        assert_eq!(of_folder, sample(made(free, |out, err| sitter_sample_options_new(model.at, out, err))));
+        assert_ne!(of_folder, sample(made(free, |out, err| sitter_sample_options_new(null(), out, err))));
+
+        let train = |options: Result<Handle<sitter_train_options>>| {
+            let options = options.unwrap();
+            json(|b, n, needed, err| sitter_train_options_get_json(options.at, b, n, needed, err))
+        };
+        let free = sitter_train_options_free;
+        let method = lora.as_ptr();
+        let of_folder = train(made(free, |out, err| sitter_train_options_for_folder(path.as_ptr(), method, out, err)));
+        assert_eq!(of_folder, train(made(free, |out, err| sitter_train_options_new(model.at, method, out, err))));
+        assert_ne!(of_folder, train(made(free, |out, err| sitter_train_options_new(null(), method, out, err))));
+
+        let nowhere = c("nowhere");
+        let missing = made(free, |out, err| sitter_train_options_for_folder(nowhere.as_ptr(), null(), out, err));
+        fails(missing, SITTER_E_NOT_FOUND);
+    }
+}
+
+#[test]
 fn every_setter_of_the_header_is_in_these_tables() {
     let header = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/include/sitter.h")).unwrap();
     let words = header.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');

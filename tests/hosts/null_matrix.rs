@@ -89,6 +89,7 @@ impl Argument {
             ("const char *", "path") if function == "sitter_model_open" => "\"fake:steps=1\"",
             // Nothing can be told of a fake model.
             ("const char *", "path") if function == "sitter_model_estimate_json" => "\"embedded:\"",
+            ("const char *", "path") if function.ends_with("_options_for_folder") => "\"embedded:\"",
             ("const char *", "path") if function.starts_with("sitter_subject") => "subject_path",
             ("const char *", "path") => "image_path",
             ("const char *", "protocol") => "\"D\"",

@@ -54,5 +54,5 @@ class LoadModel(io.ComfyNode):
         wire = ModelWire(places.model_path(model, host.model_roots()), host.device_for(device), dtype, threads)
         node.watched(lambda watch: memory.opened(wire, watch), Watch(node), "model")
         info = wire.info
-        node.say(f"{info.get('name', model)}, {int(info.get('parameters') or 0) / 1e6:.0f} M, {info.get('device')} {info.get('dtype')}")
+        node.say(f"{model}, {int(info.get('parameters') or 0) / 1e6:.0f} M, {info.get('device')} {info.get('dtype')}")
         return io.NodeOutput(wire)

@@ -97,5 +97,7 @@ class SubjectInfo(io.ComfyNode):
         phrase = f"{info['identifier']} {info.get('class_word') or ''}".strip()
         loss = info.get("last_loss")
         summary = f"{phrase}: {info.get('method')}, {info.get('steps')} steps" + (f", loss {loss:.3f}" if loss is not None else "")
+        if licence := info.get("licence"):
+            summary += f"\nLicence of the model's weights: {licence}"
         host.Node(cls.hidden.unique_id).say(summary)
         return io.NodeOutput(json.dumps(info, indent=2, ensure_ascii=False), phrase, ui=ui.PreviewText(summary))

@@ -336,7 +336,26 @@ class HostTest(unittest.TestCase):
             self.assertLess(time.monotonic(), deadline, "waited for too long")
             time.sleep(0.1)
 
-    def test_12_nothing_went_wrong_in_the_log(self) -> None:
+    def test_12_janus_pro_says_which_folder_is_missing_and_runs_when_it_is_there(self) -> None:
+        graph = self.workflow("5_janus_pro")
+        (load,), (save,), (sheet,) = (nodes(graph, kind) for kind in ("SitterLoadModel", "SitterSaveSubject", "SaveImage"))
+        self.assertRegex(self.client.run(graph).error, r"^model: 'Janus-Pro-1B' is not there; there are: embedded:")
+        # A small random model in the form of the authors' release.
+        folder = os.path.join(self.folder, "models", "sitter", "Janus-Pro-1B")
+        os.makedirs(folder)
+        for source, name in (("original.json", "config.json"), ("tokenizer.json",) * 2, ("pytorch_model.bin",) * 2):
+            shutil.copy(os.path.join(REPOSITORY, "tests", "golden", "janus", source), os.path.join(folder, name))
+        info = self.server.get("/object_info/SitterLoadModel")["SitterLoadModel"]["input"]["required"]["model"]
+        self.assertIn("Janus-Pro-1B", info[1].get("options", info[0]))
+        graph["901"] = {"class_type": "SitterSubjectInfo", "inputs": {"subject": graph[save]["inputs"]["subject"]}}
+        graph["902"] = {"class_type": "PreviewAny", "inputs": {"source": ["901", 0]}}
+        result = self.succeeded(graph)
+        self.assertTrue(any(node == load and text.endswith("cpu bf16") for node, text in result.texts), result.texts)
+        self.assertGreater(self.images(result, sheet, "5_janus_pro")[0].shape[0], 500)
+        self.assertIn("dog_janus_00001.safetensors", os.listdir(os.path.join(self.folder, "models", "sitter_subjects")))
+        self.assertIn("DeepSeek Model License", json.loads(result.outputs["902"]["text"][0])["licence"])
+
+    def test_13_nothing_went_wrong_in_the_log(self) -> None:
         log = self.server.log()
         for word in ("Exception ignored", "memory leak", "does not count the model"):
             self.assertNotIn(word, log)

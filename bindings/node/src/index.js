@@ -5,7 +5,7 @@ const { Evaluator } = require('./evaluator.js');
 const { savePng } = require('./image.js');
 const { native, text } = require('./library.js');
 const { Model, Sample } = require('./model.js');
-const { options } = require('./options.js');
+const { folderOptions, options } = require('./options.js');
 const { Run } = require('./run.js');
 const { Subject } = require('./subject.js');
 const { Tokens } = require('./tokens.js');
@@ -27,13 +27,14 @@ function devices() {
 function estimate(path, { device, dtype, textEncoder, sample, train, ...more } = {}) {
   for (const name of Object.keys(more)) throw unknown(name, ['device', 'dtype', 'textEncoder', 'sample', 'train']);
   const { method = null, ...teaching } = train ?? {};
+  const folder = filePath(path, 'path');
   const made = [
     options('model', { device, dtype, textEncoder }, []),
-    sample === undefined ? null : options('sample', sample, [], null),
-    train === undefined ? null : options('train', teaching, ['method'], null, method),
+    sample === undefined ? null : folderOptions('sample', sample, [], folder),
+    train === undefined ? null : folderOptions('train', teaching, ['method'], folder, method),
   ];
   try {
-    return parse(text('model_estimate_json', filePath(path, 'path'), ...made.map((one) => one?.pointer ?? null)));
+    return parse(text('model_estimate_json', folder, ...made.map((one) => one?.pointer ?? null)));
   } finally {
     made.forEach((one) => one?.close());
   }

@@ -47,7 +47,15 @@ function set(noun, options, given, beside) {
  * himself, closes them.
  */
 function options(noun, given, beside, ...from) {
-  const made = create(`${noun}_options`, `${noun}_options_new`, ...from);
+  return filled(noun, given, beside, create(`${noun}_options`, `${noun}_options_new`, ...from));
+}
+
+/** The same over what the model in a folder recommends, which is not opened. */
+function folderOptions(noun, given, beside, ...from) {
+  return filled(noun, given, beside, create(`${noun}_options`, `${noun}_options_for_folder`, ...from));
+}
+
+function filled(noun, given, beside, made) {
   try {
     set(noun, made, given, beside);
     return made;
@@ -67,4 +75,4 @@ function defaults(noun, ...from) {
   }
 }
 
-module.exports = { defaults, options };
+module.exports = { defaults, folderOptions, options };

@@ -123,6 +123,12 @@ test('options that are misspelt are told what was meant', async () => {
   assert.throws(() => sitter.estimate('embedded:', { train: { metod: 'lora' } }), told(/did you mean method\?/));
 });
 
+test('options of an estimate stand over what the model recommends', () => {
+  const of = (given) => ({ ...sitter.estimate('embedded:', { dtype: 'f32', ...given }), free: 0 });
+  assert.deepEqual(of({ sample: {}, train: { method: 'two_stage' } }), of({}));
+  assert.ok(of({ train: { imageSize: 192 } }).embedding > of({ train: { layerSteps: 1 } }).embedding);
+});
+
 test('no subjects are none, however it is said', async () => {
   assert.equal((await model.sample('words', { subjects: null })).length, 1);
   assert.equal(await model.score('four', plain(1), { subjects: null }), 4);

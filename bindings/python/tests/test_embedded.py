@@ -30,6 +30,12 @@ class Embedded(unittest.TestCase):
         self.assertEqual(self.model.sample_options()["width"], 96)
         self.assertEqual(info["sample_defaults"], self.model.sample_options())
 
+    def test_options_of_an_estimate_stand_over_what_the_model_recommends(self):
+        of = lambda **more: {k: v for k, v in sitter.estimate("embedded:", dtype="f32", **more).items() if k != "free"}
+        self.assertEqual(of(), of(sample={}, train={"method": "two_stage"}))
+        larger = of(train={"image_size": 192})
+        self.assertGreater(larger["embedding"], of(train={"layer_steps": 1})["embedding"])
+
     def test_a_picture_survives_encoding_and_decoding(self):
         tokens = self.model.encode(FOX[0])
         self.assertEqual(tokens.shape, (12, 12))

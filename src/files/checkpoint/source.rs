@@ -70,6 +70,14 @@ impl Source {
         Ok(bytes.into())
     }
 
+    /// Tells the system that what was looked at between these bytes is not needed for now. It had mapped more than that: whole
+    /// pages, and around each as many as it holds together.
+    pub fn forget(&self, range: Range<usize>) {
+        if let Content::Whole(bytes) = &self.content {
+            bytes.forget(range);
+        }
+    }
+
     /// Whether what is read stays as it is.
     pub fn is_whole(&self) -> bool {
         matches!(self.content, Content::Whole(_))

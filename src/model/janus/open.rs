@@ -18,6 +18,8 @@ use crate::run::{Run, Stage};
 use crate::Result;
 use candle_core::DType;
 use serde_json::{json, Value};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The family's line in the registry.
@@ -34,7 +36,6 @@ fn claims(files: &Files) -> bool {
 }
 
 struct JanusDraft {
-    config_text: String,
     config: Config,
     checkpoint: Checkpoint,
     form: Form,
@@ -49,7 +50,7 @@ fn draft(files: &Files) -> Result<JanusDraft> {
     let tensors = Tensors { checkpoint: &checkpoint, form };
     let config = Config::read(&config_text, &files.path("config.json"), &tensors)?;
     let footprint = Arc::new(JanusFootprint::new(&config, checkpoint.count(form.vq())));
-    Ok(JanusDraft { config_text, config, checkpoint, form, footprint })
+    Ok(JanusDraft { config, checkpoint, form, footprint })
 }
 
 /// The weights in either kind of file; safetensors if both are there.
@@ -83,12 +84,20 @@ impl Draft for JanusDraft {
     }
 
     fn open(self: Box<Self>, how: &Opening, run: &mut Run) -> Result<Opened> {
-        let JanusDraft { config_text, config, checkpoint, form, footprint } = *self;
+        let JanusDraft { config, checkpoint, form, footprint } = *self;
         let tokenizer = how.files.bytes("tokenizer.json")?;
-        let text = Text::open(tokenizer.clone(), &how.files.path("tokenizer.json"), &run.control())?;
-        let prompts = Prompts::new(text.of_model(config.shape.vocabulary)?)?;
+        let text = Text::open(tokenizer, &how.files.path("tokenizer.json"), &run.control())?;
+        let text = text.of_model(config.shape.vocabulary)?;
+        let vocabulary = vocabulary(&text, config.shape.vocabulary);
+        let prompts = Prompts::new(text)?;
         let levels = config.vq.ch_mult.len();
-        let name = |name: &str| form.file_name(name, levels);
+        // What is read, by our name and by that of the files.
+        let names = RefCell::new(BTreeMap::new());
+        let name = |name: &str| {
+            let called = form.file_name(name, levels);
+            names.borrow_mut().insert(name.to_owned(), called.clone());
+            called
+        };
         let vqgan = Vqgan::load(&config.vq, true, |part, shape| {
             checkpoint.get(&name(&format!("{}{part}", names::VQ)), shape, DType::F32, &how.device)
         })?;
@@ -129,9 +138,31 @@ impl Draft for JanusDraft {
             layers: shape.layers,
             can_decode: true,
         };
-        let identity = vec![config_text.into_bytes(), tokenizer.to_vec(), checkpoint.fingerprint()?.to_vec()];
+        // Quantised weights came from a file of their own.
+        for spec in transformer.weights.iter().map(|entry| &entry.spec) {
+            name(&spec.name);
+        }
+        let names = names.borrow();
+        let names = names.iter().map(|(ours, called)| (ours.as_str(), called.as_str())).collect();
+        let identity = vec![untold(&config), vocabulary, checkpoint.fingerprint_as(&names)?.to_vec()];
         let (prompts, vqgan) = (Arc::new(prompts), Arc::new(vqgan));
         let family = Arc::new(Janus { transformer, code_vectors, prompts, vqgan, footprint, facts });
         Ok(Opened { family, identity })
     }
+}
+
+/// What the shapes of tensors do not tell of a model. With its words and its numbers it makes up the fingerprint, which is the same for
+/// both published forms: neither the text of their configurations nor their names of tensors are in it.
+fn untold(config: &Config) -> Vec<u8> {
+    let Config { shape, side, .. } = config;
+    let facts = json!({"heads": shape.heads, "norm_eps": shape.norm_eps, "rope_theta": shape.rope_theta, "side": side});
+    facts.to_string().into_bytes()
+}
+
+/// The words that have vectors, in the order of their numbers. Others may have been added to one of the forms.
+fn vocabulary(text: &Text, rows: usize) -> Vec<u8> {
+    let known = text.vocabulary().filter(|(_, id)| (*id as usize) < rows);
+    let mut words: Vec<(u32, String)> = known.map(|(word, id)| (id, word)).collect();
+    words.sort_unstable();
+    json!(words).to_string().into_bytes()
 }

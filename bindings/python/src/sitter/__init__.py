@@ -79,19 +79,20 @@ def estimate(
 ) -> dict[str, Any]:
     """How many bytes a model and the work with it would take, at their worst moments and with the weights: weights, encode,
     decode, sample, embedding and layers (the training stages), layers_host (of stage 2, in the host's memory beside a GPU),
-    and free. Nothing is opened. `sample` and `train` (which may hold "method") are options by name over the defaults of
-    the paper (arXiv 2504.13162); without them those count that the model recommends.
+    and free. Nothing is opened. `sample` and `train` (which may hold "method") are options by name over those that
+    the model recommends.
     """
     options = Options("model")
     options.update(device=device, dtype=dtype, text_encoder=text_encoder)
     drawing = teaching = None
     if sample is not None:
-        drawing = Options("sample", None)
+        drawing = Options("sample", path_utf8(path), origin="for_folder")
         drawing.update(**sample)
     if train is not None:
         given: dict[str, Any] = dict(train)
         method = given.pop("method", None)
-        teaching = Options("train", None, None if method is None else utf8(method, "method"))
+        name = None if method is None else utf8(method, "method")
+        teaching = Options("train", path_utf8(path), name, origin="for_folder")
         teaching.update(**given)
     found: dict[str, Any] = read_json(
         "sitter_model_estimate_json",

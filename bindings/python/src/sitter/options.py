@@ -23,12 +23,12 @@ _NUMPY: dict[Any, Any] = {c_uint32: np.uint32, c_float: np.float32}
 
 
 class Options:
-    """An option object of the library: `kind` is "model", "sample" or "train"."""
+    """An option object of the library: `kind` is "model", "sample" or "train", `origin` the function that makes it."""
 
-    def __init__(self, kind: str, *arguments: Any) -> None:
+    def __init__(self, kind: str, *arguments: Any, origin: str = "new") -> None:
         self._prefix = f"sitter_{kind}_options_"
         self._kind = kind
-        self.handle: Handle = make(f"{kind}_options", self._prefix + "new", *arguments)
+        self.handle: Handle = make(f"{kind}_options", self._prefix + origin, *arguments)
 
     def names(self) -> list[str]:
         """All options that can be set."""

@@ -29,7 +29,7 @@ class Subject:
     @property
     def info(self) -> dict[str, Any]:
         """identifier, class_word, model (its fingerprint), method, vectors, changed_weights, stored_numbers, steps, last_loss,
-        and the options of the training."""
+        the options of the training, and licence, the terms of the model's weights, where they were known when it was taught."""
         found: dict[str, Any] = read_json("sitter_subject_info_json", self._handle)
         return found
 
