@@ -100,7 +100,7 @@ class Folder(unittest.TestCase):
     def test_a_plan_takes_subjects_prompts_and_for_protocol_c_every_reference(self):
         found = data.read(dataset(self.folder))
         settings = dict(model="m", protocol="B", method="lora", identifier="[V]", seed=3, per_prompt=1, class_pictures=1,
-                        train={}, sample={}, networks={})
+                        train={}, sample={}, networks={"dino": "d"})
         plan = Plan.make(found, ["dog"], [2], **settings)
         self.assertEqual([unit.templates for unit in plan.units], [{"02": "a {} dog wearing a red hat"}])
         jobs = plan.jobs(self.folder)
@@ -203,6 +203,23 @@ class Running(unittest.TestCase):
             self.assertIn("another run is at work", run(self.data, self.quiet, code=1).stderr)
         done = run(self.data, self.quiet, model="fake:steps=3", code=1)
         self.assertRegex(done.stderr, r"other settings \(model\)")
+
+    def test_pictures_can_be_drawn_first_and_scored_later(self):
+        out, environment = self.out(), dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
+        self.assertIn("--no-scores", run(self.data, out, "--no-scores", code=1).stderr)
+        plain = [word for word in command(self.data, out, "--no-scores") if word not in NETWORKS]
+
+        def draw():
+            return subprocess.run(plain, env=environment, capture_output=True, text=True, timeout=300)
+
+        drawn = draw()
+        self.assertEqual(drawn.returncode, 0, drawn.stderr)
+        self.assertRegex(drawn.stdout, r"drawn +6 pictures, not scored")
+        self.assertFalse((out / "scores").exists())
+        self.assertEqual((out / "report.html").read_text(encoding="utf-8").count("<img "), 9 + 6)
+        self.assertIn("18 jobs, 15 done already", run(self.data, out).stderr)
+        self.assertEqual(results(out), results(self.quiet))
+        self.assertIn("other settings (networks)", draw().stderr)
 
     def test_pictures_of_one_reference_are_weighed_by_picture(self):
         out = self.out()

@@ -86,5 +86,5 @@ def note_failure(out: Path, job: Job, message: str) -> None:
 
 def note_done(out: Path, job: Job, seconds: float, worker: str = "") -> None:
     """Times stand in a log of their own, because they differ from run to run and results do not."""
-    line = {"job": job.id, "seconds": round(seconds, 3), "worker": worker or str(os.getpid())}
+    line = {"job": job.id, "at": round(time.time(), 3), "seconds": round(seconds, 3), "worker": worker or str(os.getpid())}
     store.append_line(out / "log.jsonl", line)
