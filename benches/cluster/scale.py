@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import heapq
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,8 @@ from sitter.dreambench.plan import Job, Plan
 from sitter.dreambench.queue import Done, News, Queue, run_jobs
 
 ROOT = Path(__file__).resolve().parents[2]
+# Ray's workers stand back behind all other programs of a machine; that would measure the other programs.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 @dataclass

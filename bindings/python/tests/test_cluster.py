@@ -164,6 +164,8 @@ class OnRay(unittest.TestCase):
         cls.addClassCleanup(shutil.rmtree, cls.root, True)
         cls.data, cls.alone = dataset(cls.root / "data"), cls.root / "alone"
         run(cls.data, cls.alone, model=SLOW)
+        # Ray's workers stand back behind all other programs of a machine: on a busy one the tests would take minutes.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         cls.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         cls.addClassCleanup(cls.cluster.shutdown)
 
@@ -199,15 +201,16 @@ class OnRay(unittest.TestCase):
         # The first job that is given out is a teaching; it takes a second.
         self.wait_for(lambda: workers(at_work=True))
         self.assertFalse(log.exists())
-        os.kill(workers(at_work=True)[0], signal.SIGKILL)
-        self.wait_for(lambda: lost() == 1)
-        self.assertIn("teach/fox: its worker is gone", self.told(out).read_text())
+        for worker in workers(at_work=True):
+            os.kill(worker, signal.SIGKILL)
+        self.wait_for(lambda: "teach/fox: its worker is gone; it is done again" in self.told(out).read_text())
         # Each of the three machines has room for one of the two workers.
         self.wait_for(lambda: log.exists() and any(map(works, nodes)))
         first = next(node for node in nodes if works(node))
+        before = lost()
         self.cluster.remove_node(first)
         nodes.remove(first)
-        self.wait_for(lambda: lost() == 2)
+        self.wait_for(lambda: lost() > before)
         process.kill()
         process.wait()
         self.assertFalse((out / "report.html").exists())

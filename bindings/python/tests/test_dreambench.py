@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import sitter
-from sitter.dreambench import data, drawings, published, store
+from sitter.dreambench import data, drawings, published, store, summary
 from sitter.dreambench.plan import Plan, PlanError
 from support import FOX
 
@@ -306,6 +306,15 @@ class Pieces(unittest.TestCase):
     def test_rows_of_other_protocols_are_told_apart(self):
         self.assertEqual([published.comparable("B", other) == "" for other in "ABCD?"], [True, True, False, False, False])
         self.assertEqual(published.comparable("C", "C"), "")
+
+    def test_leakage_of_a_run_is_that_of_its_subjects_together(self):
+        def unit(dino, pres, untouched):
+            return {"dino": dino, "leakage": {"pres": pres, "untouched": untouched}}
+
+        self.assertAlmostEqual(summary.leakage([unit(0.8, 0.5, 0.2), unit(0.41, 0.1, 0.4)]), (0.3 - 0.3) / (0.6 + 0.01))
+        self.assertAlmostEqual(summary.leakage([unit(0.8, 0.5, 0.2), {"dino": 0.5, "leakage": None}]), 0.5)
+        self.assertIsNone(summary.leakage([unit(0.2, 0.5, 0.2)]))
+        self.assertIsNone(summary.leakage([unit(0.2, 0.5, None)]))
 
     def test_a_thumbnail_is_the_mean_of_its_pixels(self):
         pixels = np.zeros((40, 20, 3), np.uint8)

@@ -77,12 +77,21 @@ def overall(protocol: str, scored: "list[dict[str, Any]]") -> "dict[str, Any]":
         pictures=len(pictures),
         copies=sum(copies) if copies else None,
         real={"dino": of("real", "dino"), "clip_i": of("real", "clip_i")},
-        leakage=of("leakage", "share"),
+        leakage=leakage(scored),
         pres=of("leakage", "pres"),
         diversity=mean(scores["diversity"] for scores in scored),
         unreadable=sum(len(scores["failed"]) for scores in scored),
     )
     return found
+
+
+def leakage(scored: "list[dict[str, Any]]") -> Optional[float]:
+    """The share of all subjects together: a subject that is hardly nearer to its references than the class was would tip a mean of
+    shares."""
+    of = [(scores["leakage"], scores["dino"]) for scores in scored if (scores["leakage"] or {}).get("untouched") is not None]
+    gone = sum(one["pres"] - one["untouched"] for one, _ in of)
+    way = sum(dino - one["untouched"] for one, dino in of)
+    return gone / way if way > 0 else None
 
 
 def shortfall(results: "dict[str, Any]") -> str:
