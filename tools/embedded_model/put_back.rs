@@ -16,7 +16,7 @@ fn main() -> Result<()> {
         let path = entry.map_err(|e| Error::io(&from, e))?.path();
         if path.extension().is_some_and(|e| e == "safetensors") {
             let name = path.file_name().unwrap_or_default();
-            Subject::load(&path)?.without_layers().save(&to.join(name))?;
+            Subject::load(&path)?.without_layers().save(to.join(name))?;
         }
     }
     let plan = Path::new(run).join("plan.json");
