@@ -204,6 +204,15 @@ class Running(unittest.TestCase):
         done = run(self.data, self.quiet, model="fake:steps=3", code=1)
         self.assertRegex(done.stderr, r"other settings \(model\)")
 
+    def test_a_model_or_network_that_cannot_be_opened_ends_the_run_before_anything_is_taught(self):
+        out = self.out()
+        self.assertIn("no/dino", run(self.data, out, "--dino", "no/dino", code=1).stderr)
+        self.assertFalse(out.exists())
+        told = run(self.data, out, model="no/model", code=1).stderr
+        self.assertRegex(told, r"error: .*/no/model: is not a model folder")
+        self.assertEqual(told.count("no/model"), 1)
+        self.assertFalse((out / "failed").exists())
+
     def test_pictures_can_be_drawn_first_and_scored_later(self):
         out, environment = self.out(), dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
         self.assertIn("--no-scores", run(self.data, out, "--no-scores", code=1).stderr)

@@ -16,7 +16,7 @@ from .driver import run_local, say
 from .evaluate import evaluate_folder
 from .plan import PER_PROMPT, Plan, PlanError
 from .queue import ClusterError
-from .worker import WrongModel
+from .worker import CannotOpen, WrongModel
 
 
 def main(arguments: "Optional[Sequence[str]]" = None) -> int:
@@ -28,7 +28,7 @@ def main(arguments: "Optional[Sequence[str]]" = None) -> int:
     except KeyboardInterrupt:
         say("stopped; the same command goes on from here")
         return 130
-    except (DataError, PlanError, WrongModel, ClusterError, store.Busy, sitter.Error, OSError) as error:
+    except (DataError, PlanError, CannotOpen, WrongModel, ClusterError, store.Busy, sitter.Error, OSError) as error:
         say(f"error: {error}")
         return 1
 
@@ -76,7 +76,7 @@ def benchmark_parser() -> argparse.ArgumentParser:
 
 
 def benchmark(given: argparse.Namespace) -> int:
-    chosen = {name: path(getattr(given, name)) for name in ("dino", "clip", "lpips")}
+    chosen: "dict[str, Any]" = {name: path(getattr(given, name)) for name in ("dino", "clip", "lpips")}
     if bool(given.no_scores) == any(chosen.values()):
         raise PlanError("--dino, --clip: name the folder of at least one network to score with, or else --no-scores")
     data = read(given.data)
@@ -85,6 +85,9 @@ def benchmark(given: argparse.Namespace) -> int:
         identifier=given.identifier, seed=given.seed, per_prompt=given.per_prompt or PER_PROMPT[given.protocol],
         class_pictures=given.class_pictures, train=dict(given.train), sample=dict(given.sample), networks=chosen,
     )
+    if not given.report_only and not given.no_scores:
+        # They are needed last; what is wrong with them is said first.
+        sitter.Evaluator.open(**chosen).close()
     out: Path = given.out.resolve()
     failed: list[str] = []
     with store.lock(out):

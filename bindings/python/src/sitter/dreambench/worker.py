@@ -20,6 +20,10 @@ class WrongModel(RuntimeError):
     """The model is another than the run began with."""
 
 
+class CannotOpen(RuntimeError):
+    """The model or a network, without which no job can be done."""
+
+
 def same_model(out: Path, facts: "dict[str, Any]", name: str) -> None:
     """Notes the model of a run that begins, and sees that it is the same ever after."""
     path = out / MODEL
@@ -55,7 +59,10 @@ class Worker:
 
     def _open(self) -> sitter.Model:
         if self._model is None:
-            model = sitter.Model.open(self._plan.model, **self._opening)
+            try:
+                model = sitter.Model.open(self._plan.model, **self._opening)
+            except sitter.Error as error:
+                raise CannotOpen(str(error)) from error
             info = model.info
             same_model(self._out, {name: info.get(name) for name in FACTS}, self._plan.model)
             self._model = model
@@ -105,7 +112,10 @@ class Worker:
     def _score(self, job: Job) -> None:
         plan, unit = self._plan, self._plan.unit(job.unit)
         if self._networks is None:
-            self._networks = sitter.Evaluator.open(**plan.networks)
+            try:
+                self._networks = sitter.Evaluator.open(**plan.networks)
+            except sitter.Error as error:
+                raise CannotOpen(str(error)) from error
         files, texts = [], []
         for prompt, template in unit.templates.items():
             # A prompt whose drawing failed is missing here, and listed in the report.
@@ -137,4 +147,4 @@ def portable(value: Any, *roots: Path) -> Any:
     return json.loads(text)
 
 
-__all__ = ["MODEL", "Unit", "Worker", "WrongModel", "pictures_in", "portable", "same_model"]
+__all__ = ["MODEL", "CannotOpen", "Unit", "Worker", "WrongModel", "pictures_in", "portable", "same_model"]
