@@ -158,9 +158,6 @@ def measure(sides, name, repeats):
                     seconds[side].append(found)
         for process in turns.values():
             process.end()
-        scores = [process.scores for process in turns.values()]
-        if scores[0] and max(abs(a - b) for a, b in zip(*scores)) > 1e-4:
-            raise SystemExit(f"{name}: the two sides do not score the same: {scores}")
     median = {s: statistics.median(t) for s, t in seconds.items()}
     spread = {s: (min(t), max(t)) for s, t in seconds.items()}
     return dict(name=name, title=title, unit=unit, median=median, spread=spread, memory=memory,
@@ -202,6 +199,22 @@ def check(sides, preset):
     return passed
 
 
+def check_scores(sides):
+    """Whether both sides give pictures the same DINO, CLIP-I and CLIP-T."""
+    scores = []
+    for side in ("ours", "theirs"):
+        process = Turns(sides.command(side, "evaluate", "evaluator", "f32", 224))
+        process.measure()
+        process.end()
+        scores.append(process.scores)
+    passed = True
+    for what, ours, theirs in zip(("DINO", "CLIP-I", "CLIP-T"), *scores):
+        right = abs(ours - theirs) <= 1e-4
+        passed &= right
+        print(f"{'ok  ' if right else 'FAIL'} evaluator f32 {what}: differ by {abs(ours - theirs):.1e}, at most 1e-04")
+    return passed
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="only compare results, on a small model")
@@ -226,7 +239,10 @@ def main():
         print("SKIPPED: this Python has no transformers, so Janus-Pro was not compared with it")
         presets, names = ([n for n in ns if not n.startswith("janus")] for ns in (presets, names))
     # Each is checked, whatever comes of the others.
-    if not all([check(sides, preset) for preset in presets]):
+    passed = all([check(sides, preset) for preset in presets])
+    if arguments.check or "evaluate" in names:
+        passed &= check_scores(sides)
+    if not passed:
         raise SystemExit("the two sides do not compute the same")
     if arguments.check:
         return

@@ -108,7 +108,7 @@ def cropped(image, short, side):
 
 def tensor(image, statistics):
     mean, deviation = (torch.tensor(s).view(3, 1, 1) for s in statistics)
-    return (torch.from_numpy(np.asarray(image)).permute(2, 0, 1).float().div_(255) - mean) / deviation
+    return (torch.from_numpy(np.array(image)).permute(2, 0, 1).float().div_(255) - mean) / deviation
 
 
 class Evaluator:

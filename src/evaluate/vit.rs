@@ -89,38 +89,88 @@ impl Transformer {
     /// Runs sequences of as many tokens as there are spans, x [sequences * tokens, width], through all layers, in place.
     /// `spans` say what each token sees, from token to before token. Looks at the control before each layer.
     pub fn run(&self, x: &mut [f32], width: usize, spans: &[(u32, u32)], control: &Control) -> Result<()> {
-        let (tokens, d) = (spans.len(), width / self.heads);
-        let mlp = self.blocks.first().map_or(0, |b| b.up.outputs());
-        let (mut h, mut q, mut k, mut v) = (zeros(x.len()), zeros(x.len()), zeros(x.len()), zeros(x.len()));
-        let mut wide = zeros(x.len() / width * mlp);
-        let attention = Attention {
-            batch: x.len() / width / tokens,
-            tokens,
-            heads: self.heads,
-            kv_heads: self.heads,
-            d,
-            slots: tokens,
-            strides: [tokens * width, d, width],
-            spans,
-        };
-        for block in &self.blocks {
+        self.through(&self.blocks, x, width, spans, control)
+    }
+
+    /// The same, and gives the first token of each sequence, [sequences, width]: the last layer asks for nothing else.
+    pub fn run_for_first(
+        &self,
+        mut x: Vec<f32>,
+        width: usize,
+        spans: &[(u32, u32)],
+        control: &Control,
+    ) -> Result<Vec<f32>> {
+        let every = spans.len() * width;
+        let firsts = |x: &[f32]| -> Vec<f32> { x.chunks_exact(every).flat_map(|all| &all[..width]).copied().collect() };
+        let Some((last, blocks)) = self.blocks.split_last() else { return Ok(firsts(&x)) };
+        self.through(blocks, &mut x, width, spans, control)?;
+        control.check()?;
+        let mut wanted = firsts(&x);
+        let mut h = zeros(x.len());
+        last.before.apply(&x, &mut h);
+        let asking = firsts(&h);
+        let mut room = Room::new(h.len(), wanted.len(), last);
+        self.layer(last, &h, &asking, &mut wanted, &spans[..1], &mut room);
+        Ok(wanted)
+    }
+
+    fn through(
+        &self,
+        blocks: &[Block],
+        x: &mut [f32],
+        width: usize,
+        spans: &[(u32, u32)],
+        control: &Control,
+    ) -> Result<()> {
+        let Some(block) = blocks.first() else { return Ok(()) };
+        debug_assert!(x.len().is_multiple_of(spans.len() * width));
+        let (mut h, mut room) = (zeros(x.len()), Room::new(x.len(), x.len(), block));
+        for block in blocks {
             control.check()?;
             block.before.apply(x, &mut h);
-            block.query.apply(&h, &mut q);
-            block.key.apply(&h, &mut k);
-            block.value.apply(&h, &mut v);
-            attention.forward(&q, &k, &v, &mut h, &mut []);
-            block.out.apply_more(&h, x);
-
-            block.after.apply(x, &mut h);
-            block.up.apply(&h, &mut wide);
-            match self.activation {
-                Activation::Gelu => kernels::gelu(&mut wide),
-                Activation::QuickGelu => kernels::quick_gelu(&mut wide),
-            }
-            block.down.apply_more(&wide, x);
+            self.layer(block, &h, &h, x, spans, &mut room);
         }
         Ok(())
+    }
+
+    /// Adds to `x` what a layer makes of the tokens `asking`, which look at the tokens `seen`; both behind the first norm. Each of
+    /// the tokens that a sequence asks for has its span.
+    fn layer(&self, block: &Block, seen: &[f32], asking: &[f32], x: &mut [f32], spans: &[(u32, u32)], room: &mut Room) {
+        let width = block.out.outputs();
+        let (tokens, d) = (spans.len(), width / self.heads);
+        let batch = asking.len() / width / tokens;
+        let slots = seen.len() / width / batch;
+        let strides = [slots * width, d, width];
+        let attention = Attention { batch, tokens, heads: self.heads, kv_heads: self.heads, d, slots, strides, spans };
+        block.query.apply(asking, &mut room.q);
+        block.key.apply(seen, &mut room.k);
+        block.value.apply(seen, &mut room.v);
+        attention.forward(&room.q, &room.k, &room.v, &mut room.h, &mut []);
+        block.out.apply_more(&room.h, x);
+
+        block.after.apply(x, &mut room.h);
+        block.up.apply(&room.h, &mut room.wide);
+        match self.activation {
+            Activation::Gelu => kernels::gelu(&mut room.wide),
+            Activation::QuickGelu => kernels::quick_gelu(&mut room.wide),
+        }
+        block.down.apply_more(&room.wide, x);
+    }
+}
+
+/// What a layer works in, for so many numbers seen and asked for.
+struct Room {
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    h: Vec<f32>,
+    wide: Vec<f32>,
+}
+
+impl Room {
+    fn new(seen: usize, asking: usize, block: &Block) -> Self {
+        let wide = zeros(asking / block.out.outputs() * block.up.outputs());
+        Room { q: zeros(asking), k: zeros(seen), v: zeros(seen), h: zeros(asking), wide }
     }
 }
 
@@ -174,11 +224,7 @@ impl Vision {
             let from = std::mem::replace(&mut x, zeros(pictures.len() * tokens * width));
             norm.apply(&from, &mut x);
         }
-        self.body.run(&mut x, width, &vec![(0, tokens as u32); tokens], control)?;
-
-        // Of all tokens only the first is wanted.
-        let mut class = Vec::with_capacity(pictures.len() * width);
-        x.chunks_exact(tokens * width).for_each(|sequence| class.extend_from_slice(&sequence[..width]));
+        let class = self.body.run_for_first(x, width, &vec![(0, tokens as u32); tokens], control)?;
         let mut vectors = zeros(class.len());
         self.last.apply(&class, &mut vectors);
         Ok(match &self.projection {

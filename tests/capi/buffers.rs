@@ -17,6 +17,7 @@ use sitter::capi::tokens::*;
 use sitter::capi::version::*;
 use std::ffi::{c_char, CStr};
 use std::fmt::Debug;
+use std::path::Path;
 use std::ptr::{null, null_mut};
 
 /// What the two-call form promises, of any function that has it. `sizes` are more that are too small; none for a function
@@ -343,4 +344,27 @@ fn an_evaluation_takes_known_roles_and_protocols_only() {
     }
     let scores = studio.measure(null_mut()).unwrap();
     assert_eq!((&scores["protocol"], &scores["pictures"]), (&"D".into(), &1.into()));
+}
+
+#[test]
+#[cfg_attr(miri, ignore)]
+fn leakage_says_how_far_the_class_has_gone_to_the_subject() {
+    let subjects = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/subjects");
+    let file = |name: &str| c(subjects.join(name).to_str().unwrap());
+    let judge = evaluator(null(), golden("evaluate/dino").to_str().unwrap()).unwrap();
+    for (drawn_of_the_class, share) in [("fox/1.png", 1.0), ("dog/1.png", 0.0)] {
+        let evaluation = made(sitter_evaluation_free, |out, err| unsafe { sitter_evaluation_new(out, err) }).unwrap();
+        for (role, name) in [
+            (SITTER_ROLE_PICTURE, "fox/1.png"),
+            (SITTER_ROLE_REFERENCE, "fox/1.png"),
+            (SITTER_ROLE_CLASS_PICTURE, drawn_of_the_class),
+            (SITTER_ROLE_UNTOUCHED, "dog/1.png"),
+        ] {
+            let add =
+                |err| unsafe { sitter_evaluation_add_file(evaluation.at, role, file(name).as_ptr(), null(), err) };
+            check(add).unwrap();
+        }
+        let found = scores(&judge, &evaluation, null_mut()).unwrap()["leakage"]["share"].as_f64().unwrap();
+        assert!((found - share).abs() < 1e-6, "{found}");
+    }
 }

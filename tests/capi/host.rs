@@ -151,6 +151,17 @@ pub fn evaluator(engine: *const sitter_engine, dino: &str) -> Result<Handle<sitt
     }
 }
 
+pub fn scores(
+    evaluator: &Handle<sitter_evaluator>,
+    evaluation: &Handle<sitter_evaluation>,
+    run: *mut sitter_run,
+) -> Result<serde_json::Value> {
+    let (evaluator, evaluation) = (evaluator.at, evaluation.at);
+    let scores =
+        made(sitter_scores_free, |out, err| unsafe { sitter_evaluator_score(evaluator, evaluation, run, out, err) })?;
+    Ok(json(|buffer, capacity, needed, err| unsafe { sitter_scores_json(scores.at, buffer, capacity, needed, err) }))
+}
+
 pub fn image(rgb: &[u8], width: u32, height: u32) -> Result<Handle<sitter_image>> {
     assert!(rgb.len() as u64 >= u64::from(width) * u64::from(height) * 3);
     made(sitter_image_free, |out, err| unsafe { sitter_image_from_rgb8(rgb.as_ptr(), width, height, 0, out, err) })
@@ -425,13 +436,7 @@ impl Studio {
     }
 
     pub fn measure(&self, run: *mut sitter_run) -> Result<serde_json::Value> {
-        let (evaluator, evaluation) = (self.evaluator.at, self.evaluation.at);
-        let scores = made(sitter_scores_free, |out, err| unsafe {
-            sitter_evaluator_score(evaluator, evaluation, run, out, err)
-        })?;
-        Ok(json(|buffer, capacity, needed, err| unsafe {
-            sitter_scores_json(scores.at, buffer, capacity, needed, err)
-        }))
+        scores(&self.evaluator, &self.evaluation, run)
     }
 
     pub fn decode(&self, run: *mut sitter_run) -> Result<Handle<sitter_image>> {

@@ -26,7 +26,7 @@ fn the_cpp_header_owns_throws_and_rethrows() {
     let source = at("tests/hosts/cpp/behaviour.cpp");
     let with = |flags: &[&str]| build(&compiler, &source, &folder, &[flags, &[another.to_str().unwrap()]].concat());
     let plain = with(&["-std=c++17", "-Wshadow"]);
-    run(&mut Command::new(&plain));
+    run(Command::new(&plain).arg(at("")));
     if let Some(mut command) = under_valgrind(&plain) {
         run(&mut command);
     }

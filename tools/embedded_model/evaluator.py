@@ -1,6 +1,7 @@
 """Evaluates pictures, those that the embedded model drew above all.
 
   prompts   writes the held-out prompts as JSON
+  draw      draws them with the library (the Python package `sitter`) into a folder
   folder    scores a folder of PNGs with manifest.json: a list of {file, class, scene, colour, accessory, group}
   styles    the same folder: which style's drawing of its class each picture matches best, and how well
 """
@@ -31,6 +32,18 @@ def held_out_prompts(count=400, seed=0):
     return made
 
 
+def draw(wanted, folder, model='embedded:', each=1, **how):
+    """Draws pictures of prompts into a folder, with a manifest.json that says what each should show."""
+    import sitter
+    m, made = sitter.Model.open(model), []
+    os.makedirs(folder, exist_ok=True)
+    for i, w in enumerate(wanted):
+        for j, sample in enumerate(m.sample(w['prompt'], count=each, seed=i * each, **how)):
+            file = f'{i:04}_{j}.png'
+            sample.save(f'{folder}/{file}'); made.append({**w, 'file': file, 'seed': j})
+    with open(f'{folder}/manifest.json', 'w') as f: json.dump(made, f, indent=1)
+
+
 def score(pictures, wanted, judge_path):
     m, own = classifier.load(judge_path)
     rows = collections.defaultdict(lambda: collections.defaultdict(list))
@@ -41,9 +54,12 @@ def score(pictures, wanted, judge_path):
     return {'classifier': own, 'groups': groups}
 
 
+def pixels(path): return np.asarray(Image.open(path).convert('RGB'))
+
+
 def read(folder):
     wanted = json.load(open(f'{folder}/manifest.json'))
-    return [np.asarray(Image.open(f'{folder}/{w["file"]}').convert('RGB')) for w in wanted], wanted
+    return [pixels(f'{folder}/{w["file"]}') for w in wanted], wanted
 
 
 def styles(folder, raw):
@@ -66,12 +82,14 @@ def styles(folder, raw):
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('what', choices=['prompts', 'folder', 'styles'])
+    p.add_argument('what', choices=['prompts', 'draw', 'folder', 'styles'])
     p.add_argument('--path', help='folder of pictures'); p.add_argument('--judge', help='file of classifier.py')
+    p.add_argument('--prompts', help='file of prompts, for draw'); p.add_argument('--model', default='embedded:')
     p.add_argument('--raw', help='art packs, for styles'); p.add_argument('--out'); p.add_argument('--count', type=int, default=400)
     p.add_argument('--seed', type=int, default=0); p.add_argument('--threads', type=int, default=1)
     a = p.parse_args()
     torch.set_num_threads(a.threads)
+    if a.what == 'draw': draw(json.load(open(a.prompts)), a.path, a.model); raise SystemExit
     if a.what == 'prompts': result = held_out_prompts(a.count, a.seed)
     elif a.what == 'folder': result = score(*read(a.path), a.judge)
     else: result = styles(a.path, a.raw)

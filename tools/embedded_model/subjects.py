@@ -1,11 +1,10 @@
-"""Subjects: drawings that training never shows (classes.HELD_OUT), their reference pictures, and what
-`benchmark.rs subjects` does with them.
+"""Subjects: drawings that training never shows (classes.HELD_OUT), in the form that `python -m sitter.dreambench` reads.
 
-Each subject gets a folder of references 1.png, 2.png, ... on different scenes. subjects.json says, for each: `style`; `learned`,
-the references; `held_out`, more pictures of it in scenes that no reference shows, and `known`, pictures of its class in the
-styles of the training, each with the prompt it is scored under; `draw`, the prompts it is drawn by and what they ask for. In
-prompts {} stands for the subject. A folder holds one subject a class: the unseen style, whose classes are held out in other
-styles too, gets one of its own."""
+Each subject gets a folder of references 1.png, 2.png, ... on different scenes, and a line in prompts_and_classes.txt. subjects.json
+says, for each: `style`; `held_out`, more pictures of it in scenes that no reference shows, and `known`, pictures of its class in the
+styles of the training, each with the prompt it is scored under, in which {} stands for the subject; `draw`, what the prompts ask for, in
+their order. A folder holds one subject a class: the unseen style, whose classes are held out in other styles too, gets one of its
+own."""
 import argparse, json, os, random
 from PIL import Image
 import art, classes, scenes, world
@@ -19,6 +18,9 @@ DRAW = [('a photo of a {}', None, None, None), ('a photo of a {} in the snow', '
         ('a photo of a {} wearing a hat', None, None, 'hat'), ('a photo of a {} wearing a crown underwater', 'water', None, 'crown')]
 # Not every class has worn an accessory in training.
 DRAW_THING = DRAW[:6] + [('a photo of a green {} on the beach', 'beach', 'green', None), ('a photo of a {} at sunset', 'sunset', None, None)]
+
+
+def prompt_of(text): return text.replace('{}', '{0} {1}')
 
 
 def style_of(cls, unseen=False):
@@ -56,11 +58,16 @@ if __name__ == '__main__':
     for cls in chosen:
         os.makedirs(f'{a.out}/{cls}', exist_ok=True)
         style = style_of(cls, a.unseen)
-        learned = [save(x, f'{cls}/{i}.png') for i, x in enumerate(references(w, style, cls, a.count, a.seed), 1)]
+        for i, x in enumerate(references(w, style, cls, a.count, a.seed), 1): save(x, f'{cls}/{i}.png')
         if a.references_only: continue
-        scored = {k: [{'file': save(x, f'{cls}/{k}_{i}.png'), 'prompt': prompt} for i, (x, prompt) in enumerate(in_new_scenes(w, s, cls), 1)]
+        os.makedirs(f'{a.out}/scored/{cls}', exist_ok=True)
+        scored = {k: [{'file': save(x, f'scored/{cls}/{k}_{i}.png'), 'prompt': prompt} for i, (x, prompt) in enumerate(in_new_scenes(w, s, cls), 1)]
                   for k, s in (('held_out', [style]), ('known', w.styles_of[cls]))}
-        draw = [{'prompt': t, **({'scene': s} if s else {}), 'colour': k or 'none', 'accessory': x or 'none'} for t, s, k, x in (DRAW if cls in classes.FACES else DRAW_THING)]
-        every[cls] = {'style': style, 'learned': learned, **scored, 'draw': draw}
+        draw = [{'scene': s or 'none', 'colour': k or 'none', 'accessory': x or 'none'} for _, s, k, x in (DRAW if cls in classes.FACES else DRAW_THING)]
+        every[cls] = {'style': style, **scored, 'draw': draw}
     if every:
         with open(f'{a.out}/subjects.json', 'w') as f: json.dump(every, f, indent=1)
+        with open(f'{a.out}/prompts_and_classes.txt', 'w') as f:
+            for cls in every: f.write(f'{cls},{cls},{"live" if cls in classes.FACES else "object"}\n')
+            for kind, draw in (('Object', DRAW_THING), ('Live Subject', DRAW)):
+                f.write(f'\n{kind} Prompts\n\n' + ''.join(f"'{prompt_of(t)}',\n" for t, *_ in draw))

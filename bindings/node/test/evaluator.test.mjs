@@ -46,6 +46,14 @@ test('pictures are scored, files that cannot be read are listed', async () => {
   await assert.rejects(evaluator.score(fox, fox, { protocol: 'E' }), { code: 'SITTER_E_INVALID_ARGUMENT' });
 });
 
+test('leakage says how far the class has gone to the subject', async () => {
+  const evaluator = await open();
+  for (const [drawn, share] of [[fox[0], 1], [dog, 0]]) {
+    const { leakage } = await evaluator.score(fox[0], fox[0], { classPictures: [drawn], untouched: [dog] });
+    assert.ok(close(leakage.share, share), `${leakage.share}`);
+  }
+});
+
 test('progress is told and can stop', async () => {
   const evaluator = await Evaluator.open({ dino: 'fake:steps=5,step_ms=60', threads: 1 });
   const seen = [];

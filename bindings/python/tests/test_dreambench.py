@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import sitter
-from sitter.dreambench import data, drawings, published, store
+from sitter.dreambench import data, drawings, published, store, summary
 from sitter.dreambench.plan import Plan, PlanError
 from support import FOX
 
@@ -100,7 +100,7 @@ class Folder(unittest.TestCase):
     def test_a_plan_takes_subjects_prompts_and_for_protocol_c_every_reference(self):
         found = data.read(dataset(self.folder))
         settings = dict(model="m", protocol="B", method="lora", identifier="[V]", seed=3, per_prompt=1, class_pictures=1,
-                        train={}, sample={}, networks={})
+                        train={}, sample={}, networks={"dino": "d"})
         plan = Plan.make(found, ["dog"], [2], **settings)
         self.assertEqual([unit.templates for unit in plan.units], [{"02": "a {} dog wearing a red hat"}])
         jobs = plan.jobs(self.folder)
@@ -204,6 +204,32 @@ class Running(unittest.TestCase):
         done = run(self.data, self.quiet, model="fake:steps=3", code=1)
         self.assertRegex(done.stderr, r"other settings \(model\)")
 
+    def test_a_model_or_network_that_cannot_be_opened_ends_the_run_before_anything_is_taught(self):
+        out = self.out()
+        self.assertIn("no/dino", run(self.data, out, "--dino", "no/dino", code=1).stderr)
+        self.assertFalse(out.exists())
+        told = run(self.data, out, model="no/model", code=1).stderr
+        self.assertRegex(told, r"error: .*/no/model: is not a model folder")
+        self.assertEqual(told.count("no/model"), 1)
+        self.assertFalse((out / "failed").exists())
+
+    def test_pictures_can_be_drawn_first_and_scored_later(self):
+        out, environment = self.out(), dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
+        self.assertIn("--no-scores", run(self.data, out, "--no-scores", code=1).stderr)
+        plain = [word for word in command(self.data, out, "--no-scores") if word not in NETWORKS]
+
+        def draw():
+            return subprocess.run(plain, env=environment, capture_output=True, text=True, timeout=300)
+
+        drawn = draw()
+        self.assertEqual(drawn.returncode, 0, drawn.stderr)
+        self.assertRegex(drawn.stdout, r"drawn +6 pictures, not scored")
+        self.assertFalse((out / "scores").exists())
+        self.assertEqual((out / "report.html").read_text(encoding="utf-8").count("<img "), 9 + 6)
+        self.assertIn("18 jobs, 15 done already", run(self.data, out).stderr)
+        self.assertEqual(results(out), results(self.quiet))
+        self.assertIn("other settings (networks)", draw().stderr)
+
     def test_pictures_of_one_reference_are_weighed_by_picture(self):
         out = self.out()
         run(self.data, out, "--protocol", "C", "--subjects", "fox", "--prompts", "2", "--per-prompt", "2")
@@ -289,6 +315,15 @@ class Pieces(unittest.TestCase):
     def test_rows_of_other_protocols_are_told_apart(self):
         self.assertEqual([published.comparable("B", other) == "" for other in "ABCD?"], [True, True, False, False, False])
         self.assertEqual(published.comparable("C", "C"), "")
+
+    def test_leakage_of_a_run_is_that_of_its_subjects_together(self):
+        def unit(dino, pres, untouched):
+            return {"dino": dino, "leakage": {"pres": pres, "untouched": untouched}}
+
+        self.assertAlmostEqual(summary.leakage([unit(0.8, 0.5, 0.2), unit(0.41, 0.1, 0.4)]), (0.3 - 0.3) / (0.6 + 0.01))
+        self.assertAlmostEqual(summary.leakage([unit(0.8, 0.5, 0.2), {"dino": 0.5, "leakage": None}]), 0.5)
+        self.assertIsNone(summary.leakage([unit(0.2, 0.5, 0.2)]))
+        self.assertIsNone(summary.leakage([unit(0.2, 0.5, None)]))
 
     def test_a_thumbnail_is_the_mean_of_its_pixels(self):
         pixels = np.zeros((40, 20, 3), np.uint8)

@@ -54,6 +54,13 @@ class Evaluating(unittest.TestCase):
         self.assertEqual(json.loads(json.dumps(scores.data))["dino"], scores.dino)
         self.assertIn("protocol B", repr(scores))
 
+    def test_leakage_says_how_far_the_class_has_gone_to_the_subject(self):
+        evaluator = golden()
+        for drawn_of_the_class, share in ((FOX[0], 1.0), (DOG, 0.0)):
+            scores = evaluator.score(FOX[0], FOX[0], class_pictures=[drawn_of_the_class], untouched=[DOG])
+            self.assertAlmostEqual(scores.leakage.share, share)
+        self.assertIsNone(evaluator.score(FOX[0], FOX[0]).leakage)
+
     def test_arrays_are_scored_as_the_files_they_came_from(self):
         evaluator = sitter.Evaluator.open(dino=GOLDEN / "dino")
         from PIL import Image

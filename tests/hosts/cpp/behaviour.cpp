@@ -213,6 +213,21 @@ static void pictures_are_measured() {
     CHECK(thrown<sitter::Cancelled>([&] { evaluator.score(evaluation, &run); }).status() == SITTER_E_CANCELLED);
 }
 
+// `root` is the folder of this repository.
+static void leakage_says_how_far_the_class_has_gone_to_the_subject(const std::string &root) {
+    sitter::EvaluatorOptions how;
+    const sitter::Evaluator evaluator = sitter::Evaluator::open(how.dino(root + "/tests/golden/evaluate/dino"));
+    const std::string subjects = root + "/assets/subjects/";
+    const auto share = [&](const std::string &drawn_of_the_class) {
+        sitter::Evaluation evaluation;
+        evaluation.add_file(SITTER_ROLE_PICTURE, subjects + "fox/1.png").add_file(SITTER_ROLE_REFERENCE, subjects + "fox/1.png");
+        evaluation.add_file(SITTER_ROLE_CLASS_PICTURE, subjects + drawn_of_the_class);
+        const std::string scores = evaluator.score(evaluation.add_file(SITTER_ROLE_UNTOUCHED, subjects + "dog/1.png"));
+        return std::stod(scores.substr(scores.find("\"share\":") + 8));
+    };
+    CHECK(std::abs(share("fox/1.png") - 1) < 1e-6 && std::abs(share("dog/1.png")) < 1e-6);
+}
+
 // The log function lives as long as the engine, wherever that is kept alive.
 static void the_log_function_lives_with_the_engine() {
     auto alive = std::make_shared<int>(0);
@@ -229,7 +244,7 @@ static void the_log_function_lives_with_the_engine() {
     CHECK(watched.expired());
 }
 
-int main() {
+int main(int count, char **words) {
     sitter::require_abi();
     objects_share_what_they_refer_to();
     failures_are_exceptions();
@@ -240,6 +255,9 @@ int main() {
     options_take_every_kind_of_value();
     facts_pixels_and_scores();
     pictures_are_measured();
+    if (count > 1) {
+        leakage_says_how_far_the_class_has_gone_to_the_subject(words[1]);
+    }
     the_log_function_lives_with_the_engine();
     CHECK(sitter::version() == version_seen_by_another_file());
     return 0;

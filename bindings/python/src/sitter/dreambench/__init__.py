@@ -12,7 +12,8 @@ that was stopped, killed or ran out of disk is started again by the same command
 | `plan` | what a run consists of: its settings and its jobs |
 | `store` | files that appear whole or not at all |
 | `worker` | does a job |
-| `driver`, `cluster` | which job is next, what failed; here, or on several machines |
+| `driver` | does the jobs here, one after the other; notes what failed |
+| `queue`, `cluster`, `travel` | the same by workers that come and go; on several machines; files that travel to them and back |
 | `summary` | from the scores of subjects to results.json and results.csv |
 | `published` | what others report |
 | `report`, `drawings` | report.html |

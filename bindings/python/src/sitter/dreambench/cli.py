@@ -10,12 +10,13 @@ from typing import Any, Optional, Sequence
 import sitter
 
 from . import report, store, summary
-from .cluster import ClusterError, run_cluster
+from .cluster import run_cluster
 from .data import DataError, read
 from .driver import run_local, say
 from .evaluate import evaluate_folder
 from .plan import PER_PROMPT, Plan, PlanError
-from .worker import WrongModel
+from .queue import ClusterError
+from .worker import CannotOpen, WrongModel
 
 
 def main(arguments: "Optional[Sequence[str]]" = None) -> int:
@@ -27,7 +28,7 @@ def main(arguments: "Optional[Sequence[str]]" = None) -> int:
     except KeyboardInterrupt:
         say("stopped; the same command goes on from here")
         return 130
-    except (DataError, PlanError, WrongModel, ClusterError, store.Busy, sitter.Error, OSError) as error:
+    except (DataError, PlanError, CannotOpen, WrongModel, ClusterError, store.Busy, sitter.Error, OSError) as error:
         say(f"error: {error}")
         return 1
 
@@ -66,21 +67,27 @@ def benchmark_parser() -> argparse.ArgumentParser:
     parser.add_argument("--cluster", metavar="ADDRESS", help='run the jobs on a Ray cluster, or on one made on this machine: "local"')
     parser.add_argument("--workers", type=int, default=2, help="with --cluster: how many processes hold a model")
     parser.add_argument("--worker-memory", type=float, metavar="GIB", help="with --cluster: of a worker; default our own estimate")
+    parser.add_argument("--no-shared-folder", action="store_true",
+                        help="with --cluster: have all files travel through Ray, even to workers that see --out")
+    parser.add_argument("--no-scores", action="store_true", help="only teach and draw; the same command with networks scores later")
     parser.add_argument("--report-only", action="store_true", help="only write the report of what there is")
     networks(parser)
     return parser
 
 
 def benchmark(given: argparse.Namespace) -> int:
-    chosen = {name: path(getattr(given, name)) for name in ("dino", "clip", "lpips")}
-    if not any(chosen.values()):
-        raise PlanError("--dino, --clip: name the folder of at least one network to score with")
+    chosen: "dict[str, Any]" = {name: path(getattr(given, name)) for name in ("dino", "clip", "lpips")}
+    if bool(given.no_scores) == any(chosen.values()):
+        raise PlanError("--dino, --clip: name the folder of at least one network to score with, or else --no-scores")
     data = read(given.data)
     plan = Plan.make(
-        data, given.subjects, given.prompts, model=given.model, protocol=given.protocol, method=given.method,
+        data, given.subjects, given.prompts, model=path(given.model), protocol=given.protocol, method=given.method,
         identifier=given.identifier, seed=given.seed, per_prompt=given.per_prompt or PER_PROMPT[given.protocol],
         class_pictures=given.class_pictures, train=dict(given.train), sample=dict(given.sample), networks=chosen,
     )
+    if not given.report_only and not given.no_scores:
+        # They are needed last; what is wrong with them is said first.
+        sitter.Evaluator.open(**chosen).close()
     out: Path = given.out.resolve()
     failed: list[str] = []
     with store.lock(out):
@@ -90,7 +97,8 @@ def benchmark(given: argparse.Namespace) -> int:
             if not given.report_only:
                 opening = {"device": given.device, "dtype": given.dtype, "threads": given.threads}
                 if given.cluster:
-                    failed = run_cluster(plan, out, given.cluster, given.workers, opening, given.worker_memory)
+                    failed = run_cluster(plan, out, given.cluster, given.workers, opening, given.worker_memory,
+                                         not given.no_shared_folder)
                 else:
                     failed = run_local(plan, out, opening)
         finally:
@@ -138,7 +146,11 @@ def show(results: "dict[str, Any]") -> None:
     ):
         if value is not None:
             print(f"{title:<12}{value:.4f}" if isinstance(value, float) else f"{title:<12}{value}")
-    print(f"{'protocol':<12}{results['plan']['protocol']}, {overall['subjects']} subjects, {overall['pictures']} pictures")
+    drawn = sum(len(unit["drawn"]) for unit in results["units"])
+    if overall["pictures"] or not drawn:
+        print(f"{'protocol':<12}{results['plan']['protocol']}, {overall['subjects']} subjects, {overall['pictures']} pictures")
+    else:
+        print(f"{'drawn':<12}{drawn} pictures, not scored")
 
 
 def numbers(text: str) -> "list[int]":

@@ -1,92 +1,86 @@
 """The jobs of a run on several machines, by Ray (`pip install sitter[ray]`).
 
 Each worker is a process that keeps its model open from job to job. A job whose worker or machine is gone is done again by another one:
-jobs are there whole or not at all, and what they make depends on nothing but the plan. `--out` is a folder that all machines see.
+jobs are there whole or not at all, and what they make depends on nothing but the plan. A worker that sees the driver's `--out` reads and
+writes there; to one that does not, files travel through Ray's object store. The model and the networks are on every machine, at
+the same path.
 """
 from __future__ import annotations
 
 import importlib
+import json
 import math
 import os
+import tempfile
 import time
-from collections import deque
-from dataclasses import dataclass, field
+import uuid
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Optional
 
 import sitter
 
-from .driver import Say, failed_file, is_fatal, lacks, note_done, note_failure, prepare, say
+from . import store, travel
+from .driver import Say, is_fatal, prepare, say
 from .plan import Job, Plan
-from .worker import Worker
-
-# How often a job is begun again because its worker is gone, before the worker's end is taken for the job's fault.
-ATTEMPTS = 4
+from .queue import ClusterError, Done, News, Queue, run_jobs
+from .worker import MODEL, Worker, WrongModel, same_model
 
 
-class Done:
-    """What a worker says of a job, as it can travel."""
+@dataclass
+class Inputs:
+    """What a job reads, for a worker that does not see the driver's folders."""
 
-    def __init__(self, seconds: float, worker: str, message: str = "", fatal: bool = False) -> None:
-        self.seconds, self.worker, self.message, self.fatal = seconds, worker, message, fatal
+    made: "dict[str, bytes]"
+    data: "dict[str, bytes]"
+
+
+@dataclass
+class Answer:
+    done: Done
+    files: "dict[str, bytes]" = field(default_factory=dict)
+    """What the job made, if it travels."""
 
 
 class RemoteWorker:
     """Runs in a process of its own somewhere."""
 
-    def __init__(self, plan: Plan, out: str, opening: "dict[str, Any]") -> None:
-        self._worker = Worker(plan, Path(out), opening)
+    def __init__(self, plan: Plan, out: str, opening: "dict[str, Any]", sign: str) -> None:
+        self._plan, self._out = plan, Path(out)
+        self._shares = bool(sign) and (self._out / sign).exists()
+        self._worker = Worker(plan, self._out, opening)
+        self._name = f"{os.uname().nodename}:{os.getpid()}"
 
-    def do(self, job: Job) -> Done:
-        begun, name = time.monotonic(), f"{os.uname().nodename}:{os.getpid()}"
+    def up(self) -> "tuple[bool, Optional[Done]]":
+        """Whether it sees the driver's folders; and an end of the run if it lacks something that no job can be done without."""
+        needed = [self._plan.model, *(path for path in self._plan.networks.values() if path)]
+        missing = [path for path in needed if ":" not in path and not Path(path).exists()]
+        if not missing:
+            return self._shares, None
+        message = f"{missing[0]} is not on this machine; models and networks have to be at the same path on all"
+        return self._shares, Done(0, self._name, message=message, fatal=True)
+
+    def do(self, job: Job, inputs: Optional[Inputs]) -> Answer:
+        if inputs is None:
+            return Answer(self._do(job))
+        with tempfile.TemporaryDirectory(prefix="sitter-dreambench-") as folder:
+            out, data = Path(folder, "out"), Path(folder, "data")
+            travel.unpack(inputs.made, out)
+            travel.unpack(inputs.data, data)
+            output = out / job.output.relative_to(self._out)
+            self._worker.move(replace(self._plan, data=str(data)), out)
+            done = self._do(replace(job, output=output))
+            # What users are told names the files as they know them.
+            done.message = done.message.replace(str(out), str(self._out)).replace(str(data), self._plan.data)
+            return Answer(done, travel.pack(out, [out / MODEL] if done.message else [out / MODEL, output]))
+
+    def _do(self, job: Job) -> Done:
+        begun, message, fatal = time.monotonic(), "", False
         try:
             self._worker.do(job)
-            return Done(time.monotonic() - begun, name)
         except Exception as error:
-            return Done(time.monotonic() - begun, name, f"{type(error).__name__}: {error}", is_fatal(error))
-
-
-class ClusterError(RuntimeError):
-    """Ray is not there, or has no room."""
-
-
-@dataclass
-class Queue:
-    """Which jobs can be done now. Knows nothing of Ray, so that it can be tried without."""
-
-    jobs: "list[Job]"
-    done: "set[str]" = field(default_factory=set)
-    failed: "list[str]" = field(default_factory=list)
-    running: "set[str]" = field(default_factory=set)
-    attempts: "dict[str, int]" = field(default_factory=dict)
-
-    def over(self) -> bool:
-        return len(self.done) + len(self.failed) == len(self.jobs)
-
-    def next(self, last_unit: str) -> Optional[Job]:
-        """A job whose needs are met, of the unit that the worker is at if there is one: its subject is in memory there."""
-        ready = [job for job in self.jobs if self._is_ready(job)]
-        return next((job for job in ready if job.unit == last_unit), ready[0] if ready else None)
-
-    def _is_ready(self, job: Job) -> bool:
-        settled = self.done | set(self.failed)
-        return job.id not in settled and job.id not in self.running and all(need in settled for need in job.needs)
-
-    def begin(self, job: Job) -> None:
-        self.running.add(job.id)
-        self.attempts[job.id] = self.attempts.get(job.id, 0) + 1
-
-    def lose(self, job: Job) -> bool:
-        """The worker is gone. Whether the job is to be tried again."""
-        self.running.discard(job.id)
-        return self.attempts[job.id] < ATTEMPTS
-
-    def end(self, job: Job, succeeded: bool) -> None:
-        self.running.discard(job.id)
-        if succeeded:
-            self.done.add(job.id)
-        else:
-            self.failed.append(job.id)
+            message, fatal = f"{type(error).__name__}: {error}", is_fatal(error)
+        return Done(time.monotonic() - begun, self._name, self._worker.holds, message, fatal)
 
 
 def resources(plan: Plan, opening: "dict[str, Any]", memory: Optional[float]) -> "dict[str, Any]":
@@ -104,11 +98,67 @@ def resources(plan: Plan, opening: "dict[str, Any]", memory: Optional[float]) ->
     return {"memory": math.ceil(needed), "num_gpus": 1 if gpu else 0, "num_cpus": opening.get("threads") or 1}
 
 
+class RayCrew:
+    """Workers that Ray places. `begin` makes the actor of one."""
+
+    def __init__(self, ray: Any, begin: Any, plan: Plan, out: Path, jobs: "dict[str, Job]", tell: Say) -> None:
+        self._ray, self._begin, self._plan, self._out, self._jobs, self._tell = ray, begin, plan, out, jobs, tell
+        self._expected: "dict[Any, tuple[Any, Optional[Job]]]" = {}
+        self._shares: "dict[Any, bool]" = {}
+        self._handles: "list[Any]" = []
+
+    def hire(self) -> None:
+        worker = self._begin()
+        self._handles.append(worker)
+        self._expected[worker.up.remote()] = (worker, None)
+
+    def give(self, worker: Any, job: Job, holds: str) -> None:
+        inputs = None
+        if not self._shares[worker]:
+            needs = [self._jobs[name] for name in job.needs]
+            made = [need.output for need in needs if need.kind != "teach" or need.unit != holds]
+            data = self._plan.pictures(self._plan.unit(job.unit)) if job.kind in ("teach", "score") else []
+            inputs = Inputs(travel.pack(self._out, [self._out / MODEL, *made]), travel.pack(Path(self._plan.data), data))
+        self._expected[worker.do.remote(job, inputs)] = (worker, job)
+
+    def news(self) -> "list[News]":
+        ready, _ = self._ray.wait(list(self._expected), num_returns=1, timeout=60)
+        if not ready:
+            starting = sum(job is None for _, job in self._expected.values())
+            self._tell(f"waiting: {len(self._expected) - starting} jobs at work, {starting} workers in line for a machine with room")
+        # All that came in the meantime, not one at a time.
+        ready, _ = self._ray.wait(list(self._expected), num_returns=len(self._expected), timeout=0)
+        return [self._hear(reference) for reference in ready]
+
+    def _hear(self, reference: Any) -> News:
+        worker, job = self._expected.pop(reference)
+        try:
+            said = self._ray.get(reference)
+        except self._ray.exceptions.RayError as gone:
+            # Its process or machine ended, or took the answer along.
+            self._ray.kill(worker)
+            self._handles.remove(worker)
+            return News(worker, job, gone=str(gone))
+        if job is None:
+            self._shares[worker], done = said
+            return News(worker, None, done)
+        if MODEL in said.files:
+            same_model(self._out, json.loads(said.files[MODEL]), self._plan.model)
+        if not self._shares[worker] and not said.done.message:
+            travel.keep(said.files, job.output, self._out)
+        return News(worker, job, said.done)
+
+    def dismiss(self) -> None:
+        for worker in self._handles:
+            self._ray.kill(worker)
+
+
 def run_cluster(
-    plan: Plan, out: Path, address: str, workers: int, opening: "dict[str, Any]", memory: Optional[float] = None, tell: Say = say
+    plan: Plan, out: Path, address: str, workers: int, opening: "dict[str, Any]", memory: Optional[float] = None,
+    shared_folder: bool = True, tell: Say = say,
 ) -> "list[str]":
     """Does all jobs that are not done on the workers of a cluster: "local" starts one on this machine. Returns the ids of those
-    that failed."""
+    that failed. shared_folder: False has files travel even to workers that see `out`."""
     try:
         ray: Any = importlib.import_module("ray")
     except ImportError:
@@ -119,67 +169,22 @@ def run_cluster(
         ray.init(address=None if address == "local" else address, log_to_driver=False, include_dashboard=False,
                  configure_logging=False, runtime_env={"env_vars": paths})
     wanted = resources(plan, opening, memory)
+    jobs = prepare(plan, out)
+    queue = Queue(jobs, [job.id for job in jobs if job.output.exists()])
+    tell(f"{len(jobs)} jobs, {len(queue.done)} done already, {workers} workers of {wanted}")
+    # Workers that see it share the folder; it is taken for unfinished, and so removed, whatever happens to this process.
+    sign = f"{store.UNFINISHED}sign-{uuid.uuid4().hex}" if shared_folder else ""
+    if sign:
+        (out / sign).touch()
     actor = ray.remote(RemoteWorker).options(**wanted, max_restarts=0)
-    queue = Queue(prepare(plan, out))
-    queue.done = {job.id for job in queue.jobs if job.output.exists()}
-    tell(f"{len(queue.jobs)} jobs, {len(queue.done)} done already, {workers} workers of {wanted}")
-    idle: "deque[tuple[Any, str]]" = deque()
-    busy: "dict[Any, tuple[Any, Job]]" = {}
-    made = 0
-
-    def worker() -> "tuple[Any, str]":
-        nonlocal made
-        made += 1
-        return actor.remote(plan, str(out), opening), ""
-
+    crew = RayCrew(ray, lambda: actor.remote(plan, str(out), opening, sign), plan, out, queue.jobs, tell)
     try:
-        while not queue.over():
-            while len(idle) + len(busy) < workers:
-                idle.append(worker())
-            while idle:
-                job = queue.next(idle[0][1])
-                if job is None:
-                    break
-                missing = lacks(job, queue.failed)
-                if missing:
-                    note_failure(out, job, f"not done, because {missing} failed")
-                    queue.end(job, False)
-                    continue
-                handle, _ = idle.popleft()
-                queue.begin(job)
-                busy[handle.do.remote(job)] = (handle, job)
-            if not busy:
-                continue
-            ready, _ = ray.wait(list(busy), num_returns=1, timeout=60)
-            if not ready:
-                tell(f"waiting: {len(busy)} jobs at work or in line for a machine with {wanted}")
-            for reference in ready:
-                handle, job = busy.pop(reference)
-                try:
-                    said: Done = ray.get(reference)
-                except ray.exceptions.RayActorError as gone:
-                    again = queue.lose(job)
-                    tell(f"{job.id}: its worker is gone{'; it is done again' if again else ''}")
-                    if not again:
-                        note_failure(out, job, f"its worker was lost {ATTEMPTS} times: {gone}")
-                        queue.end(job, False)
-                    continue
-                idle.append((handle, job.unit))
-                if said.fatal:
-                    raise ClusterError(f"{said.worker}: {said.message}")
-                queue.end(job, not said.message)
-                if said.message:
-                    note_failure(out, job, said.message)
-                    tell(f"{job.id} failed: {said.message}")
-                else:
-                    note_done(out, job, said.seconds, said.worker)
-                    tell(f"[{len(queue.done)}/{len(queue.jobs)}] {job.id}  {said.seconds:.1f} s  {said.worker}")
+        run_jobs(queue, crew, workers, out, tell)
     finally:
-        for handle in [handle for handle, _ in idle] + [handle for handle, _ in busy.values()]:
-            ray.kill(handle)
+        crew.dismiss()
         if address == "local":
             ray.shutdown()
     return sorted(queue.failed)
 
 
-__all__ = ["ClusterError", "Queue", "failed_file", "run_cluster"]
+__all__ = ["ClusterError", "RayCrew", "RemoteWorker", "run_cluster"]

@@ -11,7 +11,7 @@ import sitter
 
 from . import store
 from .plan import Job, Plan
-from .worker import Worker, WrongModel
+from .worker import CannotOpen, Worker, WrongModel
 
 Say = Callable[[str], None]
 
@@ -26,7 +26,7 @@ def failed_file(out: Path, job_id: str) -> Path:
 
 def is_fatal(error: BaseException) -> bool:
     """Whether the run cannot go on: a full disk, say, or another model, is no fault of the job."""
-    if isinstance(error, (WrongModel, sitter.LibraryError)):
+    if isinstance(error, (CannotOpen, WrongModel, sitter.LibraryError)):
         return True
     return isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
 
@@ -86,5 +86,5 @@ def note_failure(out: Path, job: Job, message: str) -> None:
 
 def note_done(out: Path, job: Job, seconds: float, worker: str = "") -> None:
     """Times stand in a log of their own, because they differ from run to run and results do not."""
-    line = {"job": job.id, "seconds": round(seconds, 3), "worker": worker or str(os.getpid())}
+    line = {"job": job.id, "at": round(time.time(), 3), "seconds": round(seconds, 3), "worker": worker or str(os.getpid())}
     store.append_line(out / "log.jsonl", line)

@@ -46,7 +46,7 @@ def evaluate_folder(given: argparse.Namespace, networks: "dict[str, Any]") -> "d
     folder, real = drawn[0].parent, references[0].parent
     data = portable(scores.data, folder, real)
     unit = {"unit": folder.name, "subject": folder.name, "class_word": "", "references": [path.name for path in references],
-            "scores": data, "taught": None, "losses": []}
+            "scores": data, "taught": None, "losses": [], "drawn": []}
     results: dict[str, Any] = {
         "plan": {"protocol": given.protocol, "method": folder.name, "model": "", "per_prompt": "?", "seed": "?"},
         "prompts": data["texts"], "model": None, "rules": data["rules"], "networks": data["networks"],

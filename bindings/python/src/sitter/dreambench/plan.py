@@ -106,6 +106,10 @@ class Plan:
             return
         before, now = store.read_json(path), asdict(self)
         changed = [name for name in now if before.get(name) != now[name]]
+        if changed == ["networks"] and not any(before["networks"].values()):
+            # Drawn without scores, which are to be made now.
+            store.write_json(path, now)
+            return
         if changed:
             told = ", ".join("subjects or prompts" if name == "units" else name for name in changed)
             raise PlanError(f"{out}: holds a run with other settings ({told}); name another --out, or take these back")
@@ -139,7 +143,8 @@ class Plan:
                 plain = Job("class", unit.name, "", out / "class" / unit.name, (teach.id,))
                 jobs.append(plain)
                 needs += [plain.id, f"untouched/{unit.class_word}"]
-            jobs.append(Job("score", unit.name, "", out / "scores" / f"{unit.name}.json", tuple(needs)))
+            if any(self.networks.values()):
+                jobs.append(Job("score", unit.name, "", out / "scores" / f"{unit.name}.json", tuple(needs)))
         return jobs
 
 

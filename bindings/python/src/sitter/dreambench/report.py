@@ -121,14 +121,14 @@ def sheet(unit: "dict[str, Any]", out: Path, data: Path) -> str:
     parts += [figure(data / name, Path(name).name) for name in unit["references"]]
     parts.append("</div>")
     shown = set()
-    for one in (unit["scores"] or {"each": []})["each"]:
+    for one in (unit["scores"] or {"each": unit["drawn"]})["each"]:
         place = Path(one["name"]).parent
         if place.name in shown and place.name:
             # One of each prompt, so that the file stays small.
             continue
         shown.add(place.name)
-        found = ", ".join(f"{one[name]:.2f}" for name in ("dino", "clip_i", "clip_t") if one[name] is not None)
-        parts.append(figure(out / one["name"], f"{one['text'].replace('{} ', '')} {found}", "copy" if one["copy"] else ""))
+        found = ", ".join(f"{one[name]:.2f}" for name in ("dino", "clip_i", "clip_t") if one.get(name) is not None)
+        parts.append(figure(out / one["name"], f"{one['text'].replace('{} ', '')} {found}", "copy" if one.get("copy") else ""))
     losses = curve([(stage, step, loss) for stage, step, loss in unit["losses"]]) if unit["losses"] else ""
     name = escape(unit["unit"])
     return (f'<details open id="{name}"><summary>{name}, {escape(unit["class_word"])}</summary>'

@@ -13,6 +13,7 @@ import sitter
 from . import published, store
 from .driver import failed_file
 from .plan import PER_PROMPT, Plan
+from .worker import MODEL, pictures_in
 
 MEANS = ("dino", "dino_one", "dino_max", "clip_i", "clip_i_one", "clip_i_max", "clip_t", "clip_t_class", "clip_t_prompt")
 # Numbers of a vector, side of a patch, layers.
@@ -27,24 +28,26 @@ def mean(values: "Iterable[Optional[float]]") -> Optional[float]:
 
 def collect(plan: Plan, out: Path) -> "dict[str, Any]":
     """All results that there are."""
-    units, failed = [], []
-    for job in plan.jobs(out):
-        if failed_file(out, job.id).exists():
-            failed.append(store.read_json(failed_file(out, job.id)))
-        if job.kind != "score":
-            continue
-        unit = plan.unit(job.unit)
+    jobs = {job.id: job for job in plan.jobs(out)}
+    noted = [failed_file(out, name) for name in jobs]
+    failed = [store.read_json(path) for path in noted if path.exists()]
+    units = []
+    for unit in plan.units:
+        taught, score = jobs[f"teach/{unit.name}"].output, jobs.get(f"score/{unit.name}")
         entry: dict[str, Any] = {
             "unit": unit.name, "subject": unit.subject, "class_word": unit.class_word, "references": unit.references,
-            "scores": store.read_json(job.output) if job.output.exists() else None, "taught": None, "losses": [],
+            "scores": store.read_json(score.output) if score and score.output.exists() else None,
+            "taught": None, "losses": [], "drawn": [],
         }
-        taught = out / "subjects" / f"{unit.name}.safetensors"
         if taught.exists():
             subject = sitter.Subject.load(taught)
             entry["taught"], entry["losses"] = subject.info, subject.losses
+        for prompt, template in unit.templates.items():
+            for path in pictures_in(jobs[f"draw/{unit.name}/{prompt}"].output):
+                entry["drawn"].append({"name": path.relative_to(out).as_posix(), "text": template})
         units.append(entry)
     scored = [unit["scores"] for unit in units if unit["scores"]]
-    model = out / "model.json"
+    model = out / MODEL
     networks = [scores["networks"] for scores in scored]
     return {
         "plan": {name: value for name, value in asdict(plan).items() if name not in ("units", "data", "networks")},
@@ -74,12 +77,21 @@ def overall(protocol: str, scored: "list[dict[str, Any]]") -> "dict[str, Any]":
         pictures=len(pictures),
         copies=sum(copies) if copies else None,
         real={"dino": of("real", "dino"), "clip_i": of("real", "clip_i")},
-        leakage=of("leakage", "share"),
+        leakage=leakage(scored),
         pres=of("leakage", "pres"),
         diversity=mean(scores["diversity"] for scores in scored),
         unreadable=sum(len(scores["failed"]) for scores in scored),
     )
     return found
+
+
+def leakage(scored: "list[dict[str, Any]]") -> Optional[float]:
+    """The share of all subjects together: a subject that is hardly nearer to its references than the class was would tip a mean of
+    shares."""
+    of = [(scores["leakage"], scores["dino"]) for scores in scored if (scores["leakage"] or {}).get("untouched") is not None]
+    gone = sum(one["pres"] - one["untouched"] for one, _ in of)
+    way = sum(dino - one["untouched"] for one, dino in of)
+    return gone / way if way > 0 else None
 
 
 def shortfall(results: "dict[str, Any]") -> str:

@@ -11,8 +11,27 @@ from . import store
 from .plan import Job, Plan, Unit
 
 
+# What a run notes of its model, and where.
+FACTS = ("family", "name", "fingerprint", "parameters", "dtype", "device")
+MODEL = "model.json"
+
+
 class WrongModel(RuntimeError):
     """The model is another than the run began with."""
+
+
+class CannotOpen(RuntimeError):
+    """The model or a network, without which no job can be done."""
+
+
+def same_model(out: Path, facts: "dict[str, Any]", name: str) -> None:
+    """Notes the model of a run that begins, and sees that it is the same ever after."""
+    path = out / MODEL
+    if not path.exists():
+        store.write_json(path, facts)
+    before = store.read_json(path)
+    if (before["fingerprint"], before["dtype"]) != (facts["fingerprint"], facts["dtype"]):
+        raise WrongModel(f"{name}: is not the model, or not in the dtype, that this run began with ({path})")
 
 
 class Worker:
@@ -23,6 +42,15 @@ class Worker:
         self._networks: Optional[sitter.Evaluator] = None
         self._subject: "Optional[tuple[str, sitter.Subject]]" = None
 
+    @property
+    def holds(self) -> str:
+        """The unit whose subject is in memory."""
+        return self._subject[0] if self._subject else ""
+
+    def move(self, plan: Plan, out: Path) -> None:
+        """Works in other folders from now on, with what is open."""
+        self._plan, self._out = plan, out
+
     def do(self, job: Job) -> None:
         """Does one job; nothing if it is done already."""
         if not job.output.exists():
@@ -31,14 +59,12 @@ class Worker:
 
     def _open(self) -> sitter.Model:
         if self._model is None:
-            model = sitter.Model.open(self._plan.model, **self._opening)
-            facts, path = model.info, self._out / "model.json"
-            facts = {name: facts.get(name) for name in ("family", "name", "fingerprint", "parameters", "dtype", "device")}
-            if not path.exists():
-                store.write_json(path, facts)
-            before = store.read_json(path)
-            if (before["fingerprint"], before["dtype"]) != (facts["fingerprint"], facts["dtype"]):
-                raise WrongModel(f"{self._plan.model}: is not the model, or not in the dtype, that this run began with ({path})")
+            try:
+                model = sitter.Model.open(self._plan.model, **self._opening)
+            except sitter.Error as error:
+                raise CannotOpen(str(error)) from error
+            info = model.info
+            same_model(self._out, {name: info.get(name) for name in FACTS}, self._plan.model)
             self._model = model
         return self._model
 
@@ -86,7 +112,10 @@ class Worker:
     def _score(self, job: Job) -> None:
         plan, unit = self._plan, self._plan.unit(job.unit)
         if self._networks is None:
-            self._networks = sitter.Evaluator.open(**plan.networks)
+            try:
+                self._networks = sitter.Evaluator.open(**plan.networks)
+            except sitter.Error as error:
+                raise CannotOpen(str(error)) from error
         files, texts = [], []
         for prompt, template in unit.templates.items():
             # A prompt whose drawing failed is missing here, and listed in the report.
@@ -118,4 +147,4 @@ def portable(value: Any, *roots: Path) -> Any:
     return json.loads(text)
 
 
-__all__ = ["Unit", "Worker", "WrongModel", "pictures_in", "portable"]
+__all__ = ["MODEL", "CannotOpen", "Unit", "Worker", "WrongModel", "pictures_in", "portable", "same_model"]
