@@ -6,7 +6,8 @@
     python benches/compare/compare.py --rows sample,decode --repeats 7 --markdown table.md
 
 Needs a Rust toolchain, and a Python (this one, or `--python`) with torch, safetensors, tokenizers, numpy and PyYAML, for
-the main job Pillow, for Janus-Pro transformers. PyTorch's side is theirs.py; it is written as one would write it for speed.
+the main job Pillow, for Janus-Pro transformers. PyTorch's side is theirs.py, for Infinity infinity.py; they are written as one would
+write them for speed.
 
 How it measures: for each row, a process of each side opens the model and warms up once; then they take turns, one
 measurement each, the other waiting, each with two threads. The ratio is theirs / ours of the medians, so above 1 ours is
@@ -46,6 +47,7 @@ ROWS = {
     "evaluate": ("DINO and CLIP scores of 52 files, 640 x 480, f32", "evaluate", "evaluator", "f32", "f32", 224, "picture/s"),
     "janus": ("Janus-Pro: guided sampling, 384 x 384, bf16; theirs: transformers", "sample", "janus-mid", "bf16", "bf16", 384,
               "token/s"),
+    "infinity": ("Infinity: guided drawing, 512 x 512, bf16", "sample", "infinity-mid", "bf16", "bf16", 512, "token/s"),
     "open": ("embedded: opened to first token, program already loaded", "open", "embedded:", "f32", "f32", 96, "s"),
     "start": ("the same from the start of the process", "start", "embedded:", "f32", "f32", 96, "s"),
     "main_job": ("the main job, from the start of the process", "main_job", "embedded:", "f32", "f32", 96, "s"),
@@ -86,12 +88,18 @@ class Sides:
             if not (folder / "pictures").exists():
                 run([self.python, HERE / "dino_clip.py", folder], stdout=sys.stderr)
             return str(folder)
+        if preset.startswith("infinity"):
+            if not (folder / "sitter.json").exists():
+                small = ["--small"] if preset.endswith("small") else []
+                run([self.python, HERE / "infinity.py", "make", folder, *small], stdout=sys.stderr)
+            return str(folder)
         if not (folder / "tokenizer.json").exists() or not (folder / "config.json").exists():
             run([self.programs / "random_model", preset, folder], stdout=sys.stderr)
         return str(folder)
 
     def command(self, side, row, model, dtype, pixels):
-        theirs = "janus.py" if model.startswith("janus") else "theirs.py"
+        own = {"janus": "janus.py", "infinity": "infinity.py"}
+        theirs = own.get(model.partition("-")[0], "theirs.py")
         program = [self.programs / "compare"] if side == "ours" else [self.python, HERE / theirs]
         return [*map(str, program), row, self.model(model), "--dtype", dtype, "--pixels", str(pixels)]
 
@@ -220,7 +228,9 @@ def main():
         return
     folder = arguments.models or Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "compare-models"
     sides = Sides(arguments, folder.resolve())
-    if not check(sides, "small" if arguments.check else "mid"):
+    measured = {"infinity-mid" if ROWS[n][2] == "infinity-mid" else "mid" for n in names}
+    presets = ["small", "infinity-small"] if arguments.check else sorted(measured)
+    if not all([check(sides, preset) for preset in presets]):
         raise SystemExit("the two sides do not compute the same")
     if arguments.check:
         return
