@@ -6,7 +6,8 @@
     python benches/compare/compare.py --rows sample,decode --repeats 7 --markdown table.md
 
 Needs a Rust toolchain, and a Python (this one, or `--python`) with torch, safetensors, tokenizers, numpy and PyYAML, for
-the main job Pillow, for Janus-Pro transformers. PyTorch's side is theirs.py; it is written as one would write it for speed.
+the main job Pillow, for Janus-Pro transformers. PyTorch's side is theirs.py, for Infinity infinity.py; they are written as one would
+write them for speed.
 
 How it measures: for each row, a process of each side opens the model and warms up once; then they take turns, one
 measurement each, the other waiting, each with two threads. The ratio is theirs / ours of the medians, so above 1 ours is
@@ -46,10 +47,14 @@ ROWS = {
     "evaluate": ("DINO and CLIP scores of 52 files, 640 x 480, f32", "evaluate", "evaluator", "f32", "f32", 224, "picture/s"),
     "janus": ("Janus-Pro: guided sampling, 384 x 384, bf16; theirs: transformers", "sample", "janus-mid", "bf16", "bf16", 384,
               "token/s"),
+    "infinity": ("Infinity: guided drawing, 512 x 512, bf16", "sample", "infinity-mid", "bf16", "bf16", 512, "token/s"),
     "open": ("embedded: opened to first token, program already loaded", "open", "embedded:", "f32", "f32", 96, "s"),
     "start": ("the same from the start of the process", "start", "embedded:", "f32", "f32", 96, "s"),
     "main_job": ("the main job, from the start of the process", "main_job", "embedded:", "f32", "f32", 96, "s"),
 }
+
+# Random models whose two sides are compared before a row of them is measured.
+MODELS = {"mid", "janus-mid", "infinity-mid"}
 
 # Largest differences that count as the same: f32 to rounding; bf16 to its own resolution, in which PyTorch's side keeps its
 # activations and ours does not.
@@ -86,12 +91,13 @@ class Sides:
             if not (folder / "pictures").exists():
                 run([self.python, HERE / "dino_clip.py", folder], stdout=sys.stderr)
             return str(folder)
-        if not (folder / "tokenizer.json").exists() or not (folder / "config.json").exists():
+        if not any((folder / name).exists() for name in ("tokenizer.json", "text_encoder/tokenizer.json")):
             run([self.programs / "random_model", preset, folder], stdout=sys.stderr)
         return str(folder)
 
     def command(self, side, row, model, dtype, pixels):
-        theirs = "janus.py" if model.startswith("janus") else "theirs.py"
+        own = {"janus": "janus.py", "infinity": "infinity.py"}
+        theirs = own.get(model.partition("-")[0], "theirs.py")
         program = [self.programs / "compare"] if side == "ours" else [self.python, HERE / theirs]
         return [*map(str, program), row, self.model(model), "--dtype", dtype, "--pixels", str(pixels)]
 
@@ -234,7 +240,7 @@ def main():
         return
     folder = arguments.models or Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "compare-models"
     sides = Sides(arguments, folder.resolve())
-    presets = ["small", "janus-small"] if arguments.check else sorted({ROWS[name][2] for name in names} & {"mid", "janus-mid"})
+    presets = ["small", "janus-small", "infinity-small"] if arguments.check else sorted({ROWS[name][2] for name in names} & MODELS)
     if any(preset.startswith("janus") for preset in presets) and not has("transformers"):
         print("SKIPPED: this Python has no transformers, so Janus-Pro was not compared with it")
         presets, names = ([n for n in ns if not n.startswith("janus")] for ns in (presets, names))

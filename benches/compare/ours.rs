@@ -91,7 +91,11 @@ impl Arguments {
         let tokens = grid(pixels / model.facts().patch, codes)?;
         match self.row.as_str() {
             "check" => {
-                println!("{}", check(&model)?);
+                let found = match model.family().prediction() {
+                    Prediction::NextScale(_) => check_scales(&model)?,
+                    Prediction::NextToken(_) => check(&model)?,
+                };
+                println!("{found}");
                 Ok(())
             }
             "sample" => self.measure(|| draw(&model, pixels)),
@@ -240,6 +244,16 @@ fn lesson<'m>(model: &'m Model, row: &str, tokens: &Tokens) -> Result<(Learner<'
     };
     let subject = vec![learner.view().example(SUBJECT_PROMPT, tokens)?];
     Ok((learner, Batch { subject, prior: vec![] }))
+}
+
+/// What `infinity.py check` compares with its own: the likeliest bits, and how likely those of a picture are.
+fn check_scales(model: &Model) -> Result<Json> {
+    let likeliest = sample::Options { width: 256, height: 256, top_p: 0.0, ..sample::Options::for_model(model)? };
+    let view = Personalized::new(model, &[])?;
+    let drawn = draw_pictures(&view, &[PROMPT], &likeliest, &mut Run::new())?;
+    let tokens = [model.encode(&picture(256)?, &Run::new())?];
+    let nats = view.score(PROMPT, &tokens, &mut Run::new())?[0];
+    Ok(json!({"greedy": drawn[0].tokens.codes(), "labels": tokens[0].codes(), "nats": nats}))
 }
 
 /// What `theirs.py check` compares with its own: token ids, logits, greedy codes, losses, codes and pixels.

@@ -15,7 +15,7 @@ Usage: cargo run --release --example random_model -- PRESET OUT [OPTIONS]
 
 Presets of Lumina's layout: 7b (Lumina-mGPT 7B exactly), mid (339 M parameters), small (13 M); all with 8192 codes, mid and
 7b with the published image tokenizer. Of Janus-Pro's: janus-7b and janus-1b exactly, with the part that reads pictures;
-without it janus-mid (330 M) and janus-small (16 M). Of Infinity's: infinity-2b, infinity-mid (290 M), infinity-small (4 M), the first
+without it janus-mid (330 M) and janus-small (16 M). Of Infinity's: infinity-2b, infinity-mid (360 M), infinity-small (4 M), the first
 with a text encoder as large as flan-t5-xl's.
 
   --hidden N, --layers N, --heads N, --kv-heads N, --intermediate N, --vocabulary N
@@ -67,7 +67,7 @@ impl Shape {
             "janus-mid" => (1024, 16, 8, 2816, 102400, 128),
             "janus-small" => (256, 2, 4, 704, 20480, 32),
             "infinity-2b" => (2048, 32, 16, 8192, 32128, 128),
-            "infinity-mid" => (1024, 16, 8, 4096, 4096, 64),
+            "infinity-mid" => (1152, 16, 12, 4608, 4096, 64),
             "infinity-small" => (256, 4, 4, 1024, 1024, 32),
             _ => return None,
         };
