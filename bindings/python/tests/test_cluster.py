@@ -11,7 +11,7 @@ import unittest
 from pathlib import Path
 
 from sitter.dreambench import data, travel
-from sitter.dreambench.plan import Job, Plan
+from sitter.dreambench.plan import Plan
 from sitter.dreambench.queue import ATTEMPTS, ClusterError, Done, News, Queue, run_jobs
 from test_dreambench import GOLDEN, command, dataset, results, run
 
@@ -69,23 +69,21 @@ class Queueing(unittest.TestCase):
             self.assertEqual(queue.lose(job), attempt + 1 < ATTEMPTS)
 
 
-class Made(dict):
-    """A crew that does jobs at once; what befalls a worker is looked up by the job."""
+class AtOnce:
+    """A crew that does jobs at once, but loses the worker of a job so many times as `losses` says."""
 
-    def __init__(self, fate):
-        super().__init__()
-        self.fate, self.hired, self.did, self.waiting = fate, 0, [], []
+    def __init__(self, losses, starts=True):
+        self.losses, self.starts, self.hired, self.did, self.waiting = losses, starts, 0, [], []
 
     def hire(self):
         self.hired += 1
-        gone = "no room" if self.fate == "never up" else ""
-        self.waiting.append(News(self.hired, gone=gone))
+        self.waiting.append(News(self.hired, gone="" if self.starts else "no room"))
 
     def give(self, worker, job, holds):
         self.did.append(job.id)
-        lost = self.fate.get(job.id, 0) > 0
+        lost = self.losses.get(job.id, 0) > 0
         if lost:
-            self.fate[job.id] -= 1
+            self.losses[job.id] -= 1
         self.waiting.append(News(worker, job, None if lost else Done(0.0, str(worker), job.unit), "killed" if lost else ""))
 
     def news(self):
@@ -100,8 +98,8 @@ class Working(unittest.TestCase):
         self.jobs = plan(dataset(self.folder)).jobs(self.folder / "out")
         self.told = []
 
-    def work(self, fate, workers=3):
-        queue, crew = Queue(self.jobs), Made(fate)
+    def work(self, losses, workers=3, starts=True):
+        queue, crew = Queue(self.jobs), AtOnce(losses, starts)
         run_jobs(queue, crew, workers, self.folder, self.told.append)
         return queue, crew
 
@@ -121,7 +119,7 @@ class Working(unittest.TestCase):
 
     def test_workers_that_never_start_end_the_run(self):
         with self.assertRaisesRegex(ClusterError, "do not start: no room"):
-            self.work("never up")
+            self.work({}, starts=False)
 
 
 class Travelling(unittest.TestCase):
