@@ -1,4 +1,4 @@
-"""The jobs of a run on several machines, by Ray (`pip install sitter[ray]`).
+"""The jobs of a run on several machines, by Ray (`pip install 'ray>=2.9'`).
 
 Each worker is a process that keeps its model open from job to job. A job whose worker or machine is gone is done again by another one:
 jobs are there whole or not at all, and what they make depends on nothing but the plan. A worker that sees the driver's `--out` reads and
@@ -162,7 +162,7 @@ def run_cluster(
     try:
         ray: Any = importlib.import_module("ray")
     except ImportError:
-        raise ClusterError("--cluster needs Ray: pip install 'sitter[ray]'") from None
+        raise ClusterError("--cluster needs Ray: pip install 'ray>=2.9'") from None
     if not ray.is_initialized():
         # Workers find this package where the driver does.
         paths = {name: os.environ[name] for name in ("PYTHONPATH", "SITTER_LIBRARY") if name in os.environ}
