@@ -5,7 +5,8 @@ from typing import Any, Optional
 
 INSTALL = (
     "The Python package `sitter`, which holds the native library, {problem}. Install it into ComfyUI's own Python "
-    "(`python -m pip install path/to/sitter/bindings/python`, or the wheel that you built; PyPI's package of that name is another one) and restart ComfyUI."
+    "(`python -m pip install path/to/sitter/bindings/python`, or the wheel that you built; PyPI's package of that name is "
+    "another one) and restart ComfyUI."
 )
 
 # By the class name of sitter's exception. {field} is the node's input.
