@@ -5,16 +5,16 @@
 //! steps. With `--once` it measures a single time without waiting, so that its peak memory is that of the row.
 //! The row `check` prints the numbers that both sides must agree on.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use lexopt::prelude::*;
 use serde_json::{json, Value as Json};
 use sitter::evaluate::{self, Evaluator, Item, Request};
-use sitter::model::family::{Condition, Piece, Prediction};
+use sitter::model::family::{Condition, Example, Piece, Prediction, Teacher};
 use sitter::model::personalized::Personalized;
 use sitter::model::{Model, OpenOptions};
 use sitter::personalize::{Batch, Learner, Method, Options};
 use sitter::picture::Picture;
-use sitter::run::{Flow, Run, Stage};
+use sitter::run::{Control, Flow, Run, Stage};
 use sitter::sample::{self, draw_pictures};
 use sitter::tokens::Tokens;
 use sitter::{Error, Result};
@@ -23,6 +23,9 @@ use std::time::Instant;
 
 const PROMPT: &str = "a photo of a red fox on the beach";
 const SUBJECT_PROMPT: &str = "a photo of a [V] fox on the beach";
+/// Of a subject that ARBooth teaches, and of its class.
+const ARBOOTH_PROMPT: &str = "a photo of [V] fox";
+const CLASS_PROMPT: &str = "a photo of fox";
 
 fn main() -> std::process::ExitCode {
     match Arguments::read().and_then(|a| a.run()) {
@@ -103,6 +106,20 @@ impl Arguments {
                 let view = Personalized::new(&model, &[])?;
                 let sequence = view.family.example(&Condition::default(), &tokens)?;
                 self.measure(|| timed(1, || last_logits(&view, &sequence.pieces).map(drop)))
+            }
+            "arbooth_step" => {
+                let (mut learner, subject) = arbooth(&model, pixels)?;
+                let class = learner.view().condition(CLASS_PROMPT, pixels, pixels)?;
+                let mut seed = 0;
+                self.measure(|| {
+                    timed(1, || {
+                        seed += 1;
+                        let (size, stop) = ((pixels, pixels), Control::default());
+                        let taught = model.family().teach(&class, size, seed, Teacher::Correct, &stop)?;
+                        let batch = Batch { subject: vec![subject.clone()], prior: taught.into_iter().collect() };
+                        learner.step(&batch, &Run::new()).map(drop)
+                    })
+                })
             }
             "embedding_step" | "layer_step" => {
                 let (mut learner, batch) = lesson(&model, &self.row, &tokens)?;
@@ -246,6 +263,20 @@ fn lesson<'m>(model: &'m Model, row: &str, tokens: &Tokens) -> Result<(Learner<'
     Ok((learner, Batch { subject, prior: vec![] }))
 }
 
+/// What learns by ARBooth, and the example of a subject's picture.
+fn arbooth(model: &Model, pixels: u32) -> Result<(Learner<'_>, Example)> {
+    let options = Options {
+        class_word: "fox".into(),
+        dropout: 0.0,
+        self_correction: 0.0,
+        ..Options::for_model(model, Method::Arbooth)?
+    };
+    let vectors = Tensor::zeros((4, model.facts().width), DType::F32, model.device())?;
+    let learner = Learner::layers(model, &options, &vectors)?;
+    let example = learner.view().example(ARBOOTH_PROMPT, &model.encode(&picture(pixels)?, &Run::new())?)?;
+    Ok((learner, example))
+}
+
 /// What `infinity.py check` compares with its own: the likeliest bits, and how likely those of a picture are.
 fn check_scales(model: &Model) -> Result<Json> {
     let likeliest = sample::Options { width: 256, height: 256, top_p: 0.0, ..sample::Options::for_model(model)? };
@@ -253,7 +284,11 @@ fn check_scales(model: &Model) -> Result<Json> {
     let drawn = draw_pictures(&view, &[PROMPT], &likeliest, &mut Run::new())?;
     let tokens = [model.encode(&picture(256)?, &Run::new())?];
     let nats = view.score(PROMPT, &tokens, &mut Run::new())?[0];
-    Ok(json!({"greedy": drawn[0].tokens.codes(), "labels": tokens[0].codes(), "nats": nats}))
+    let (mut learner, subject) = arbooth(model, 256)?;
+    let batch = Batch { subject: vec![subject], prior: vec![] };
+    let steps = (0..3).map(|_| learner.step(&batch, &Run::new())).collect::<Result<Vec<_>>>()?;
+    let steps: Vec<Json> = steps.iter().map(|s| json!([s.loss, s.gradient_norm])).collect();
+    Ok(json!({"greedy": drawn[0].tokens.codes(), "labels": tokens[0].codes(), "nats": nats, "arbooth": steps}))
 }
 
 /// What `theirs.py check` compares with its own: token ids, logits, greedy codes, losses, codes and pixels.

@@ -77,7 +77,7 @@ impl Shape {
         let layout = match name {
             "infinity-2b" => infinity(2048, 24, 5120, 32),
             "infinity-mid" => infinity(1024, 4, 2560, 32),
-            "infinity-small" => infinity(256, 2, 640, 16),
+            "infinity-small" => infinity(256, 2, 640, 32),
             _ if name.starts_with("janus") => Layout::Janus,
             _ => Layout::Lumina,
         };
