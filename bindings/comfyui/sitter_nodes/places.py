@@ -10,6 +10,7 @@ from .messages import NodeError, one_of
 
 EMBEDDED = "embedded:"
 SUBJECT_ENDING = ".safetensors"
+WEIGHTS = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".index.json")
 # Of each file, enough to notice an exchange that kept size and time.
 SAMPLE_BYTES = 4096
 # Quantised weights that Sitter writes into a model's folder: made of the other files, they say nothing new.
@@ -31,12 +32,22 @@ def models(roots: Iterable[str]) -> list[str]:
     """`embedded:` and the folders directly or two levels below the roots that hold a model."""
     found = set()
     for root in roots:
-        for parent in ("", *_folders(root)):
-            for name in _folders(os.path.join(root, parent)):
-                inside = f"{parent}/{name}" if parent else name
-                if os.path.isfile(os.path.join(root, inside, "config.json")):
-                    found.add(inside)
+        for name in _folders(root):
+            if _is_model(os.path.join(root, name)):
+                # What lies in it is a part of it.
+                found.add(name)
+                continue
+            inner = (f"{name}/{part}" for part in _folders(os.path.join(root, name)))
+            found.update(inside for inside in inner if _is_model(os.path.join(root, inside)))
     return [EMBEDDED, *sorted(found)]
+
+
+def _is_model(path: str) -> bool:
+    """A folder with a configuration; or, as Infinity is published, with weights and beside them a folder that has one."""
+    if os.path.isfile(os.path.join(path, "config.json")):
+        return True
+    parts = any(os.path.isfile(os.path.join(path, name, "config.json")) for name in _folders(path))
+    return parts and any(name.endswith(WEIGHTS) for name in os.listdir(path))
 
 
 def model_path(name: str, roots: Iterable[str]) -> str:
@@ -46,7 +57,7 @@ def model_path(name: str, roots: Iterable[str]) -> str:
     roots = list(roots)
     for root in roots:
         path = below(root, name)
-        if path and os.path.isfile(os.path.join(path, "config.json")):
+        if path and _is_model(path):
             return path
     raise one_of("model", name, models(roots), "Put the model's folder into models/sitter and press R.")
 

@@ -355,7 +355,25 @@ class HostTest(unittest.TestCase):
         self.assertIn("dog_janus_00001.safetensors", os.listdir(os.path.join(self.folder, "models", "sitter_subjects")))
         self.assertIn("DeepSeek Model License", json.loads(result.outputs["902"]["text"][0])["licence"])
 
-    def test_13_nothing_went_wrong_in_the_log(self) -> None:
+    def test_13_infinity_says_which_folder_is_missing_and_runs_when_it_is_there(self) -> None:
+        graph = self.workflow("6_infinity")
+        (load,), (train,), (sheet,) = (nodes(graph, kind) for kind in ("SitterLoadModel", "SitterTrainSubject", "SaveImage"))
+        self.assertRegex(self.client.run(graph).error, r"^model: 'Infinity-2B' is not there; there are: ")
+        # A tiny model with its parts as they are published; its pictures have a quarter of the pixels along a side.
+        folder = os.path.join(self.folder, "models", "sitter", "Infinity-2B")
+        shutil.copytree(os.path.join(REPOSITORY, "tests", "golden", "infinity"), folder)
+        for node in [*nodes(graph, "SitterSample"), *nodes(graph, "SitterTrainingOptions")]:
+            graph[node]["inputs"].update(
+                {name: 128 for name in ("width", "height", "image_size") if name in graph[node]["inputs"]}
+            )
+        graph["901"] = {"class_type": "SitterSubjectInfo", "inputs": {"subject": [train, 0]}}
+        graph["902"] = {"class_type": "PreviewAny", "inputs": {"source": ["901", 0]}}
+        result = self.succeeded(graph)
+        self.assertTrue(any(node == load and text.endswith("cpu bf16") for node, text in result.texts), result.texts)
+        self.assertGreater(self.images(result, sheet, "6_infinity")[0].shape[0], 500)
+        self.assertEqual(json.loads(result.outputs["902"]["text"][0])["method"], "arbooth")
+
+    def test_14_nothing_went_wrong_in_the_log(self) -> None:
         log = self.server.log()
         for word in ("Exception ignored", "memory leak", "does not count the model"):
             self.assertNotIn(word, log)

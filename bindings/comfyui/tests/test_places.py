@@ -46,6 +46,16 @@ class PlacesTest(unittest.TestCase):
         self.assertEqual(places.model_path("lumina", [self.root]), os.path.join(self.root, "lumina"))
         self.assertEqual(places.model_path("embedded:", []), "embedded:")
 
+    def test_a_folder_of_weights_beside_its_text_encoder_is_one_model(self):
+        self.write("root/Infinity-2B/infinity_2b_reg.pth")
+        self.write("root/Infinity-2B/flan-t5-xl/config.json")
+        self.write("root/not/a/config.json")
+        self.write("root/other/notes.txt")
+        self.assertEqual(places.models([self.root]), ["embedded:", "Infinity-2B", "not/a"])
+        self.assertEqual(places.model_path("Infinity-2B", [self.root]), os.path.join(self.root, "Infinity-2B"))
+        with self.assertRaises(NodeError):
+            places.model_path("other", [self.root])
+
     def test_other_names_of_the_library_are_not_models(self):
         with self.assertRaises(NodeError):
             places.model_path("fake:steps=3", [self.root])
