@@ -21,7 +21,7 @@ class LoadModel(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model", options=places.models(host.model_roots()), default=places.EMBEDDED,
-                    tooltip="A folder in models/sitter with config.json, weights and tokenizers, as published; or embedded:, a toy "
+                    tooltip="A folder in models/sitter with a model's files as published; or embedded:, a toy "
                     "model of 96x96 pictures that needs no download. Press R after adding a folder.",
                 ),
                 io.Combo.Input(
