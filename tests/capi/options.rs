@@ -102,6 +102,7 @@ fn train_setters(at: *mut sitter_train_options) -> Vec<Setter> {
     let long = Box::leak(c(&long).into_boxed_c_str()).as_ptr();
     let numbers: &'static [f32] = &[0.5, -0.25];
     let broken: &'static [f32] = &[0.5, f32::NAN];
+    let weights: &'static [f32] = &[1.0, 0.5];
     let layers: &'static [u32] = &[1, 3];
     let templates = Box::leak(Box::new([c"a {} b".as_ptr(), c"{}".as_ptr()])).as_ptr();
     let bare = Box::leak(Box::new([c"no place".as_ptr()])).as_ptr();
@@ -160,6 +161,13 @@ fn train_setters(at: *mut sitter_train_options) -> Vec<Setter> {
         flag!(at, sitter_train_options_set_augment_aligned, "augment_aligned"),
         setter!(at, sitter_train_options_set_prior_weight, "prior_weight"; (0.5) => 0.5; (-1.0), (101.0), (nan)),
         setter!(at, sitter_train_options_set_prior_count, "prior_count"; (10_000) => 10_000; (0), (10_001)),
+        setter!(at, sitter_train_options_set_initial_noise, "initial_noise"; (0.0) => 0.0, (0.5) => 0.5; (-0.1), (10.5), (nan)),
+        flag!(at, sitter_train_options_set_prior_distillation, "prior_distillation"),
+        setter!(at, sitter_train_options_set_teacher, "teacher";
+            (c"reference".as_ptr()) => "reference", (c"correct".as_ptr()) => "correct"; (c"Correct".as_ptr()), (c"".as_ptr())),
+        setter!(at, sitter_train_options_set_scale_weights, "scale_weights";
+            (weights.as_ptr(), 2) => [1.0, 0.5], (null(), 0) => Vec::<f32>::new(); (numbers.as_ptr(), 2), (broken.as_ptr(), 2)),
+        setter!(at, sitter_train_options_set_self_correction, "self_correction"; (0.25) => 0.25; (-0.1), (1.1), (nan)),
         setter!(at, sitter_train_options_set_sample_every, "sample_every"; (7) => 7, (0) => 0; (1_000_001)),
         setter!(at, sitter_train_options_set_sample_prompt, "sample_prompt"; (c"a [V] dog".as_ptr()) => "a [V] dog", (null()) => null_value(); (c" ".as_ptr()), (c"".as_ptr())),
         setter!(at, sitter_train_options_set_early_stop, "early_stop"; (5) => 5; ),
