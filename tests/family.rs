@@ -183,7 +183,8 @@ fn every_method_and_adaptation_teaches_it_by_the_roles_that_it_names() {
         view.score("a photo of a [V] dog", std::slice::from_ref(&tokens), &mut Run::new()).unwrap()[0]
     };
     let teach = |options: &Options| train(&model, &dataset(), options, &mut Run::new()).unwrap();
-    for method in Method::ALL {
+    // ARBooth is for families that draw scale after scale.
+    for method in Method::ALL.into_iter().filter(|method| *method != Method::Arbooth) {
         let subject = teach(&options(method));
         let stages = |name: &str| subject.losses.iter().filter(|l| l.stage == name).count();
         let expected = options(method);

@@ -420,7 +420,8 @@ fn every_method_role_and_adaptation_teaches_it() {
         let view = Personalized::new(&model, &[subject]).unwrap();
         view.score("a photo of a [V] dog", std::slice::from_ref(&tokens), &mut Run::new()).unwrap()[0]
     };
-    for method in Method::ALL {
+    // ARBooth is for families that draw scale after scale.
+    for method in Method::ALL.into_iter().filter(|method| *method != Method::Arbooth) {
         let options = options(&model, method);
         let subject = teach(&options);
         assert_eq!(subject.losses.len(), (options.embedding_steps + options.layer_steps) as usize, "{method:?}");

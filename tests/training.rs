@@ -201,7 +201,8 @@ fn assert_same(a: &Subject, b: &Subject) {
 #[test]
 fn every_method_teaches_what_it_says_and_the_loss_falls() {
     let model = open("plain", "f32");
-    for method in Method::ALL {
+    // ARBooth is for families that draw scale after scale.
+    for method in Method::ALL.into_iter().filter(|method| *method != Method::Arbooth) {
         let mut stages = Vec::new();
         let mut run = Run::with_events(|e| {
             stages.push((e.stage, e.done, e.total, e.loss.is_some()));

@@ -104,6 +104,7 @@ impl Argument {
             ("const char *", "optimizer_state") => "\"bf16\"",
             ("const char *", "decoding") => "\"speculative\"",
             ("const char *", "recompute" | "text_encoder") => "\"auto\"",
+            ("const char *", "teacher") => "\"reference\"",
             ("const char *", _) => "\"fox\"",
             ("const char *const *", _) => "texts",
             ("char *", _) => "chars",
