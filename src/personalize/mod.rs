@@ -2,7 +2,8 @@
 //!
 //! | file | what it is for |
 //! |---|---|
-//! | `options` | everything that can be set, and the presets called methods |
+//! | `options`, `check` | everything that can be set, and what it may be |
+//! | `method` | presets of that, as their papers have them |
 //! | `dataset` | reference pictures, varied and encoded |
 //! | `templates`, `prompts` | what they are learned under |
 //! | `lesson` | batches of both, dealt out by seed and step |
@@ -14,6 +15,7 @@
 //! | `embedding_stage`, `layer_stage` | the two stages |
 //! | `checkpoint` | interrupted and taken up again |
 
+mod check;
 mod checkpoint;
 mod dataset;
 mod drawing;
@@ -22,6 +24,7 @@ mod embedding_stage;
 mod layer_stage;
 mod learner;
 mod lesson;
+mod method;
 pub mod optimizer;
 mod options;
 pub(crate) mod passes;
@@ -32,8 +35,9 @@ mod trainable;
 pub use dataset::{Dataset, MAX_PICTURES, SHIFT, ZOOM};
 pub use drawing::{Draw, Request};
 pub use learner::{Batch, Learner, Outcome};
+pub use method::Method;
 pub use optimizer::{OptimizerDevice, StateFormat};
-pub use options::{Method, Options, Recompute};
+pub use options::{Options, Recompute};
 pub use templates::TEMPLATES;
 pub use trainable::{Adaptation, Trainable};
 
