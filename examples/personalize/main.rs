@@ -184,6 +184,9 @@ mod tests {
         let model = Model::open("embedded:", &OpenOptions::default(), &mut Run::new()).unwrap();
         let pictures: Vec<Picture> = long.pictures.iter().map(|p| Picture::load(p).unwrap()).collect();
         let out = Output::claim(Some(&named("long")), false).unwrap();
+        // Tests that were started in the background ignore Ctrl-C, and so would this one.
+        // SAFETY: nobody else handles signals in this process.
+        unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
         interrupt::listen();
         let result = std::thread::scope(|scope| {
             scope.spawn(|| {
