@@ -212,6 +212,17 @@ def compare_methods() -> None:
     g.write("4_compare_methods")
 
 
+def two_scenes(g: Graph, photo: str, pictures: Out, file: str, **drawing: Any) -> None:
+    """Two pictures of each scene, on a sheet with the references."""
+    rows, prompts = {}, [f"{photo} {scene}" for scene in ("in the snow", "at night")]
+    for i, prompt in enumerate(prompts):
+        rows[f"results{f'_{i + 1}' if i else ''}"] = g.add(
+            "SitterSample", 780, 20 + (SAMPLE + 50) * i, SAMPLE, prompt=prompt, seed=1, count=2, **drawing,
+        )
+    sheet = g.add("SitterContactSheet", 1160, 20, 700, references=pictures, cell=288, titles="\n".join(["References", *prompts]), **rows)
+    g.add("SaveImage", 1540, 20, 700, images=sheet, filename_prefix=file)
+
+
 def janus_pro() -> None:
     g = Graph()
     g.note(20, 20, 420, "Teaches Janus-Pro 1B one dog from four pictures and draws it in two scenes, 384x384 pixels.\n\n"
@@ -228,15 +239,7 @@ def janus_pro() -> None:
     subject = g.add("SitterTrainSubject", 400, 20, 600, model=model, images=pictures, class_word=pictures[1], options=low,
                     method="lora", embedding_steps=300, layer_steps=100)
     g.add("SitterSaveSubject", 400, 700, 150, subject=subject, filename_prefix="dog_janus")
-    rows, scenes = {}, ["in the snow", "at night"]
-    for i, scene in enumerate(scenes):
-        rows[f"results{f'_{i + 1}' if i else ''}"] = g.add(
-            "SitterSample", 780, 20 + (SAMPLE + 50) * i, SAMPLE, model=model, subject=subject, prompt=f"a photo of a [V] dog {scene}",
-            seed=1, count=2,
-        )
-    sheet = g.add("SitterContactSheet", 1160, 20, 700, references=pictures, cell=288,
-                  titles="\n".join(["References", *(f"a photo of a [V] dog {scene}" for scene in scenes)]), **rows)
-    g.add("SaveImage", 1540, 20, 700, images=sheet, filename_prefix="sitter/janus_pro")
+    two_scenes(g, "a photo of a [V] dog", pictures, "sitter/janus_pro", model=model, subject=subject)
     g.write("5_janus_pro")
 
 
@@ -258,15 +261,8 @@ def infinity() -> None:
     subject = g.add("SitterTrainSubject", 400, 20, 600, model=model, images=pictures, class_word=pictures[1], options=small,
                     layer_steps=150)
     g.add("SitterSaveSubject", 400, 700, 150, subject=subject, filename_prefix="robot_infinity")
-    rows, scenes = {}, ["in the snow", "at night"]
-    for i, scene in enumerate(scenes):
-        rows[f"results{f'_{i + 1}' if i else ''}"] = g.add(
-            "SitterSample", 780, 20 + (SAMPLE + 50) * i, SAMPLE, model=model, subject=subject, prompt=f"a photo of a [V] robot {scene}",
-            seed=1, count=2, width=512, height=512, guidance_by_scale="4, 4, 4, 4, 3",
-        )
-    sheet = g.add("SitterContactSheet", 1160, 20, 700, references=pictures, cell=288,
-                  titles="\n".join(["References", *(f"a photo of a [V] robot {scene}" for scene in scenes)]), **rows)
-    g.add("SaveImage", 1540, 20, 700, images=sheet, filename_prefix="sitter/infinity")
+    two_scenes(g, "a photo of a [V] robot", pictures, "sitter/infinity", model=model, subject=subject, width=512, height=512,
+               guidance_by_scale="4, 4, 4, 4, 3")
     g.write("6_infinity")
 
 
