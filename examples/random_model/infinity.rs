@@ -3,7 +3,6 @@
 use super::shape::{Dtype, Shape};
 use super::weights::{Drawn, Recorder};
 use serde_json::{json, Value};
-use std::cell::RefCell;
 
 /// What Lumina's shape has no word for.
 #[derive(Clone, Copy)]
@@ -37,10 +36,6 @@ pub fn text_config(shape: &Shape, sizes: &Sizes) -> Value {
     })
 }
 
-fn recorder(shape: &Shape, dtype: Dtype) -> Recorder<'_> {
-    Recorder { shape, dtype, tensors: RefCell::new(vec![]) }
-}
-
 /// A matrix whose outputs are as large as its inputs.
 fn linear(to: &Recorder, name: &str, out: usize, inner: usize) {
     to.matrix(&format!("{name}.weight"), out, inner, (inner as f32).powf(-0.5));
@@ -53,7 +48,7 @@ fn with_bias(to: &Recorder, name: &str, out: usize, inner: usize) {
 
 pub fn transformer(shape: &Shape, sizes: &Sizes) -> Vec<Drawn> {
     let (c, hidden, text) = (shape.hidden, shape.intermediate, sizes.text);
-    let to = recorder(shape, shape.dtype);
+    let to = Recorder::new(shape, shape.dtype);
     to.matrix("cfg_uncond", TEXT_ROWS, text, 1.0);
     to.ones("text_norm.weight", text);
     to.push("text_proj_for_sos.ca.mat_q".into(), &[1, text / 128, c * 128 / text], 0.0, 1.0);
@@ -90,7 +85,7 @@ pub fn transformer(shape: &Shape, sizes: &Sizes) -> Vec<Drawn> {
 
 /// The image tokenizer, in f32.
 pub fn vae(shape: &Shape, sizes: &Sizes) -> Vec<Drawn> {
-    let to = recorder(shape, Dtype::F32);
+    let to = Recorder::new(shape, Dtype::F32);
     let channels: Vec<usize> = MULTIPLES.iter().map(|m| m * shape.vqgan.ch).collect();
     let (first, last) = (channels[0], channels[channels.len() - 1]);
     let conv = |name: &str, out: usize, inner: usize, side: usize| {
@@ -146,7 +141,7 @@ pub fn vae(shape: &Shape, sizes: &Sizes) -> Vec<Drawn> {
 
 pub fn text_encoder(shape: &Shape, sizes: &Sizes) -> Vec<Drawn> {
     let (c, inner) = (sizes.text, sizes.text_inner);
-    let to = recorder(shape, shape.dtype);
+    let to = Recorder::new(shape, shape.dtype);
     to.matrix("shared.weight", shape.vocabulary, c, 1.0);
     for layer in 0..sizes.text_layers {
         let at = |name: &str| format!("encoder.block.{layer}.layer.{name}");

@@ -6,7 +6,6 @@ use super::weights::{Drawn, Recorder};
 use serde_json::{json, Value};
 use sitter::model::vqgan::{vq16::Naming, Config, Vqgan};
 use sitter::Result;
-use std::cell::RefCell;
 
 /// Numbers of the vector of a code, and codes, as published.
 const CODE_WIDTH: usize = 8;
@@ -80,7 +79,7 @@ pub fn words() -> [&'static str; 8] {
 /// Head, aligner, vectors of codes and image tokenizer; what making pictures does not need, if it is wanted.
 pub fn around(shape: &Shape) -> Result<Vec<Drawn>> {
     let h = shape.hidden;
-    let recorder = Recorder { shape, dtype: shape.dtype, tensors: RefCell::new(vec![]) };
+    let recorder = Recorder::new(shape, shape.dtype);
     if shape.reads {
         reader(&recorder);
     }

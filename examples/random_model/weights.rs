@@ -131,7 +131,11 @@ pub struct Recorder<'a> {
     pub tensors: RefCell<Vec<Drawn>>,
 }
 
-impl Recorder<'_> {
+impl<'a> Recorder<'a> {
+    pub fn new(shape: &'a Shape, dtype: Dtype) -> Self {
+        Recorder { shape, dtype, tensors: RefCell::new(vec![]) }
+    }
+
     pub fn push(&self, name: String, shape: &[usize], mean: f32, std: f32) {
         let (dtype, seed) = (self.dtype, self.shape.seed);
         self.tensors.borrow_mut().push(Drawn { name, shape: shape.to_vec(), dtype, mean, std, seed });
@@ -169,7 +173,7 @@ impl Recorder<'_> {
 
 /// The image tokenizer's tensors, f32 as published. Which there are, the reader says itself.
 pub fn vqgan(shape: &Shape) -> Result<Vec<Drawn>> {
-    let recorder = Recorder { shape, dtype: Dtype::F32, tensors: RefCell::new(vec![]) };
+    let recorder = Recorder::new(shape, Dtype::F32);
     Vqgan::load(&shape.vqgan, true, |name, wanted| recorder.network(name.to_string(), wanted))?;
     Ok(recorder.tensors.into_inner())
 }
