@@ -938,9 +938,9 @@ sitter_status sitter_model_options_set_keep_quantised(struct sitter_model_option
                                                       struct sitter_error **err);
 
 /*
- Of models whose text encoder is a network of its own (Infinity): "keep" it in memory, or "unload" it when it has
- read the texts of a call, which are remembered. "auto" keeps it where all weights together take at most half of the
- memory that is free. Other models take "auto" only. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+ Of models whose text encoder is a network of its own: "keep" it in memory, or "unload" it when it has read the texts
+ of a call, which are remembered. "auto" keeps it where all weights together take at most half of the memory that is
+ free. Other models take "auto" only. SITTER_E_INVALID_ARGUMENT. Since 1.1.
  */
 SITTER_API
 sitter_status sitter_model_options_set_text_encoder(struct sitter_model_options *options,
@@ -1007,9 +1007,9 @@ sitter_status sitter_run_snapshot(const struct sitter_run *run,
 
 /*
  The tokens drawn so far of picture `picture`, from 0, of those that the call is drawing or drew last: its complete rows,
- or the scales so far of models that draw scale after scale, which can be decoded as they are, the latter to a smaller picture. Training draws too, if its options ask for it. SITTER_E_INVALID_STATE while neither row
- nor scale is complete, or if there is no such picture. The caller owns the result; free it with `sitter_tokens_free`. Any thread, also
- inside the event function, which cannot decode: another thread can, with an engine that takes two jobs. Since 1.1.
+ or the scales so far of models that draw scale after scale, which can be decoded as they are, the latter to a smaller picture.
+ Training draws too, if its options ask for it. SITTER_E_INVALID_STATE while neither row nor scale is complete, or if there is no
+ such picture. The caller owns the result; free it with `sitter_tokens_free`. Any thread, also inside the event function, which cannot decode: another thread can, with an engine that takes two jobs. Since 1.1.
  */
 SITTER_API
 sitter_status sitter_run_tokens(const struct sitter_run *run,
@@ -1072,9 +1072,9 @@ sitter_status sitter_sample_options_set_guidance(struct sitter_sample_options *o
                                                  struct sitter_error **err);
 
 /*
- Guidance of each scale instead of one for all, coarse to fine, of models that draw scale after scale (Infinity); 0
- to 100 each. The last one counts for the scales behind, too; more than the picture has scales are an error. Default
- none. (NULL, 0) for none. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+ Guidance of each scale instead of one for all, coarse to fine, of models that draw scale after scale; 0 to 100 each.
+ The last one counts for the scales behind, too; more than the picture has scales are an error. Default none. (NULL,
+ 0) for none. SITTER_E_INVALID_ARGUMENT. Since 1.1.
  */
 SITTER_API
 sitter_status sitter_sample_options_set_guidance_by_scale(struct sitter_sample_options *options,
@@ -1126,7 +1126,7 @@ sitter_status sitter_sample_options_set_top_k(struct sitter_sample_options *opti
 
 /*
  Of each bit, the less likely value is never drawn if its probability is at most 1 less this; 0 to 1, and 1 allows
- all. Of models that draw bits (Infinity), where the default is 0.97. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+ all. Of models that draw bits, which recommend less (0.97). SITTER_E_INVALID_ARGUMENT. Since 1.1.
  */
 SITTER_API
 sitter_status sitter_sample_options_set_top_p(struct sitter_sample_options *options,
@@ -1402,8 +1402,9 @@ sitter_status sitter_train_options_get_json(const struct sitter_train_options *o
 /*
  Options for teaching a subject by a method, with what the model recommends; with the defaults of the paper (arXiv 2504.13162)
  if `model` is NULL. `method` is "two_stage", "textual_inversion", "dreambooth", "lora", or "arbooth" (arXiv 2504.02612; for
- families that draw scale after scale); NULL is "two_stage", for Infinity "arbooth". The class word has
- to be set before they are used. The caller owns them; free them with `sitter_train_options_free`. Any thread. Since 1.0.
+ families that draw scale after scale); NULL is the one that the model's family has by default, without a model "two_stage". The
+ class word has to be set before they are used. The caller owns them; free them with `sitter_train_options_free`. Any thread. Since
+ 1.0.
  */
 SITTER_API
 sitter_status sitter_train_options_new(const struct sitter_model *model,

@@ -238,9 +238,9 @@ pub unsafe extern "C" fn sitter_run_snapshot(
 }
 
 /// The tokens drawn so far of picture `picture`, from 0, of those that the call is drawing or drew last: its complete rows,
-/// or the scales so far of models that draw scale after scale, which can be decoded as they are, the latter to a smaller picture. Training draws too, if its options ask for it. SITTER_E_INVALID_STATE while neither row
-/// nor scale is complete, or if there is no such picture. The caller owns the result; free it with `sitter_tokens_free`. Any thread, also
-/// inside the event function, which cannot decode: another thread can, with an engine that takes two jobs. Since 1.1.
+/// or the scales so far of models that draw scale after scale, which can be decoded as they are, the latter to a smaller picture.
+/// Training draws too, if its options ask for it. SITTER_E_INVALID_STATE while neither row nor scale is complete, or if there is no
+/// such picture. The caller owns the result; free it with `sitter_tokens_free`. Any thread, also inside the event function, which cannot decode: another thread can, with an engine that takes two jobs. Since 1.1.
 #[no_mangle]
 pub unsafe extern "C" fn sitter_run_tokens(
     run: *const sitter_run,

@@ -109,9 +109,9 @@ pub unsafe extern "C" fn sitter_model_options_set_keep_quantised(
     })
 }
 
-/// Of models whose text encoder is a network of its own (Infinity): "keep" it in memory, or "unload" it when it has
-/// read the texts of a call, which are remembered. "auto" keeps it where all weights together take at most half of the
-/// memory that is free. Other models take "auto" only. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+/// Of models whose text encoder is a network of its own: "keep" it in memory, or "unload" it when it has read the texts
+/// of a call, which are remembered. "auto" keeps it where all weights together take at most half of the memory that is
+/// free. Other models take "auto" only. SITTER_E_INVALID_ARGUMENT. Since 1.1.
 #[no_mangle]
 pub unsafe extern "C" fn sitter_model_options_set_text_encoder(
     options: *mut sitter_model_options,
@@ -249,9 +249,9 @@ pub unsafe extern "C" fn sitter_sample_options_set_window(
     })
 }
 
-/// Guidance of each scale instead of one for all, coarse to fine, of models that draw scale after scale (Infinity); 0
-/// to 100 each. The last one counts for the scales behind, too; more than the picture has scales are an error. Default
-/// none. (NULL, 0) for none. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+/// Guidance of each scale instead of one for all, coarse to fine, of models that draw scale after scale; 0 to 100 each.
+/// The last one counts for the scales behind, too; more than the picture has scales are an error. Default none. (NULL,
+/// 0) for none. SITTER_E_INVALID_ARGUMENT. Since 1.1.
 #[no_mangle]
 pub unsafe extern "C" fn sitter_sample_options_set_guidance_by_scale(
     options: *mut sitter_sample_options,
@@ -285,7 +285,7 @@ pub unsafe extern "C" fn sitter_sample_options_set_temperature_by_scale(
 }
 
 /// Of each bit, the less likely value is never drawn if its probability is at most 1 less this; 0 to 1, and 1 allows
-/// all. Of models that draw bits (Infinity), where the default is 0.97. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+/// all. Of models that draw bits, which recommend less (0.97). SITTER_E_INVALID_ARGUMENT. Since 1.1.
 #[no_mangle]
 pub unsafe extern "C" fn sitter_sample_options_set_top_p(
     options: *mut sitter_sample_options,

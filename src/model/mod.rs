@@ -97,7 +97,7 @@ pub struct OpenOptions {
     /// Whether quantised weights are kept in a file of the model's folder, `sitter.q8_0.safetensors` or
     /// `sitter.q4_k.safetensors`: written when the model is opened so for the first time, read from then on.
     pub keep_quantised: bool,
-    /// Of models whose text encoder is a network of its own (Infinity): `keep` it in memory, or `unload` it when it has read the
+    /// Of models whose text encoder is a network of its own: `keep` it in memory, or `unload` it when it has read the
     /// texts of a call, which are remembered. `auto` keeps it where all weights together take at most half of the memory that is
     /// free. Other models take `auto` only.
     pub text_encoder: TextEncoder,

@@ -3,8 +3,7 @@
 
 use super::{Heads, Rows};
 use crate::weight::Weight;
-use crate::Error;
-use crate::Result;
+use crate::{Error, Result};
 use candle_core::quantized::QMatMul;
 use candle_core::{DType, Module, Tensor, D};
 

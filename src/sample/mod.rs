@@ -84,13 +84,13 @@ pub struct Options {
     pub decoding: Decoding,
     /// Places that a pass of speculative decoding verifies; 2 to 256, default 16.
     pub window: u32,
-    /// Guidance of each scale instead of one for all, coarse to fine, of models that draw scale after scale (Infinity); 0 to 100
+    /// Guidance of each scale instead of one for all, coarse to fine, of models that draw scale after scale; 0 to 100
     /// each. The last one counts for the scales behind, too; more than the picture has scales are an error. Default none.
     pub guidance_by_scale: Vec<f32>,
     /// Temperature of each scale instead of one for all, as `guidance_by_scale`; 0.01 to 100 each. Default none.
     pub temperature_by_scale: Vec<f32>,
     /// Of each bit, the less likely value is never drawn if its probability is at most 1 less this; 0 to 1, and 1 allows all. Of
-    /// models that draw bits (Infinity), where the default is 0.97.
+    /// models that draw bits, which recommend less (0.97).
     pub top_p: f32,
 }
 
@@ -166,18 +166,17 @@ impl Options {
 
     /// Guidance of each scale; the last one counts for those behind.
     pub fn guidance_of_scales(&self) -> &[f32] {
-        match self.guidance_by_scale.is_empty() {
-            true => std::slice::from_ref(&self.guidance),
-            false => &self.guidance_by_scale,
-        }
+        one_or(&self.guidance, &self.guidance_by_scale)
     }
 
     /// Temperature of each scale; the last one counts for those behind.
     pub fn temperature_of_scales(&self) -> &[f32] {
-        match self.temperature_by_scale.is_empty() {
-            true => std::slice::from_ref(&self.temperature),
-            false => &self.temperature_by_scale,
-        }
+        one_or(&self.temperature, &self.temperature_by_scale)
+    }
+
+    /// What is given scale by scale, with its name.
+    fn lists(&self) -> [(&'static str, &[f32]); 2] {
+        [(BY_SCALE[0], &self.guidance_by_scale), (BY_SCALE[1], &self.temperature_by_scale)]
     }
 
     /// Whether a second branch stands against the prompt.
@@ -222,6 +221,14 @@ impl Options {
     }
 }
 
+/// The list, or what stands for all where it is empty.
+fn one_or<'a>(all: &'a f32, list: &'a [f32]) -> &'a [f32] {
+    match list {
+        [] => std::slice::from_ref(all),
+        list => list,
+    }
+}
+
 /// One drawn picture.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
@@ -260,8 +267,7 @@ impl Sample {
             }
         };
         let list = |values: &[f32]| values.iter().map(|&v| decimal(v)).collect::<Vec<f64>>().into();
-        for (name, values) in [(BY_SCALE[0], &options.guidance_by_scale), (BY_SCALE[1], &options.temperature_by_scale)]
-        {
+        for (name, values) in options.lists() {
             add(name, !values.is_empty(), list(values));
         }
         add(BY_SCALE[2], options.top_p != 1.0, decimal(options.top_p).into());

@@ -30,9 +30,7 @@ pub fn draw(
     let grid = view.family.grid(options.width, options.height)?;
     check_memory(&Outline::of(view.model), options, prompts.len() as u64)?;
     let grids = model.grids(grid)?;
-    for (name, list) in
-        [("guidance_by_scale", &options.guidance_by_scale), ("temperature_by_scale", &options.temperature_by_scale)]
-    {
+    for (name, list) in options.lists() {
         if list.len() > grids.len() {
             let (n, scales, width, height) = (list.len(), grids.len(), options.width, options.height);
             let message = format!("has {n} values; a picture of {width}x{height} pixels has {scales} scales");

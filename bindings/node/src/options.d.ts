@@ -33,9 +33,9 @@ export interface OpenFields {
    */
   keepQuantised?: boolean;
   /**
-   * Of models whose text encoder is a network of its own (Infinity): `keep` it in memory, or `unload` it when it
-   * has read the texts of a call, which are remembered. `auto` keeps it where all weights together take at most
-   * half of the memory that is free. Other models take `auto` only.
+   * Of models whose text encoder is a network of its own: `keep` it in memory, or `unload` it when it has read the
+   * texts of a call, which are remembered. `auto` keeps it where all weights together take at most half of the
+   * memory that is free. Other models take `auto` only.
    */
   textEncoder?: 'auto' | 'keep' | 'unload';
 }
@@ -77,9 +77,9 @@ export interface SampleFields {
    */
   window?: number;
   /**
-   * Guidance of each scale instead of one for all, coarse to fine, of models that draw scale after scale
-   * (Infinity); 0 to 100 each. The last one counts for the scales behind, too; more than the picture has scales are
-   * an error. Default none.
+   * Guidance of each scale instead of one for all, coarse to fine, of models that draw scale after scale; 0 to 100
+   * each. The last one counts for the scales behind, too; more than the picture has scales are an error. Default
+   * none.
    */
   guidanceByScale?: Float32Array | readonly number[];
   /**
@@ -88,7 +88,7 @@ export interface SampleFields {
   temperatureByScale?: Float32Array | readonly number[];
   /**
    * Of each bit, the less likely value is never drawn if its probability is at most 1 less this; 0 to 1, and 1
-   * allows all. Of models that draw bits (Infinity), where the default is 0.97.
+   * allows all. Of models that draw bits, which recommend less (0.97).
    */
   topP?: number;
 }

@@ -54,7 +54,7 @@ pub(super) fn conv1x1(conv: &Conv1x1, x: &Tensor) -> Result<Tensor> {
     let (b, c, h, w) = x.dims4()?;
     let out = conv.weight.dim(0)?;
     let weight = conv.weight.broadcast_as((b, out, c))?;
-    with_bias(matmul(&weight.contiguous()?, &x.reshape((b, c, h * w))?)?.reshape((b, out, h, w))?, &conv.bias)
+    with_bias(matmul(&weight, &x.reshape((b, c, h * w))?)?.reshape((b, out, h, w))?, &conv.bias)
 }
 
 pub(super) fn group_norm(norm: &GroupNorm, x: &Tensor) -> Result<Tensor> {

@@ -113,9 +113,9 @@ MEANINGS: dict[str, dict[str, str]] = {
             "`sitter.q4_k.safetensors`: written when the model is opened so for the first time, read from then "
             "on."),
         "text_encoder": (
-            "Of models whose text encoder is a network of its own (Infinity): `keep` it in memory, or `unload` it "
-            "when it has read the texts of a call, which are remembered. `auto` keeps it where all weights "
-            "together take at most half of the memory that is free. Other models take `auto` only."),
+            "Of models whose text encoder is a network of its own: `keep` it in memory, or `unload` it when it "
+            "has read the texts of a call, which are remembered. `auto` keeps it where all weights together take "
+            "at most half of the memory that is free. Other models take `auto` only."),
     },
     "sample": {
         "width": "Pixels; a multiple of the model's grid unit.",
@@ -131,15 +131,15 @@ MEANINGS: dict[str, dict[str, str]] = {
             "machine, see docs/decoding.md."),
         "window": "Places that a pass of speculative decoding verifies; 2 to 256, default 16.",
         "guidance_by_scale": (
-            "Guidance of each scale instead of one for all, coarse to fine, of models that draw scale after scale "
-            "(Infinity); 0 to 100 each. The last one counts for the scales behind, too; more than the picture has "
+            "Guidance of each scale instead of one for all, coarse to fine, of models that draw scale after "
+            "scale; 0 to 100 each. The last one counts for the scales behind, too; more than the picture has "
             "scales are an error. Default none."),
         "temperature_by_scale": (
             "Temperature of each scale instead of one for all, as `guidance_by_scale`; 0.01 to 100 each. Default "
             "none."),
         "top_p": (
             "Of each bit, the less likely value is never drawn if its probability is at most 1 less this; 0 to 1, "
-            "and 1 allows all. Of models that draw bits (Infinity), where the default is 0.97."),
+            "and 1 allows all. Of models that draw bits, which recommend less (0.97)."),
     },
     "train": {
         "identifier": "The word that stands for the subject in prompts. No blanks, at most 64 bytes. Default `[V]`.",
