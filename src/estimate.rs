@@ -153,8 +153,7 @@ impl Training<'_> {
         let (side, trained) = (u128::from(options.image_size), trained as u128);
         let tokens = footprint.tokens(side, side);
         // Where the class has an update of its own its pictures come behind the subject's.
-        let beside = options.prior_weight > 0.0 && !options.prior_distillation;
-        let pictures = u128::from(options.batch_size) * if beside { 2 } else { 1 };
+        let pictures = u128::from(options.batch_size) * if options.draws_class() { 2 } else { 1 };
         let (h, size, all) = (footprint.hidden(), at.activation(), tokens * pictures);
         let kept = footprint.kept(all, size);
         let recompute = options.recompute.decide(trained, kept, self.outline.free.map(u128::from));

@@ -144,8 +144,7 @@ impl Arguments {
 
     /// The method's options, as the model recommends them, with what the command line says.
     pub fn options(&self, model: &Model) -> Result<Options> {
-        let method = self.method.unwrap_or_else(|| Method::recommended(model.recommended()));
-        Ok(self.over(Options::for_model(model, method)?))
+        Ok(self.over(Options::for_model(model, self.method)?))
     }
 
     fn over(&self, options: Options) -> Options {

@@ -101,7 +101,7 @@ impl Backend for Model {
     }
 
     fn train_options(&self, method: Option<Method>) -> Result<personalize::Options> {
-        personalize::Options::for_model(self, method.unwrap_or_else(|| Method::recommended(self.recommended())))
+        personalize::Options::for_model(self, method)
     }
 
     fn encode(&self, picture: &Picture, target: u32, run: &mut Run) -> Result<Tokens> {

@@ -118,10 +118,7 @@ pub unsafe extern "C" fn sitter_model_estimate_json(
         };
         let train = match handle::get_optional(train)? {
             Some(train) => lock(&train).clone(),
-            None => {
-                let by = &outline.recommended;
-                personalize::Options::recommended(by, Method::recommended(by))?
-            }
+            None => personalize::Options::recommended(&outline.recommended, None::<Method>)?,
         };
         sample.check_ranges()?;
         train.check_ranges()?;

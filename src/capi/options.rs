@@ -13,6 +13,7 @@ use super::status::*;
 use super::text;
 use crate::evaluate;
 use crate::model::outline::Outline;
+use crate::model::recommended::Recommended;
 use crate::model::OpenOptions;
 use crate::personalize::{self, Method};
 use crate::sample;
@@ -72,6 +73,21 @@ pub fn flag(value: i32, field: &str) -> Result<bool, Failure> {
     }
 }
 
+/// Hands out new options, unless there is no place for them.
+fn made<F, N: Noun<Value = Arc<Mutex<F>>>>(
+    out: *mut *mut N,
+    options: impl FnOnce() -> Result<F, Failure>,
+) -> Result<(), Failure> {
+    let out = Out::handle(out, "out")?;
+    out.set(handle::new(Arc::new(Mutex::new(options()?))));
+    Ok(())
+}
+
+/// What the model in a folder recommends.
+fn recommended(path: *const c_char) -> Result<Recommended, Failure> {
+    Ok(Outline::read(text::required(path, "path")?, &OpenOptions::default())?.recommended)
+}
+
 fn json<F: Fields, N: Noun<Value = Arc<Mutex<F>>>>(
     options: *const N,
     buffer: *mut c_char,
@@ -90,11 +106,7 @@ pub unsafe extern "C" fn sitter_evaluator_options_new(
     out: *mut *mut sitter_evaluator_options,
     err: *mut *mut sitter_error,
 ) -> sitter_status {
-    guard(err, || {
-        let out = Out::handle(out, "out")?;
-        out.set(handle::new(Arc::new(Mutex::new(evaluate::OpenOptions::default()))));
-        Ok(())
-    })
+    guard(err, || made(out, || Ok(evaluate::OpenOptions::default())))
 }
 
 /// All options with their values, as a JSON object. Copies it to `buffer` of `capacity` bytes, NUL included; `(NULL, 0)` asks
@@ -122,11 +134,7 @@ pub unsafe extern "C" fn sitter_model_options_new(
     out: *mut *mut sitter_model_options,
     err: *mut *mut sitter_error,
 ) -> sitter_status {
-    guard(err, || {
-        let out = Out::handle(out, "out")?;
-        out.set(handle::new(Arc::new(Mutex::new(OpenOptions::default()))));
-        Ok(())
-    })
+    guard(err, || made(out, || Ok(OpenOptions::default())))
 }
 
 /// All options with their values, as a JSON object. Copies it to `buffer` of `capacity` bytes, NUL included; `(NULL, 0)` asks
@@ -157,13 +165,12 @@ pub unsafe extern "C" fn sitter_sample_options_new(
     err: *mut *mut sitter_error,
 ) -> sitter_status {
     guard(err, || {
-        let out = Out::handle(out, "out")?;
-        let options = match handle::get_optional(model)? {
-            Some(model) => model.backend.sample_options()?,
-            None => sample::Options::default(),
-        };
-        out.set(handle::new(Arc::new(Mutex::new(options))));
-        Ok(())
+        made(out, || {
+            Ok(match handle::get_optional(model)? {
+                Some(model) => model.backend.sample_options()?,
+                None => sample::Options::default(),
+            })
+        })
     })
 }
 
@@ -176,13 +183,7 @@ pub unsafe extern "C" fn sitter_sample_options_for_folder(
     out: *mut *mut sitter_sample_options,
     err: *mut *mut sitter_error,
 ) -> sitter_status {
-    guard(err, || {
-        let out = Out::handle(out, "out")?;
-        let outline = Outline::read(text::required(path, "path")?, &OpenOptions::default())?;
-        let options = sample::Options::recommended(&outline.recommended)?;
-        out.set(handle::new(Arc::new(Mutex::new(options))));
-        Ok(())
-    })
+    guard(err, || made(out, || Ok(sample::Options::recommended(&recommended(path)?)?)))
 }
 
 /// All options with their values, as a JSON object. Copies it to `buffer` of `capacity` bytes, NUL included; `(NULL, 0)` asks
@@ -206,8 +207,9 @@ pub unsafe extern "C" fn sitter_sample_options_free(options: *mut sitter_sample_
 
 /// Options for teaching a subject by a method, with what the model recommends; with the defaults of the paper (arXiv 2504.13162)
 /// if `model` is NULL. `method` is "two_stage", "textual_inversion", "dreambooth", "lora", or "arbooth" (arXiv 2504.02612; for
-/// families that draw scale after scale); NULL is "two_stage", for Infinity "arbooth". The class word has
-/// to be set before they are used. The caller owns them; free them with `sitter_train_options_free`. Any thread. Since 1.0.
+/// families that draw scale after scale); NULL is the one that the model's family has by default, without a model "two_stage". The
+/// class word has to be set before they are used. The caller owns them; free them with `sitter_train_options_free`. Any thread. Since
+/// 1.0.
 #[no_mangle]
 pub unsafe extern "C" fn sitter_train_options_new(
     model: *const sitter_model,
@@ -216,14 +218,13 @@ pub unsafe extern "C" fn sitter_train_options_new(
     err: *mut *mut sitter_error,
 ) -> sitter_status {
     guard(err, || {
-        let out = Out::handle(out, "out")?;
-        let method = named(method)?;
-        let options = match handle::get_optional(model)? {
-            Some(model) => model.backend.train_options(method)?,
-            None => personalize::Options::new(method.unwrap_or_default()),
-        };
-        out.set(handle::new(Arc::new(Mutex::new(options))));
-        Ok(())
+        made(out, || {
+            let method = named(method)?;
+            Ok(match handle::get_optional(model)? {
+                Some(model) => model.backend.train_options(method)?,
+                None => personalize::Options::new(method.unwrap_or_default()),
+            })
+        })
     })
 }
 
@@ -244,15 +245,7 @@ pub unsafe extern "C" fn sitter_train_options_for_folder(
     out: *mut *mut sitter_train_options,
     err: *mut *mut sitter_error,
 ) -> sitter_status {
-    guard(err, || {
-        let out = Out::handle(out, "out")?;
-        let outline = Outline::read(text::required(path, "path")?, &OpenOptions::default())?;
-        let by = &outline.recommended;
-        let method = named(method)?.unwrap_or_else(|| Method::recommended(by));
-        let options = personalize::Options::recommended(by, method)?;
-        out.set(handle::new(Arc::new(Mutex::new(options))));
-        Ok(())
-    })
+    guard(err, || made(out, || Ok(personalize::Options::recommended(&recommended(path)?, named(method)?)?)))
 }
 
 /// All options with their values, as a JSON object. Copies it to `buffer` of `capacity` bytes, NUL included; `(NULL, 0)` asks

@@ -10,7 +10,7 @@ use crate::model::Model;
 use crate::random::{Purpose, Stream};
 use crate::run::{Run, Stage};
 use crate::Result;
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 /// How much the mean loss must fall from one window to the next for training to go on.
 const PLATEAU: f64 = 0.002;
@@ -37,8 +37,12 @@ pub(super) fn first_vectors(model: &Model, options: &Options, pictures: usize) -
     let (own, device) = (options.embedding_vectors as usize, model.device());
     let pictures = if options.per_image_tokens { pictures } else { 0 };
     let texts: Vec<String> = (0..TEMPLATES.len()).map(|index| prompts::prior(options, index)).collect();
-    let usual = model.family().usual_size(&texts)?;
-    let noise = |rows: usize, step: u64, size: f32| -> Result<Tensor> {
+    // As large as that many times the usual row; nothing is looked up for noise of no size.
+    let noise = |rows: usize, step: u64, share: f64| -> Result<Tensor> {
+        if share == 0.0 {
+            return Ok(Tensor::zeros((rows, hidden), DType::F32, device)?);
+        }
+        let size = model.family().usual_size(&texts)? * share as f32;
         let mut random = Stream::new(options.seed, Purpose::Initial, step << 32);
         let values: Vec<f32> = (0..rows * hidden).map(|_| size * random.normal()).collect();
         Ok(Tensor::from_vec(values, (rows, hidden), device)?)
@@ -61,11 +65,11 @@ pub(super) fn first_vectors(model: &Model, options: &Options, pictures: usize) -
                 }
             }
         }
-        (None, None) => noise(own, 1, usual * options.initial_noise as f32)?,
+        (None, None) => noise(own, 1, options.initial_noise)?,
     };
     match pictures {
         0 => Ok(first),
-        n => Ok(Tensor::cat(&[first, noise(n, 2, usual)?], 0)?),
+        n => Ok(Tensor::cat(&[first, noise(n, 2, 1.0)?], 0)?),
     }
 }
 

@@ -44,15 +44,17 @@ impl Lesson<'_> {
         let mut prior = Vec::new();
         if options.prior_weight > 0.0 && stage == Stage::Layers {
             for (i, &size) in sizes.iter().enumerate() {
-                if options.distils() {
-                    let prompt = prompts::prior(options, words.below(prompts::templates(options)));
-                    let number = step * u64::from(options.batch_size) + i as u64 + 1;
-                    prior.push(taught(view, &prompt, size, picture_seed(options.seed, number as u32), options, stop)?);
-                    continue;
-                }
-                let (prompt, tokens) = &self.prior[copies.below(self.prior.len())];
-                let unprompted = guidance.chance(options.guidance_dropout);
-                prior.push(example(view, prompt, unprompted, tokens)?);
+                prior.push(match options.distils() {
+                    true => {
+                        let prompt = prompts::prior(options, words.below(prompts::templates(options)));
+                        let number = step * u64::from(options.batch_size) + i as u64 + 1;
+                        taught(view, &prompt, size, picture_seed(options.seed, number as u32), options, stop)?
+                    }
+                    false => {
+                        let (prompt, tokens) = &self.prior[copies.below(self.prior.len())];
+                        example(view, prompt, guidance.chance(options.guidance_dropout), tokens)?
+                    }
+                });
             }
         }
         Ok(Batch { subject, prior })

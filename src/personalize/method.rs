@@ -96,13 +96,14 @@ impl Options {
     }
 
     /// The preset of a method with what the model's `sitter.json` recommends: under `train` for all methods, under
-    /// `train.NAME` for the method of that name.
-    pub fn for_model(model: &Model, method: Method) -> Result<Self> {
+    /// `train.NAME` for the method of that name. None is the method that the model's family has by default.
+    pub fn for_model(model: &Model, method: impl Into<Option<Method>>) -> Result<Self> {
         Self::recommended(model.recommended(), method)
     }
 
     /// As [`Options::for_model`], before the model is opened.
-    pub fn recommended(by: &Recommended, method: Method) -> Result<Self> {
+    pub fn recommended(by: &Recommended, method: impl Into<Option<Method>>) -> Result<Self> {
+        let method = method.into().unwrap_or_else(|| Method::recommended(by));
         let common = by.over("train", &Options::new(method))?;
         let section = format!("train.{}", method.name());
         let options: Options = by.over(&section, &Options { method, ..common })?;

@@ -52,8 +52,8 @@ use lesson::Lesson;
 /// Teaches a model a subject. The model itself stays as it is; the subject holds what was learned.
 ///
 /// Reports stages `encode`, `prior`, `embedding` and `layers`. Finishing early keeps what was learned so far; finishing
-/// in the embedding stage leaves the other one out. `draw` is asked for class pictures if `prior_weight` is not 0 and nothing is distilled, and for
-/// the subject if `sample_every` is not 0; what it draws of the subject changes nothing about the result.
+/// in the embedding stage leaves the other one out. `draw` is asked for class pictures if `prior_weight` is not 0 and nothing is
+/// distilled, and for the subject if `sample_every` is not 0; what it draws of the subject changes nothing about the result.
 pub fn train(model: &Model, dataset: &Dataset, options: &Options, draw: &mut Draw, run: &mut Run) -> Result<Subject> {
     run.check()?;
     options.check(model)?;
@@ -75,7 +75,7 @@ pub fn train(model: &Model, dataset: &Dataset, options: &Options, draw: &mut Dra
     lesson.references = dataset.encode(model, options, run)?;
     let checkpoints =
         Checkpointing::begin(options, Identity::new(model, options, &lesson.references, dataset.captions()))?;
-    if options.prior_weight > 0.0 && !options.prior_distillation {
+    if options.draws_class() {
         lesson.prior = match checkpoints.prior()? {
             Some(prior) => prior,
             None => {

@@ -344,6 +344,11 @@ impl Options {
         ByScale { weights: self.scale_weights.clone(), self_correction: self.self_correction, teacher: self.teacher }
     }
 
+    /// Whether pictures of the class are drawn beforehand, to be learned beside the subject's.
+    pub fn draws_class(&self) -> bool {
+        self.prior_weight > 0.0 && !self.prior_distillation
+    }
+
     /// Whether a step of the layers stage has an update for the class behind that of the subject.
     pub fn distils(&self) -> bool {
         self.prior_distillation && self.prior_weight > 0.0
