@@ -1251,7 +1251,8 @@ sitter_status sitter_subject_train(const struct sitter_model *model,
                                    struct sitter_error **err);
 
 /*
- Copies the codebook indices out, rows top to bottom, of several grids one after the other. `capacity` and `needed` count tokens; `(NULL, 0)` asks for the size.
+ Copies the codebook indices out, rows top to bottom, of several grids one after the other. `capacity` and `needed` count tokens;
+ `(NULL, 0)` asks for the size.
  SITTER_E_BUFFER_TOO_SMALL. Any thread. Since 1.0.
  */
 SITTER_API

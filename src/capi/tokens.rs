@@ -237,7 +237,8 @@ pub unsafe extern "C" fn sitter_tokens_grid_at(
     })
 }
 
-/// Copies the codebook indices out, rows top to bottom, of several grids one after the other. `capacity` and `needed` count tokens; `(NULL, 0)` asks for the size.
+/// Copies the codebook indices out, rows top to bottom, of several grids one after the other. `capacity` and `needed` count tokens;
+/// `(NULL, 0)` asks for the size.
 /// SITTER_E_BUFFER_TOO_SMALL. Any thread. Since 1.0.
 #[no_mangle]
 pub unsafe extern "C" fn sitter_tokens_copy(

@@ -54,7 +54,7 @@ def benchmark_parser() -> argparse.ArgumentParser:
     parser.add_argument("--subjects", nargs="+", help="names; default all")
     parser.add_argument("--prompts", type=numbers, help="numbers from 1: 1,4,7-9; default all")
     parser.add_argument("--per-prompt", type=int, help="pictures of each prompt; default as the protocol has it")
-    parser.add_argument("--method", default="two_stage", help="two_stage, textual_inversion, dreambooth or lora")
+    parser.add_argument("--method", default="two_stage", help="two_stage, textual_inversion, dreambooth, lora or arbooth")
     parser.add_argument("--identifier", default="[V]", help="the word that stands for the subject")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--class-pictures", type=int, default=4, metavar="N",
