@@ -145,7 +145,7 @@ impl Transformer {
         block.query.apply(asking, &mut room.q);
         block.key.apply(seen, &mut room.k);
         block.value.apply(seen, &mut room.v);
-        attention.forward(&room.q, &room.k, &room.v, &mut room.h, &mut []);
+        attention.forward(&room.q, Matrix::F32(&room.k), Matrix::F32(&room.v), &mut room.h, &mut []);
         block.out.apply_more(&room.h, x);
 
         block.after.apply(x, &mut room.h);

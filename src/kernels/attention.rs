@@ -1,9 +1,10 @@
 //! Attention, and its backward pass from the log-normalisers that the forward pass leaves (after Dao et al., arXiv
 //! 2205.14135): scores of a block of queries are held at a time, never all.
 
+use super::buffer::Scratch;
 use super::gemm::{gemm_here, Left};
 use super::lanes::Lanes;
-use super::matrix::{Matrix, F32};
+use super::matrix::{Bf16, Matrix, Source, F32};
 use super::softmax::{softmax_here, softmax_row};
 use super::{level, parallel, vectorised, Out};
 
@@ -30,7 +31,7 @@ pub struct Attention<'a> {
 }
 
 impl Attention<'_> {
-    fn check(&self, q: &[f32], keys: &[f32], o: &[f32]) {
+    fn check(&self, q: &[f32], keys: Matrix, o: &[f32]) {
         let n = self.batch * self.tokens * self.heads * self.d;
         assert!(q.len() == n && o.len() == n && self.heads.is_multiple_of(self.kv_heads), "sizes");
         assert!(self.spans.len() == self.tokens || self.spans.len() == self.batch * self.tokens, "sizes");
@@ -57,7 +58,7 @@ impl Attention<'_> {
     }
 
     /// Many queries: products of matrices. Leaves log-normalisers [batch, heads, tokens] if `normalisers` is not empty.
-    pub fn forward(&self, q: &[f32], k: &[f32], v: &[f32], o: &mut [f32], normalisers: &mut [f32]) {
+    pub fn forward(&self, q: &[f32], k: Matrix, v: Matrix, o: &mut [f32], normalisers: &mut [f32]) {
         self.check(q, k, o);
         self.check(q, v, o);
         let Attention { batch, tokens, heads, d, .. } = *self;
@@ -71,15 +72,15 @@ impl Attention<'_> {
             let count = BLOCK.min(tokens - first);
             let at = ((row * tokens + first) * heads + head) * d;
             let (from, to) = self.reach(row, first, count);
-            let mut scores = vec![0f32; count * (to - from)];
             let base = self.keys_at(row, head) + from * self.strides[2];
             let width = to - from;
+            let mut scores = Scratch::of(count * width);
             // SAFETY: `scores` holds `count` rows of `width`.
             unsafe {
                 gemm_here(
                     (count, width, d),
                     Left { data: &q[at..], row: heads * d, column: 1 },
-                    (Matrix::F32(&k[base..]), self.strides[2], true),
+                    (k.from(base), self.strides[2], true),
                     (Out::new(&mut scores), width),
                     false,
                 )
@@ -101,7 +102,7 @@ impl Attention<'_> {
             // SAFETY: the d numbers of this head in rows `first..first + count`, which are this task's alone.
             unsafe {
                 let to = (out.from(at), heads * d);
-                gemm_here((count, d, width), left, (Matrix::F32(&v[base..]), self.strides[2], false), to, false)
+                gemm_here((count, d, width), left, (v.from(base), self.strides[2], false), to, false)
             }
         });
     }
@@ -112,32 +113,38 @@ impl Attention<'_> {
     }
 
     /// Few queries against many keys, one query at a time: what a query gets does not depend on the others, to the bit.
-    pub fn rows(&self, q: &[f32], k: &[f32], v: &[f32], o: &mut [f32]) {
+    pub fn rows(&self, q: &[f32], k: Matrix, v: Matrix, o: &mut [f32]) {
         self.check(q, k, o);
         self.check(q, v, o);
+        let alike = matches!((k, v), (Matrix::F32(_), Matrix::F32(_)) | (Matrix::Bf16(_), Matrix::Bf16(_)));
+        assert!(alike, "keys and values are both f32 or both bf16");
         let Attention { batch, tokens, heads, d, .. } = *self;
         let out = Out::new(o);
         parallel(batch * heads, 2 * batch * heads * tokens * self.slots * d, |task| {
             let (row, head) = (task / heads, task % heads);
             let base = self.keys_at(row, head);
-            let mut scores = vec![0f32; self.slots.next_multiple_of(16)];
+            let mut scores = Scratch::of(self.slots.next_multiple_of(16));
             for token in 0..tokens {
                 let (begin, end) = self.span(row, token);
                 let at = ((row * tokens + token) * heads + head) * d;
                 let keys = base + begin * self.strides[2];
-                let parts = (F32(q[at..at + d].as_ptr()), F32(k[keys..].as_ptr()), F32(v[keys..].as_ptr()));
+                let q = F32(q[at..at + d].as_ptr());
+                let sizes = (d, end - begin, self.strides[2]);
+                let scores = Out::new(&mut scores);
                 // SAFETY: the spans lie within keys and values (checked above), `scores` has a place for each slot, and the
                 // d numbers of this head of this token are written by this task only.
                 unsafe {
-                    query(
-                        level(),
-                        parts,
-                        Out::new(&mut scores),
-                        out,
-                        at,
-                        (d, end - begin, self.strides[2]),
-                        self.scale(),
-                    )
+                    let o = out.from(at);
+                    match (k.from(keys), v.from(keys)) {
+                        (Matrix::F32(k), Matrix::F32(v)) => {
+                            query_f32(level(), (q, F32(k.as_ptr()), F32(v.as_ptr())), scores, o, sizes, self.scale())
+                        }
+                        (Matrix::Bf16(k), Matrix::Bf16(v)) => {
+                            let (k, v) = (Bf16(k.as_ptr().cast()), Bf16(v.as_ptr().cast()));
+                            query_bf16(level(), (q, k, v), scores, o, sizes, self.scale())
+                        }
+                        _ => unreachable!("checked above"),
+                    }
                 }
             }
         });
@@ -156,8 +163,8 @@ impl Attention<'_> {
         dk: &mut [f32],
         dv: &mut [f32],
     ) {
-        self.check(q, k, o);
-        self.check(g, v, dq);
+        self.check(q, Matrix::F32(k), o);
+        self.check(g, Matrix::F32(v), dq);
         let Attention { batch, tokens, heads, kv_heads, d, .. } = *self;
         assert!(dk.len() == k.len() && dv.len() == v.len() && k.len() == v.len(), "sizes");
         assert_eq!(normalisers.len(), batch * heads * tokens, "sizes");
@@ -226,25 +233,29 @@ impl Attention<'_> {
 }
 
 vectorised! {
-    unsafe fn query(parts: (F32, F32, F32), scores: Out, o: Out, at: usize, sizes: (usize, usize, usize), scale: f32) = query_any
+    unsafe fn query_f32(parts: (F32, F32, F32), scores: Out, o: Out, sizes: (usize, usize, usize), scale: f32) = query<F32>
+}
+vectorised! {
+    unsafe fn query_bf16(parts: (F32, Bf16, Bf16), scores: Out, o: Out, sizes: (usize, usize, usize), scale: f32) = query<Bf16>
 }
 
 /// One query against n keys with `pitch` numbers between them.
 #[inline(always)]
-unsafe fn query_any<L: Lanes>(
-    (q, k, v): (F32, F32, F32),
+unsafe fn query<L: Lanes, S: Source>(
+    (q, k, v): (F32, S, S),
     scores: Out,
     o: Out,
-    at: usize,
     (d, n, pitch): (usize, usize, usize),
     scale: f32,
 ) {
     let s = scores.at(0);
     for j in 0..n {
-        let key = k.0.add(j * pitch);
         let mut sum = L::zero();
-        for i in (0..d).step_by(16) {
-            sum = L::load_part(q.0.add(i), d - i).fma(L::load_part(key.add(i), d - i), sum);
+        for i in (0..d).step_by(32) {
+            let some = (d - i).min(32);
+            let [q, q_next]: [L; 2] = q.read_at(i, some);
+            let [key, next]: [L; 2] = k.read_at(j * pitch + i, some);
+            sum = q_next.fma(next, q.fma(key, sum));
         }
         *s.add(j) = sum.sum();
     }
@@ -253,17 +264,19 @@ unsafe fn query_any<L: Lanes>(
         let mut sums = [L::zero(); 4];
         for j in 0..n {
             let p = L::splat(*s.add(j));
-            for (c, sum) in sums.iter_mut().enumerate() {
-                let at = i + 16 * c;
+            for half in 0..2 {
+                let at = i + 32 * half;
                 if at < d {
-                    *sum = p.fma(L::load_part(v.0.add(j * pitch + at), d - at), *sum);
+                    let values: [L; 2] = v.read_at(j * pitch + at, (d - at).min(32));
+                    sums[2 * half] = p.fma(values[0], sums[2 * half]);
+                    sums[2 * half + 1] = p.fma(values[1], sums[2 * half + 1]);
                 }
             }
         }
         for (c, sum) in sums.into_iter().enumerate() {
             let to = i + 16 * c;
             if to < d {
-                sum.store_part(o.at(at + to), d - to);
+                sum.store_part(o.at(to), d - to);
             }
         }
     }

@@ -1,4 +1,50 @@
-//! Memory for results.
+//! Memory for results, and for what is forgotten at the end of a piece of work.
+
+use std::cell::RefCell;
+use std::ops::{Deref, DerefMut};
+
+/// Numbers with no meaning: what this thread used for an earlier piece of work, so that memory is not asked for, cleared and given back
+/// with each.
+pub struct Scratch(Vec<f32>, usize);
+
+thread_local! {
+    /// Last used, first taken: pieces of work inside each other find the sizes that they had before.
+    static FREE: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Scratch {
+    pub fn of(n: usize) -> Self {
+        let mut numbers = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
+        if numbers.len() < n {
+            numbers = zeros(n);
+        }
+        Scratch(numbers, n)
+    }
+}
+
+impl Deref for Scratch {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.0[..self.1]
+    }
+}
+
+impl DerefMut for Scratch {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.0[..self.1]
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // A large one would stay as long as the thread does.
+        const KEPT: usize = 1 << 20;
+        if self.0.len() <= KEPT {
+            FREE.with_borrow_mut(|free| free.push(std::mem::take(&mut self.0)));
+        }
+    }
+}
 
 /// `n` zeros. Of a large buffer the system is asked to hand out large pages: the first touch of each page costs as much as
 /// some thousand multiplications, and a pass through a model touches gigabytes of fresh ones.

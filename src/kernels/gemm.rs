@@ -4,9 +4,10 @@
 //! Copying also turns a panel around and unpacks bf16 and quantised weights, so neither a transposed nor a wide copy of
 //! a matrix is ever made.
 
+use super::buffer::Scratch;
 use super::lanes::Lanes;
 use super::matrix::{Bf16, Matrix, Source, F32, Q4K, Q8_0};
-use super::{level, parallel, vectorised, zeros, Level, Out};
+use super::{level, parallel, vectorised, Level, Out};
 
 /// The left operand [m, k]: element (i, j) lies at `i * row + j * column`; one of the two is 1.
 #[derive(Clone, Copy)]
@@ -16,11 +17,11 @@ pub struct Left<'a> {
     pub column: usize,
 }
 
-/// Steps of k that a panel holds: a strip of the left operand fits the first-level cache, and the result is rarely
+/// Steps of k that a panel holds, or pairs of them: a strip of the left operand fits the first-level cache, and the result is rarely
 /// read and written.
-const DEPTH: usize = 512;
+pub(super) const DEPTH: usize = 512;
 /// The widest panel, in numbers.
-const WIDEST: usize = 32;
+pub(super) const WIDEST: usize = 32;
 
 /// `c = a b` (or `c += a b`) for a [m, k] and c [m, n] with rows `stride` apart. b is row-major with rows `pitch` numbers
 /// apart: [k, n], or [n, k] if `transposed`. On the threads of the pool.
@@ -77,7 +78,9 @@ unsafe fn product(
     assert!(b.group() == 1 || (pitch % b.group() == 0 && columns % 32 == 0), "quantised rows are whole blocks");
 
     let level = level();
-    let (tile_rows, tile_columns) = tile_size(level);
+    let pairs = level == Level::Avx512Bf16 && a.column == 1 && matches!(b, Matrix::Bf16(_));
+    let together = if pairs { 2 } else { 1 };
+    let (tile_rows, tile_columns) = tile_size(level, pairs);
     let panels = n.div_ceil(tile_columns);
     let strips = m.div_ceil(tile_rows);
     // Few panels: the rows are split as well, though each piece then packs the panel anew.
@@ -88,17 +91,23 @@ unsafe fn product(
     };
     let piece = strips.div_ceil(pieces);
     let worth = |work: usize| if spread { work } else { 0 };
-    let mut packed = zeros(strips * tile_rows * k.min(DEPTH));
-    for from in (0..k).step_by(DEPTH) {
-        let depth = DEPTH.min(k - from);
+    let mut packed = Scratch::of(strips * tile_rows * k.div_ceil(together).min(DEPTH));
+    for from in (0..k).step_by(DEPTH * together) {
+        let depth = (DEPTH * together).min(k - from);
+        let strip_size = tile_rows * depth.div_ceil(together);
         let left = Out::new(&mut packed);
         parallel(strips, worth(m * depth), |strip| {
             let first = strip * tile_rows;
             // SAFETY: `a` holds these rows and columns (checked above), and each task fills its own strip of `packed`.
             unsafe {
-                let to = left.at(strip * tile_rows * depth);
+                let to = left.at(strip * strip_size);
                 let a_at = a.data.as_ptr().add(first * a.row + from * a.column);
-                pack_left(level, a_at, (a.row, a.column), to, tile_rows.min(m - first), depth)
+                let rows = tile_rows.min(m - first);
+                match pairs {
+                    #[cfg(target_arch = "x86_64")]
+                    true => super::halves::pack_left(a_at, a.row, to, rows, depth),
+                    _ => pack_left(level, a_at, (a.row, a.column), to, rows, depth),
+                }
             }
         });
         parallel(panels * pieces, worth(m * n * depth), |task| {
@@ -112,6 +121,8 @@ unsafe fn product(
                 let left = left.at(0) as *const f32;
                 let job = Job { level, left, c, m, depth, stride, from, first, columns, span, pitch, transposed, add };
                 match b {
+                    #[cfg(target_arch = "x86_64")]
+                    Matrix::Bf16(b) if pairs => super::halves::block(b.as_ptr().cast(), job),
                     Matrix::F32(b) => block_f32(job.level, F32(b.as_ptr()), job),
                     Matrix::Bf16(b) => block_bf16(job.level, Bf16(b.as_ptr().cast()), job),
                     Matrix::Q8_0(b) => block_q8_0(job.level, Q8_0(b.as_ptr()), job),
@@ -123,12 +134,16 @@ unsafe fn product(
 }
 
 /// Rows and columns of the tile that stays in registers.
-fn tile_size(level: Level) -> (usize, usize) {
+fn tile_size(level: Level, pairs: bool) -> (usize, usize) {
+    #[cfg(target_arch = "x86_64")]
+    if pairs {
+        return super::halves::TILE;
+    }
     #[cfg(target_arch = "x86_64")]
     use super::lanes::{Avx2, Avx512};
     let (rows, vectors) = match level {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => Avx512::TILE,
+        Level::Avx512 | Level::Avx512Bf16 => Avx512::TILE,
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => Avx2::TILE,
         _ => super::lanes::Portable::TILE,
@@ -138,21 +153,21 @@ fn tile_size(level: Level) -> (usize, usize) {
 
 /// One panel of columns against some strips of rows.
 #[derive(Clone, Copy)]
-struct Job {
+pub(super) struct Job {
     level: Level,
-    left: *const f32,
-    c: Out,
-    m: usize,
-    depth: usize,
-    stride: usize,
+    pub left: *const f32,
+    pub c: Out,
+    pub m: usize,
+    pub depth: usize,
+    pub stride: usize,
     /// First step of k, first column, number of columns, strips of rows.
-    from: usize,
-    first: usize,
-    columns: usize,
-    span: (usize, usize),
-    pitch: usize,
-    transposed: bool,
-    add: bool,
+    pub from: usize,
+    pub first: usize,
+    pub columns: usize,
+    pub span: (usize, usize),
+    pub pitch: usize,
+    pub transposed: bool,
+    pub add: bool,
 }
 
 // SAFETY: the addresses are only read, but for `c`, of which each task writes its own part.

@@ -236,7 +236,7 @@ mod x86 {
 
     /// One register.
     #[derive(Clone, Copy)]
-    pub struct Avx512(__m512);
+    pub struct Avx512(pub __m512);
 
     impl Lanes for Avx512 {
         const TILE: (usize, usize) = (14, 2);

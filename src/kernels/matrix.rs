@@ -30,6 +30,20 @@ impl Matrix<'_> {
         }
     }
 
+    /// The numbers from `at` on.
+    ///
+    /// # Panics
+    /// If there are not so many, or they lie inside a block.
+    pub fn from(&self, at: usize) -> Self {
+        assert!(at.is_multiple_of(self.group()), "a matrix begins with a block");
+        match self {
+            Matrix::F32(s) => Matrix::F32(&s[at..]),
+            Matrix::Bf16(s) => Matrix::Bf16(&s[at..]),
+            Matrix::Q8_0(s) => Matrix::Q8_0(&s[at / 32 * Q8_0_BYTES..]),
+            Matrix::Q4K(s) => Matrix::Q4K(&s[at / 256 * Q4K_BYTES..]),
+        }
+    }
+
     /// Rows must consist of whole groups of this many numbers.
     pub fn group(&self) -> usize {
         match self {

@@ -10,6 +10,7 @@
 //! | `lanes` | vectors of sixteen numbers on AVX-512, AVX2 or neither |
 //! | `matrix` | weights as they lie in memory: f32, bf16, q8_0, q4_k |
 //! | `gemm` | products of large matrices |
+//! | `halves` | the same with factors of bf16, on processors that multiply them |
 //! | `norm`, `activation`, `attention`, `loss` | what stands between the products, forward and backward |
 //! | `bias` | rows of biases and the activations of a plain transformer |
 //! | `modulate`, `gelu`, `cosine` | the same of layers whose norms are steered from outside |
@@ -28,6 +29,8 @@ mod conv;
 mod cosine;
 mod gelu;
 mod gemm;
+#[cfg(target_arch = "x86_64")]
+mod halves;
 mod lanes;
 mod loss;
 mod matrix;
@@ -62,6 +65,8 @@ pub enum Level {
     Portable = 1,
     Avx2,
     Avx512,
+    /// AVX-512 that multiplies bf16.
+    Avx512Bf16,
 }
 
 static LEVEL: AtomicU8 = AtomicU8::new(0);
@@ -74,7 +79,8 @@ pub fn best_level() -> Level {
             is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
         let avx512 = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
         if avx2 && avx512 {
-            return Level::Avx512;
+            let halves = is_x86_feature_detected!("avx512bf16");
+            return if halves { Level::Avx512Bf16 } else { Level::Avx512 };
         }
         if avx2 {
             return Level::Avx2;
@@ -89,6 +95,7 @@ pub fn level() -> Level {
         1 => Level::Portable,
         2 => Level::Avx2,
         3 => Level::Avx512,
+        4 => Level::Avx512Bf16,
         _ => {
             let best = best_level();
             LEVEL.store(best as u8, Ordering::Relaxed);
@@ -124,7 +131,7 @@ macro_rules! vectorised {
                     $inner::<$crate::kernels::lanes::Avx2 $(, $source)?>($($arg),*)
                 }
                 match level {
-                    $crate::kernels::Level::Avx512 => return avx512($($arg),*),
+                    $crate::kernels::Level::Avx512 | $crate::kernels::Level::Avx512Bf16 => return avx512($($arg),*),
                     $crate::kernels::Level::Avx2 => return avx2($($arg),*),
                     $crate::kernels::Level::Portable => {}
                 }

@@ -17,6 +17,17 @@ pub fn rows(x: &[f32], w: Matrix, y: &mut [f32], (m, n, k): (usize, usize, usize
     /// Rows of w that a task takes.
     const CHUNK: usize = 64;
     let to = Out::new(y);
+    #[cfg(target_arch = "x86_64")]
+    if let (Matrix::Bf16(w), super::Level::Avx512Bf16) = (w, level()) {
+        // SAFETY: the processor has what the level says; sizes were checked above, and each task writes its own columns.
+        let rounded = unsafe { super::halves::round_rows(x, k) };
+        let w = Bf16(w.as_ptr().cast());
+        return parallel(n.div_ceil(CHUNK), m * n * k, |task| {
+            let begin = task * CHUNK;
+            let end = n.min(begin + CHUNK);
+            unsafe { super::halves::chunk(&rounded, { w }.0, to, (m, n, k), begin, end) }
+        });
+    }
     let x = F32(x.as_ptr());
     parallel(n.div_ceil(CHUNK), m * n * k, |task| {
         let begin = task * CHUNK;

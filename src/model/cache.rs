@@ -71,7 +71,8 @@ impl LayerCache {
     /// Puts each row's new keys and values, [B, kv_heads, T, head_dim], behind its `filled` old ones; returns all slots up to the
     /// last one filled.
     pub fn append(&mut self, k: &Tensor, v: &Tensor, filled: &[usize]) -> Result<(Tensor, Tensor)> {
-        let (k, v) = (k.contiguous()?, v.contiguous()?);
+        let dtype = self.keys.dtype();
+        let (k, v) = (k.to_dtype(dtype)?.contiguous()?, v.to_dtype(dtype)?.contiguous()?);
         let mut row = 0;
         // Rows filled equally far are written at once.
         for run in filled.chunk_by(|a, b| a == b) {

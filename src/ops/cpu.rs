@@ -7,7 +7,7 @@ use crate::{Error, Result};
 use candle_core::quantized::GgmlDType;
 use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Storage, Tensor, D};
 use std::cell::Cell;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
 /// The numbers of an f32 tensor on the CPU, from its first on.
 struct Floats<S> {
@@ -38,10 +38,16 @@ pub fn floats(t: &Tensor) -> Result<impl Deref<Target = [f32]> + '_> {
             t.device().location()
         )));
     }
+    let Range { start, end } = span(layout);
+    Ok(Floats { storage, start, end })
+}
+
+/// Where the numbers of a tensor lie in its storage, from the first to the last.
+fn span(layout: &Layout) -> Range<usize> {
     let start = layout.start_offset();
     let length: usize = layout.dims().iter().zip(layout.stride()).map(|(n, s)| n.saturating_sub(1) * s).sum();
-    let end = if t.elem_count() == 0 { start } else { start + length + 1 };
-    Ok(Floats { storage, start, end })
+    let end = if layout.shape().elem_count() == 0 { start } else { start + length + 1 };
+    start..end
 }
 
 fn tensor(values: Vec<f32>, dims: &[usize]) -> Result<Tensor> {
@@ -60,16 +66,7 @@ fn with_width(x: &Tensor, width: usize) -> Vec<usize> {
 /// Calls `f` with the numbers of a weight as they lie in memory.
 fn matrix<R>(weight: &Weight, f: impl FnOnce(Matrix) -> R) -> Result<R> {
     match weight {
-        Weight::Dense(t) => {
-            let t = t.contiguous()?;
-            let (storage, layout) = t.storage_and_layout();
-            let span = layout.start_offset()..layout.start_offset() + t.elem_count();
-            match &*storage {
-                Storage::Cpu(CpuStorage::F32(all)) => Ok(f(Matrix::F32(&all[span]))),
-                Storage::Cpu(CpuStorage::BF16(all)) => Ok(f(Matrix::Bf16(&all[span]))),
-                _ => Err(Error::internal(format!("a weight in {:?} is not for the CPU", t.dtype()))),
-            }
-        }
+        Weight::Dense(t) => dense(&t.contiguous()?, f),
         Weight::Quantised(q) => {
             let data = q.bytes()?;
             match q.dtype() {
@@ -78,6 +75,16 @@ fn matrix<R>(weight: &Weight, f: impl FnOnce(Matrix) -> R) -> Result<R> {
                 other => Err(Error::internal(format!("a weight in {other:?} is not for the CPU"))),
             }
         }
+    }
+}
+
+/// The same with those of a tensor of f32 or bf16, from the first to the last, whatever lies between them.
+fn dense<R>(t: &Tensor, f: impl FnOnce(Matrix) -> R) -> Result<R> {
+    let (storage, layout) = t.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(CpuStorage::F32(all)) => Ok(f(Matrix::F32(&all[span(layout)]))),
+        Storage::Cpu(CpuStorage::BF16(all)) => Ok(f(Matrix::Bf16(&all[span(layout)]))),
+        _ => Err(Error::internal(format!("numbers in {:?} are not for the CPU", t.dtype()))),
     }
 }
 
@@ -229,11 +236,13 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, rows: &Rows, keep: bool) ->
     let sizes = attention_of(&q, k, v, rows)?;
     let mut o = zeros(q.elem_count());
     let mut normalisers = if keep { zeros(batch * heads * tokens) } else { vec![] };
-    let (qs, ks, vs) = (floats(&q)?, floats(k)?, floats(v)?);
-    match rows.one_by_one {
-        true => sizes.rows(&qs, &ks, &vs, &mut o),
-        false => sizes.forward(&qs, &ks, &vs, &mut o, &mut normalisers),
-    }
+    let qs = floats(&q)?;
+    dense(k, |ks| {
+        dense(v, |vs| match rows.one_by_one {
+            true => sizes.rows(&qs, ks, vs, &mut o),
+            false => sizes.forward(&qs, ks, vs, &mut o, &mut normalisers),
+        })
+    })??;
     let normalisers = keep.then(|| tensor(normalisers, &[batch, heads, tokens])).transpose()?;
     Ok((tensor(o, &[batch, tokens, heads * d])?, normalisers))
 }

@@ -167,7 +167,8 @@ pub fn norm_and_rotate_backward(
     either!(x, norm_and_rotate_backward(g, x, heads, with_weight))
 }
 
-/// Attention of queries [B, T, heads, d] to keys and values [B, kv, S, d], which may be views: [B, T, heads d]. With `keep`
+/// Attention of queries [B, T, heads, d] to keys and values [B, kv, S, d], which may be views and, where they come from a cache, bf16:
+/// [B, T, heads d]. With `keep`
 /// also what the backward pass wants of it, if anything.
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, rows: &Rows, keep: bool) -> Result<(Tensor, Option<Tensor>)> {
     either!(q, attention(q, k, v, rows, keep))
@@ -256,7 +257,7 @@ pub mod testing {
 mod tests {
     use super::testing::{assert_close, random};
     use super::*;
-    use crate::kernels::{best_level, set_level, Level};
+    use crate::kernels::{best_level, level, set_level, Level};
     use candle_core::DType;
 
     /// Held while the level of vectors matters: it is one for the whole process.
@@ -265,7 +266,7 @@ mod tests {
     /// Runs with each kind of vectors that this processor has.
     fn at_each_level(f: impl Fn()) {
         let _level = LEVEL.lock().unwrap_or_else(|e| e.into_inner());
-        for level in [Level::Portable, Level::Avx2, Level::Avx512] {
+        for level in [Level::Portable, Level::Avx2, Level::Avx512, Level::Avx512Bf16] {
             if level <= best_level() {
                 set_level(level);
                 f();
@@ -399,6 +400,49 @@ mod tests {
     }
 
     #[test]
+    fn bf16_factors_are_rounded_and_their_products_summed_in_f32() {
+        at_each_level(|| {
+            if level() != Level::Avx512Bf16 {
+                return;
+            }
+            // Odd widths and more steps than a panel holds.
+            for (rows, inner, out) in [(1, 7, 3), (5, 33, 6), (300, 1061, 45), (270, 130, 33)] {
+                let (x, weight) = (random(&[1, rows, inner]), Format::Bf16.weight(random(&[out, inner])).unwrap());
+                let g = random(&[1, rows, out]);
+                let whole = Weight::Dense(weight.to_f32().unwrap());
+                let rounded = |t: &Tensor| t.to_dtype(DType::BF16).unwrap().to_dtype(DType::F32).unwrap();
+                let expected = plainly(|| linear(&rounded(&x), &whole).unwrap());
+                assert_close(&linear(&x, &weight).unwrap(), &expected, "linear");
+                let expected = plainly(|| input_gradient(&rounded(&g), &whole, None).unwrap());
+                assert_close(&input_gradient(&g, &weight, None).unwrap(), &expected, "input gradient");
+            }
+        });
+    }
+
+    #[test]
+    fn attention_to_keys_and_values_of_bf16_is_that_to_the_numbers_they_stand_for() {
+        at_each_level(|| {
+            for (t, slots, heads, kv, d) in [(3, 45, 4, 2, 24), (150, 150, 4, 4, 64)] {
+                let half = |t: Tensor| t.to_dtype(DType::BF16).unwrap();
+                let (k, v) = (half(random(&[2, kv, slots, d])), half(random(&[2, kv, slots, d])));
+                let q = half(random(&[2, t, heads, d])).to_dtype(DType::F32).unwrap();
+                let whole = |t: &Tensor| t.to_dtype(DType::F32).unwrap();
+                let spans: Vec<_> = (0..t as u32).map(|i| (0, slots as u32 - t as u32 + i + 1)).collect();
+                for one_by_one in [true, false] {
+                    let seen = Rows { spans: &spans, mask: None, one_by_one };
+                    let (found, _) = attention(&q, &k, &v, &seen, false).unwrap();
+                    let (expected, _) = attention(&q, &whole(&k), &whole(&v), &seen, false).unwrap();
+                    // Where many queries are multiplied with bf16, probabilities are rounded to 8 bits.
+                    let rounded = level() == Level::Avx512Bf16 && !one_by_one;
+                    let size = whole(&v).abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+                    let gap = (found - expected).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+                    assert!(gap <= size * if rounded { 4e-3 } else { 2e-6 }, "{gap} of {size}, {one_by_one}");
+                }
+            }
+        });
+    }
+
+    #[test]
     fn products_of_every_format_pass_when_they_are_tried_out() {
         for format in Format::ALL {
             try_out(format, &Device::Cpu).unwrap();
@@ -416,6 +460,11 @@ mod tests {
                 let narrow = |rows: usize| (random(&[rows, 512]), random(&[rows, 48]));
                 for (x, g) in [narrow(3), narrow(11), narrow(300)] {
                     let name = format.name();
+                    // What the other factors are rounded to before they are multiplied with bf16.
+                    let halves = format == Format::Bf16 && level() == Level::Avx512Bf16;
+                    let dtype = if halves { DType::BF16 } else { DType::F32 };
+                    let rounded = |t: Tensor| t.to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap();
+                    let (x, g) = (rounded(x), rounded(g));
                     let (own, plain) = (linear(&x, &weight).unwrap(), linear(&x, &dense).unwrap());
                     assert_close(&own, &plain, name);
                     let own = input_gradient(&g, &weight, None).unwrap();

@@ -199,6 +199,8 @@ fn portions(q: &Tensor, k: &Tensor) -> Result<Vec<(usize, usize)>> {
 }
 
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, rows: &Rows, keep: bool) -> Result<(Tensor, Option<Tensor>)> {
+    let dtype = q.dtype();
+    let q = &q.to_dtype(k.dtype())?;
     let (b, t, heads, d) = q.dims4()?;
     let share = heads / k.dim(1)?;
     let mut parts = Vec::new();
@@ -207,7 +209,7 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, rows: &Rows, keep: bool) ->
         let [_, _, v, p] = attend(&q, &k.narrow(1, first, count)?, &v.narrow(1, first, count)?, rows)?;
         parts.push(product(&p.to_dtype(q.dtype())?, &v)?.transpose(1, 2)?);
     }
-    let o = Tensor::cat(&parts, 2)?.reshape((b, t, heads * d))?;
+    let o = Tensor::cat(&parts, 2)?.reshape((b, t, heads * d))?.to_dtype(dtype)?;
     // The backward pass takes the probabilities anew: to keep them would cost more than all else.
     let kept = keep.then(|| Tensor::zeros(1, DType::F32, q.device())).transpose()?;
     Ok((o, kept))

@@ -88,11 +88,11 @@ impl Footprint for InfinityFootprint {
         let c = self.hidden();
         let layers = self.config.blocks.len() as u128;
         // Keys and values of all scales but the last, in every block; of the block that is at work, of all.
-        let cache = rows * 2 * c * F32 * (layers * before + total);
+        let cache = rows * 2 * c * at.dense() * (layers * before + total);
         let last = rows * (total - before);
         let states = last * (6 * c + self.config.hidden as u128 * 2) * F32;
         let scores = if at.on_gpu { (SCORES as u128) * 12 } else { 0 };
-        let drawing = cache + states + scores + rows * layers * 2 * PROMPT * c * F32;
+        let drawing = cache + states + scores + rows * layers * 2 * PROMPT * c * at.dense();
         // One that does not stay is gone before the pictures are begun.
         if self.keeps_text {
             drawing

@@ -56,13 +56,6 @@ pub struct LayerCache {
     text: Option<(Tensor, Tensor)>,
 }
 
-impl LayerCache {
-    pub fn new(rows: usize, slots: usize, config: &Config, device: &Device) -> Result<Self> {
-        let zeros = || Tensor::zeros((rows, slots, config.heads, config.head_dim()), DType::F32, device);
-        Ok(LayerCache { keys: zeros()?, values: zeros()?, text: None })
-    }
-}
-
 /// Where new keys and values go: behind `filled` old ones. The last scale's are not kept: nothing follows.
 pub struct Filling<'a> {
     pub cache: &'a mut LayerCache,
@@ -137,6 +130,13 @@ impl Layer<'_> {
         Ok(Tensor::cat(&[&v.zeros_like()?, v], 0)?)
     }
 
+    /// Room for the keys and values of so many tokens, in the dtype of weights that are not quantised.
+    pub fn new_cache(&self, rows: usize, slots: usize, config: &Config) -> Result<LayerCache> {
+        let (weight, device) = (&self.weights[self.id(QKV)].weight, self.vector(Q_BIAS)?.device());
+        let zeros = || Tensor::zeros((rows, slots, config.heads, config.head_dim()), weight.dense_dtype(), device);
+        Ok(LayerCache { keys: zeros()?, values: zeros()?, text: None })
+    }
+
     /// What lengths queries get: the learned strength, and the root that attention's own scale takes away again.
     fn strengths(&self, config: &Config) -> Result<Tensor> {
         let strength = self.vector(STRENGTH)?.flatten_all()?.minimum(MOST)?.exp()?;
@@ -200,11 +200,17 @@ impl Layer<'_> {
         drop(h);
         let (cross_k, cross_v) = match filling.as_ref().and_then(|f| f.cache.text.clone()) {
             Some(both) => both,
-            None => self.text_keys(&context.texts, config)?,
+            None => {
+                let (k, v) = self.text_keys(&context.texts, config)?;
+                match &mut filling {
+                    Some(Filling { cache, .. }) => {
+                        let dtype = cache.keys.dtype();
+                        cache.text.insert((k.to_dtype(dtype)?, v.to_dtype(dtype)?)).clone()
+                    }
+                    None => (k, v),
+                }
+            }
         };
-        if let Some(filling) = &mut filling {
-            filling.cache.text = Some((cross_k.clone(), cross_v.clone()));
-        }
         let rows = Rows { spans: &context.text_spans, mask: context.text_mask.as_ref(), one_by_one: false };
         let (cross_mixed, cross_normalisers) =
             attention(&cross_q, &cross_k.transpose(1, 2)?, &cross_v.transpose(1, 2)?, &rows, keep)?;
@@ -436,6 +442,7 @@ impl Filling<'_> {
     fn put(&mut self, k: &Tensor, v: &Tensor) -> Result<(Tensor, Tensor)> {
         let (filled, t) = (self.filled, k.dims()[1]);
         let both = |all: &Tensor, new: &Tensor| -> Result<Tensor> {
+            let new = &new.to_dtype(all.dtype())?;
             if self.last {
                 return Ok(if filled == 0 { new.clone() } else { Tensor::cat(&[&all.narrow(1, 0, filled)?, new], 1)? });
             }

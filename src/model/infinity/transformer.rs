@@ -219,7 +219,7 @@ impl Transformer {
     /// Room for the keys and values of all scales but the last.
     pub fn new_cache(&self, rows: usize, schedule: &Schedule) -> Result<Cache> {
         let slots = schedule.before(schedule.scales().len() - 1).max(1);
-        let layer = |_| LayerCache::new(rows, slots, &self.config, self.device());
+        let layer = |index| self.layer(index).new_cache(rows, slots, &self.config);
         Ok(Cache { layers: (0..self.depth()).map(layer).collect::<Result<_>>()?, filled: 0 })
     }
 

@@ -11,7 +11,7 @@ impl Shape {
 
     /// Bytes of keys and values.
     pub fn cache(&self, rows: u128, slots: u128, at: &Place) -> u128 {
-        rows * 2 * self.layers as u128 * self.kv() * slots * at.activation()
+        rows * 2 * self.layers as u128 * self.kv() * slots * at.dense()
     }
 
     /// What the backward pass needs of a layer for so many tokens, `size` bytes an activation.

@@ -27,7 +27,7 @@ impl Transformer {
         self.embed_tokens.device()
     }
 
-    /// What activations, keys and values are kept in.
+    /// What activations are kept in.
     pub fn dtype(&self) -> DType {
         self.rotary.dtype
     }
@@ -36,9 +36,10 @@ impl Transformer {
         Layer::new(&self.weights, &self.shape, index)
     }
 
+    /// Room for keys and values, in the dtype of the weights that are not quantised.
     pub fn new_cache(&self, rows: usize, capacity: usize) -> Result<Cache> {
         let Shape { layers, kv_heads, head_dim, .. } = self.shape;
-        Cache::new(&CacheShape { layers, rows, kv_heads, capacity, head_dim }, self.dtype(), self.device())
+        Cache::new(&CacheShape { layers, rows, kv_heads, capacity, head_dim }, self.embed_tokens.dtype(), self.device())
     }
 
     /// Hidden states behind the final norm, [B, T, hidden], of input embeddings [B, T, hidden].
