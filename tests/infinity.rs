@@ -119,8 +119,9 @@ fn the_text_encoder_gives_pytorchs_features() {
         let some = long.index_select(&Tensor::new(rows, &Device::Cpu).unwrap(), 0).unwrap();
         assert_close(&values(&some), &floats("text.long_features"), 5e-6, how);
     });
-    // The files hold bf16: nothing is lost. Eight bits cost some hundredth.
-    for (format, tolerance) in [(Format::Bf16, 2e-6), (Format::Q8_0, 0.03)] {
+    // The files hold bf16: no weight loses anything, and where the processor multiplies bf16 the other factor is rounded to eight bits,
+    // half of 2^-8 of it at most, layer after layer. Weights of eight bits cost some hundredth.
+    for (format, tolerance) in [(Format::Bf16, 2f32.powi(-8)), (Format::Q8_0, 0.03)] {
         let t5 = T5::load(&checkpoint, config.clone(), format, &Device::Cpu, &mut |_| Ok(())).unwrap();
         let found = t5.forward(&bytes("text.ids")).unwrap();
         assert_close(&values(&found), &floats("text.features"), tolerance, format.name());
@@ -738,7 +739,8 @@ fn every_format_of_the_weights_opens_and_is_near() {
     let score =
         |model: &Model| Personalized::new(model, &[]).unwrap().score("a red dog", &tokens, &mut Run::new()).unwrap()[0];
     let exact = score(&model);
-    for (dtype, tolerance) in [("bf16", 1e-5), ("q8_0", 1e-2)] {
+    // Of bf16 the weights are exact; what they are multiplied with is rounded to eight bits where the processor multiplies bf16.
+    for (dtype, tolerance) in [("bf16", 1e-3), ("q8_0", 1e-2)] {
         let options =
             OpenOptions { device: "cpu".into(), dtype: dtype.into(), keep_quantised: false, ..Default::default() };
         let other = Model::open(folder("infinity"), &options, &mut Run::new()).unwrap();

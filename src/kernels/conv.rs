@@ -98,7 +98,7 @@ pub fn conv3x3(x: Planes, weight: &[f32], bias: &[f32], y: &mut [f32], add: bool
 fn tile_size(level: Level) -> (usize, usize) {
     match level {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 | Level::Avx512Bf16 => (8, 48),
+        Level::Avx512 | Level::Avx512Bf16 | Level::Amx => (8, 48),
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => (6, 16),
         _ => (4, 16),

@@ -78,9 +78,20 @@ unsafe fn product(
     assert!(b.group() == 1 || (pitch % b.group() == 0 && columns % 32 == 0), "quantised rows are whole blocks");
 
     let level = level();
-    let pairs = level == Level::Avx512Bf16 && a.column == 1 && matches!(b, Matrix::Bf16(_));
-    let together = if pairs { 2 } else { 1 };
-    let (tile_rows, tile_columns) = tile_size(level, pairs);
+    let level = match level {
+        // What multiplies bf16 rounds the left operand along its rows.
+        Level::Avx512Bf16 | Level::Amx if a.column != 1 || !matches!(b, Matrix::Bf16(_)) => Level::Avx512,
+        level => level,
+    };
+    let (tile_rows, tile_columns) = tile_size(level);
+    // Steps of k in one place of a panel, and in how many of them it ends.
+    let (together, whole) = match level {
+        Level::Avx512Bf16 => (2, 1),
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        Level::Amx => (2, super::amx::PAIRS),
+        _ => (1, 1),
+    };
+    let places = |depth: usize| depth.div_ceil(together).next_multiple_of(whole);
     let panels = n.div_ceil(tile_columns);
     let strips = m.div_ceil(tile_rows);
     // Few panels: the rows are split as well, though each piece then packs the panel anew.
@@ -91,10 +102,10 @@ unsafe fn product(
     };
     let piece = strips.div_ceil(pieces);
     let worth = |work: usize| if spread { work } else { 0 };
-    let mut packed = Scratch::of(strips * tile_rows * k.div_ceil(together).min(DEPTH));
+    let mut packed = Scratch::of(strips * tile_rows * places(k.min(DEPTH * together)));
     for from in (0..k).step_by(DEPTH * together) {
         let depth = (DEPTH * together).min(k - from);
-        let strip_size = tile_rows * depth.div_ceil(together);
+        let strip_size = tile_rows * places(depth);
         let left = Out::new(&mut packed);
         parallel(strips, worth(m * depth), |strip| {
             let first = strip * tile_rows;
@@ -103,9 +114,11 @@ unsafe fn product(
                 let to = left.at(strip * strip_size);
                 let a_at = a.data.as_ptr().add(first * a.row + from * a.column);
                 let rows = tile_rows.min(m - first);
-                match pairs {
+                match level {
+                    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+                    Level::Amx => super::amx::pack_left(a_at, a.row, to, rows, depth),
                     #[cfg(target_arch = "x86_64")]
-                    true => super::halves::pack_left(a_at, a.row, to, rows, depth),
+                    Level::Avx512Bf16 => super::halves::pack_left(a_at, a.row, to, rows, depth),
                     _ => pack_left(level, a_at, (a.row, a.column), to, rows, depth),
                 }
             }
@@ -121,8 +134,10 @@ unsafe fn product(
                 let left = left.at(0) as *const f32;
                 let job = Job { level, left, c, m, depth, stride, from, first, columns, span, pitch, transposed, add };
                 match b {
+                    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+                    Matrix::Bf16(b) if level == Level::Amx => super::amx::block(b.as_ptr().cast(), job),
                     #[cfg(target_arch = "x86_64")]
-                    Matrix::Bf16(b) if pairs => super::halves::block(b.as_ptr().cast(), job),
+                    Matrix::Bf16(b) if level == Level::Avx512Bf16 => super::halves::block(b.as_ptr().cast(), job),
                     Matrix::F32(b) => block_f32(job.level, F32(b.as_ptr()), job),
                     Matrix::Bf16(b) => block_bf16(job.level, Bf16(b.as_ptr().cast()), job),
                     Matrix::Q8_0(b) => block_q8_0(job.level, Q8_0(b.as_ptr()), job),
@@ -134,16 +149,16 @@ unsafe fn product(
 }
 
 /// Rows and columns of the tile that stays in registers.
-fn tile_size(level: Level, pairs: bool) -> (usize, usize) {
-    #[cfg(target_arch = "x86_64")]
-    if pairs {
-        return super::halves::TILE;
-    }
+fn tile_size(level: Level) -> (usize, usize) {
     #[cfg(target_arch = "x86_64")]
     use super::lanes::{Avx2, Avx512};
     let (rows, vectors) = match level {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        Level::Amx => return super::amx::TILE,
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 | Level::Avx512Bf16 => Avx512::TILE,
+        Level::Avx512Bf16 => return super::halves::TILE,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => Avx512::TILE,
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => Avx2::TILE,
         _ => super::lanes::Portable::TILE,

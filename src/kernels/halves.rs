@@ -16,8 +16,46 @@ const VECTORS: usize = 2;
 /// Rows and columns of the tile of the result that stays in registers.
 pub const TILE: (usize, usize) = (ROWS, 16 * VECTORS);
 
+/// Room for pairs of a panel's steps and columns.
 #[repr(align(64))]
-struct Panel([MaybeUninit<f32>; DEPTH * WIDEST]);
+pub struct Panel([MaybeUninit<f32>; DEPTH * WIDEST]);
+
+impl Panel {
+    #[inline(always)]
+    pub fn new() -> Self {
+        Panel([MaybeUninit::uninit(); DEPTH * WIDEST])
+    }
+
+    #[inline(always)]
+    pub fn room(&mut self) -> *mut f32 {
+        self.0.as_mut_ptr().cast()
+    }
+
+    /// The panel of `b` that the job wants, packed: pair after pair, `WIDEST` columns each.
+    ///
+    /// # Safety
+    /// The processor has AVX-512, and `job` was made by `gemm` for this operand.
+    #[inline(always)]
+    pub unsafe fn packed(&mut self, b: *const u16, job: Job) -> *mut f32 {
+        let panel = self.room();
+        match job.transposed {
+            true => pack_turned(b, job, panel),
+            false => pack_straight(b, job, panel),
+        }
+        panel
+    }
+}
+
+/// The first `n` numbers from `from` on rounded to bf16, 32 at most, and zeros behind them.
+///
+/// # Safety
+/// The processor has AVX512-BF16, and the numbers are there.
+#[inline(always)]
+pub unsafe fn round_32(from: *const f32, n: usize) -> __m512i {
+    let low = _mm512_maskz_loadu_ps(first_of_16(n), from);
+    let high = _mm512_maskz_loadu_ps(first_of_16(n.saturating_sub(16)), from.wrapping_add(16));
+    std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
+}
 
 /// Copies up to `ROWS` rows of the left operand, `pitch` numbers apart, pair by pair. Of an odd depth the last pair ends with 0. What
 /// stands in place of rows behind the last has no meaning.
@@ -30,11 +68,8 @@ pub unsafe fn pack_left(a: *const f32, pitch: usize, to: *mut f32, rows: usize, 
         let steps = (depth - p).min(32);
         let mut pairs = [Avx512::zero(); 16];
         for i in 0..ROWS {
-            let row = a.add(i.min(rows - 1) * pitch + p);
-            let low = _mm512_maskz_loadu_ps(first_of_16(steps), row);
-            let high = _mm512_maskz_loadu_ps(first_of_16(steps.saturating_sub(16)), row.wrapping_add(16));
             // The bits of 32 bf16 in the lanes of a vector of f32.
-            pairs[i] = Avx512(std::mem::transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(high, low)));
+            pairs[i] = Avx512(_mm512_castsi512_ps(round_32(a.add(i.min(rows - 1) * pitch + p), steps)));
         }
         Avx512::transpose(&mut pairs);
         for (i, pair) in pairs.iter().enumerate().take(steps.div_ceil(2)) {
@@ -49,12 +84,8 @@ pub unsafe fn pack_left(a: *const f32, pitch: usize, to: *mut f32, rows: usize, 
 /// The processor has AVX512-BF16, and `job` was made by `gemm` for this operand.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16,avx2,fma,f16c")]
 pub unsafe fn block(b: *const u16, job: Job) {
-    let mut panel = Panel([MaybeUninit::uninit(); DEPTH * WIDEST]);
-    let panel: *mut f32 = panel.0.as_mut_ptr().cast();
-    match job.transposed {
-        true => pack_turned(b, job, panel),
-        false => pack_straight(b, job, panel),
-    }
+    let mut panel = Panel::new();
+    let panel = panel.packed(b, job);
     for strip in job.span.0..job.span.1 {
         let first = strip * ROWS;
         let left = job.left.add(first * job.depth.div_ceil(2));
@@ -177,11 +208,7 @@ pub unsafe fn round_rows(x: &[f32], k: usize) -> Vec<u16> {
     let mut rounded = vec![0u16; x.len() / k * width];
     for (row, to) in x.chunks_exact(k).zip(rounded.chunks_exact_mut(width)) {
         for p in (0..k).step_by(32) {
-            let steps = k - p;
-            let low = _mm512_maskz_loadu_ps(first_of_16(steps), row.as_ptr().add(p));
-            let high = _mm512_maskz_loadu_ps(first_of_16(steps.saturating_sub(16)), row.as_ptr().wrapping_add(p + 16));
-            let pairs: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
-            _mm512_storeu_si512(to.as_mut_ptr().add(p).cast(), pairs);
+            _mm512_storeu_si512(to.as_mut_ptr().add(p).cast(), round_32(row.as_ptr().add(p), k - p));
         }
     }
     rounded

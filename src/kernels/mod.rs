@@ -10,6 +10,7 @@
 //! | `lanes` | vectors of sixteen numbers on AVX-512, AVX2 or neither |
 //! | `matrix` | weights as they lie in memory: f32, bf16, q8_0, q4_k |
 //! | `gemm` | products of large matrices |
+//! | `amx` | those on processors that multiply tiles |
 //! | `halves` | the same with factors of bf16, on processors that multiply them |
 //! | `norm`, `activation`, `attention`, `loss` | what stands between the products, forward and backward |
 //! | `bias` | rows of biases and the activations of a plain transformer |
@@ -22,6 +23,8 @@
 #![allow(clippy::needless_range_loop)]
 
 mod activation;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
 mod attention;
 mod bias;
 mod buffer;
@@ -67,6 +70,8 @@ pub enum Level {
     Avx512,
     /// AVX-512 that multiplies bf16.
     Avx512Bf16,
+    /// The same with tiles of bf16.
+    Amx,
 }
 
 static LEVEL: AtomicU8 = AtomicU8::new(0);
@@ -79,8 +84,14 @@ pub fn best_level() -> Level {
             is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
         let avx512 = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
         if avx2 && avx512 {
-            let halves = is_x86_feature_detected!("avx512bf16");
-            return if halves { Level::Avx512Bf16 } else { Level::Avx512 };
+            if !is_x86_feature_detected!("avx512bf16") {
+                return Level::Avx512;
+            }
+            #[cfg(target_os = "linux")]
+            if amx::allowed() {
+                return Level::Amx;
+            }
+            return Level::Avx512Bf16;
         }
         if avx2 {
             return Level::Avx2;
@@ -96,6 +107,7 @@ pub fn level() -> Level {
         2 => Level::Avx2,
         3 => Level::Avx512,
         4 => Level::Avx512Bf16,
+        5 => Level::Amx,
         _ => {
             let best = best_level();
             LEVEL.store(best as u8, Ordering::Relaxed);
@@ -131,9 +143,9 @@ macro_rules! vectorised {
                     $inner::<$crate::kernels::lanes::Avx2 $(, $source)?>($($arg),*)
                 }
                 match level {
-                    $crate::kernels::Level::Avx512 | $crate::kernels::Level::Avx512Bf16 => return avx512($($arg),*),
-                    $crate::kernels::Level::Avx2 => return avx2($($arg),*),
                     $crate::kernels::Level::Portable => {}
+                    $crate::kernels::Level::Avx2 => return avx2($($arg),*),
+                    _ => return avx512($($arg),*),
                 }
             }
             $inner::<$crate::kernels::lanes::Portable $(, $source)?>($($arg),*)

@@ -18,7 +18,7 @@ pub fn rows(x: &[f32], w: Matrix, y: &mut [f32], (m, n, k): (usize, usize, usize
     const CHUNK: usize = 64;
     let to = Out::new(y);
     #[cfg(target_arch = "x86_64")]
-    if let (Matrix::Bf16(w), super::Level::Avx512Bf16) = (w, level()) {
+    if let (Matrix::Bf16(w), true) = (w, level() >= super::Level::Avx512Bf16) {
         // SAFETY: the processor has what the level says; sizes were checked above, and each task writes its own columns.
         let rounded = unsafe { super::halves::round_rows(x, k) };
         let w = Bf16(w.as_ptr().cast());

@@ -266,7 +266,7 @@ mod tests {
     /// Runs with each kind of vectors that this processor has.
     fn at_each_level(f: impl Fn()) {
         let _level = LEVEL.lock().unwrap_or_else(|e| e.into_inner());
-        for level in [Level::Portable, Level::Avx2, Level::Avx512, Level::Avx512Bf16] {
+        for level in [Level::Portable, Level::Avx2, Level::Avx512, Level::Avx512Bf16, Level::Amx] {
             if level <= best_level() {
                 set_level(level);
                 f();
@@ -402,7 +402,7 @@ mod tests {
     #[test]
     fn bf16_factors_are_rounded_and_their_products_summed_in_f32() {
         at_each_level(|| {
-            if level() != Level::Avx512Bf16 {
+            if level() < Level::Avx512Bf16 {
                 return;
             }
             // Odd widths and more steps than a panel holds.
@@ -433,7 +433,7 @@ mod tests {
                     let (found, _) = attention(&q, &k, &v, &seen, false).unwrap();
                     let (expected, _) = attention(&q, &whole(&k), &whole(&v), &seen, false).unwrap();
                     // Where many queries are multiplied with bf16, probabilities are rounded to 8 bits.
-                    let rounded = level() == Level::Avx512Bf16 && !one_by_one;
+                    let rounded = level() >= Level::Avx512Bf16 && !one_by_one;
                     let size = whole(&v).abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
                     let gap = (found - expected).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
                     assert!(gap <= size * if rounded { 4e-3 } else { 2e-6 }, "{gap} of {size}, {one_by_one}");
@@ -461,7 +461,7 @@ mod tests {
                 for (x, g) in [narrow(3), narrow(11), narrow(300)] {
                     let name = format.name();
                     // What the other factors are rounded to before they are multiplied with bf16.
-                    let halves = format == Format::Bf16 && level() == Level::Avx512Bf16;
+                    let halves = format == Format::Bf16 && level() >= Level::Avx512Bf16;
                     let dtype = if halves { DType::BF16 } else { DType::F32 };
                     let rounded = |t: Tensor| t.to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap();
                     let (x, g) = (rounded(x), rounded(g));
