@@ -3,6 +3,7 @@
 //! would be asked for.
 
 mod counts;
+mod peaks;
 mod table;
 #[path = "../verbs/mod.rs"]
 mod verbs;
