@@ -200,6 +200,7 @@ int cuDeviceGetAttribute(int *value, int attribute, int device)
 {
     (void)device;
     switch (attribute) {
+    case 10: *value = 32; break;              /* threads of a warp */
     case 16: *value = 108; break;             /* multiprocessors */
     case 75: *value = 8; break;               /* compute capability */
     case 76: *value = 0; break;

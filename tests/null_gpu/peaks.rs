@@ -62,8 +62,12 @@ fn the_peak_of_every_phase_is_what_the_estimate_promises() {
         (shape.kv_heads, shape.intermediate) = (size.kv_heads, size.intermediate);
         random_model::write(&shape, folder.path()).unwrap();
         let base = counts().live_bytes;
-        let options =
-            OpenOptions { device: "cuda".into(), dtype: size.dtype.into(), keep_quantised: false, ..Default::default() };
+        let options = OpenOptions {
+            device: "cuda".into(),
+            dtype: size.dtype.into(),
+            keep_quantised: false,
+            ..Default::default()
+        };
         let model = Model::open(folder.path(), &options, &mut Run::new()).unwrap();
         let title = format!("{} {} {}", size.preset, size.kv_heads, size.dtype);
         let drawing = sample::Options { width: size.side, height: size.side, count: 4, ..Default::default() };
@@ -84,7 +88,11 @@ fn the_peak_of_every_phase_is_what_the_estimate_promises() {
             let mut passes = 0;
             let mut run = Run::with_events(|_| {
                 passes += 1;
-                if passes == 3 { Flow::Cancel } else { Flow::Continue }
+                if passes == 3 {
+                    Flow::Cancel
+                } else {
+                    Flow::Continue
+                }
             });
             sample::sample(&model, "a dog", &[], &options, &mut run).unwrap_err();
             drop(run);

@@ -39,10 +39,17 @@ fn between(stage: Stage, [from, to]: [u64; 2], work: impl FnOnce(&mut Run) -> si
     let mut seen = vec![];
     let mut run = Run::with_events(|event| {
         if event.stage == stage && [from, to].contains(&event.done) {
-            launches();
+            let all = launches();
+            if event.done == to && std::env::var_os("NULL_GPU_KERNELS").is_some() {
+                println!("{all:?}");
+            }
             seen.push(counts());
         }
-        if event.stage == stage && event.done == to { Flow::Cancel } else { Flow::Continue }
+        if event.stage == stage && event.done == to {
+            Flow::Cancel
+        } else {
+            Flow::Continue
+        }
     });
     let ended = work(&mut run);
     assert!(matches!(ended, Ok(()) | Err(Error::Cancelled)), "{ended:?}");
@@ -94,7 +101,11 @@ fn table() -> String {
                 let mut seen = vec![];
                 let mut run = Run::with_events(|_| {
                     seen.push(counts());
-                    if seen.len() == 6 { Flow::Cancel } else { Flow::Continue }
+                    if seen.len() == 6 {
+                        Flow::Cancel
+                    } else {
+                        Flow::Continue
+                    }
                 });
                 draw(sample::Options { decoding, ..drawing.clone() })(&mut run).unwrap_err();
                 drop(run);
