@@ -68,6 +68,8 @@ mod cuda {
     ];
 
     pub fn main() {
+        let folder = PathBuf::from(env::var_os("OUT_DIR").unwrap());
+        compile_kernels(&folder);
         const SHIM: &str = "src/device/shim";
         println!("cargo:rerun-if-changed={SHIM}");
         println!("cargo::rustc-check-cfg=cfg(cuda_shims)");
@@ -77,7 +79,6 @@ mod cuda {
             return;
         }
         println!("cargo:rustc-cfg=cuda_shims");
-        let folder = PathBuf::from(env::var_os("OUT_DIR").unwrap());
         for (name, file, missing) in LIBRARIES {
             cc::Build::new()
                 .files([format!("{SHIM}/shim.c"), format!("{SHIM}/trampolines.S")])
@@ -94,6 +95,14 @@ mod cuda {
         }
         link_runtime(&folder);
         println!("cargo:rustc-link-search=native={}", folder.display());
+    }
+
+    /// Kernels of our own, as PTX.
+    fn compile_kernels(folder: &Path) {
+        const SOURCE: &str = "src/ops/fused.cu";
+        println!("cargo:rerun-if-changed={SOURCE}");
+        let ptx = cudaforge::KernelBuilder::new().source_files([SOURCE]).args(["-std=c++17", "-O3"]).build_ptx();
+        ptx.and_then(|ptx| ptx.write(folder.join("ptx.rs"))).unwrap_or_else(|e| panic!("{SOURCE}: {e}"));
     }
 
     /// The CUDA runtime is linked whole: its static form asks for the driver when it is used.

@@ -45,7 +45,7 @@ fn attention(c: &mut Criterion) {
     for (name, first) in [("a whole sequence", 0), ("its last token", TOKENS - 1)] {
         let q = random((1, TOKENS - first, heads, d));
         let spans: Vec<(u32, u32)> = (first as u32..TOKENS as u32).map(|i| (0, i + 1)).collect();
-        let rows = Rows { spans: &spans, mask: None, one_by_one: first > 0 };
+        let rows = Rows { spans: &spans, seen: None, one_by_one: first > 0 };
         group.bench_function(name, |b| b.iter(|| black_box(ops::attention(&q, &k, &v, &rows, false).unwrap())));
     }
 }

@@ -6,7 +6,10 @@ use serde::Serialize;
 
 #[cfg(feature = "cuda")]
 mod cuda;
+pub(crate) mod kernel;
 pub(crate) mod memory;
+#[cfg(test)]
+pub(crate) mod twin;
 
 /// A device of this machine that this build can use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -2,10 +2,8 @@
 //! as 1, 2, 3", SC 2011). A number depends only on the seed and on what it is for, never on the order of evaluation, so
 //! the same seed gives the same result however the work is batched, resumed or sped up.
 
-#[cfg(feature = "cuda")]
-mod dropout;
-
 use crate::kernels::{fill, parallel, zeros};
+use crate::ops::fused;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use std::sync::{Mutex, PoisonError};
@@ -150,11 +148,8 @@ impl Dropout {
             return Err(Error::internal(format!("{} keys for dropout of {batch} examples", self.keys.len())));
         }
         let of: Vec<Masked> = self.keys.iter().map(|&key| self.masked(key, site)).collect();
-        #[cfg(feature = "cuda")]
-        if x.device().is_cuda() {
-            if let Some(masks) = dropout::masks(x, &of)? {
-                return Ok((x * masks.to_dtype(x.dtype())?)?);
-            }
+        if fused::serve(x) {
+            return fused::dropout(x, &of);
         }
         let mut mask = Vec::with_capacity(x.elem_count());
         of.iter().for_each(|masked| mask.extend(masked.make(n)));
@@ -164,8 +159,8 @@ impl Dropout {
             fill(&mut mask, |at, mask| mask.iter_mut().zip(&values[at..]).for_each(|(mask, &x)| *mask *= x));
             return Ok(Tensor::from_vec(mask, x.shape(), &Device::Cpu)?);
         }
-        let mask = Tensor::from_vec(mask, x.shape(), &Device::Cpu)?.to_device(x.device())?.to_dtype(x.dtype())?;
-        Ok((x * mask)?)
+        let mask = Tensor::from_vec(mask, x.shape(), &Device::Cpu)?.to_device(x.device())?;
+        Ok((x.to_dtype(DType::F32)? * mask)?.to_dtype(x.dtype())?)
     }
 
     fn masked(&self, step: u64, site: u32) -> Masked {
@@ -181,7 +176,7 @@ impl Dropout {
     }
 }
 
-/// What one mask is made of; `random/dropout.cu` makes the same of it.
+/// What one mask is made of; `ops/fused.cu` makes the same of it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Masked {
     pub site: u32,
@@ -280,48 +275,18 @@ mod tests {
         assert!(dropout(&[1]).apply(&ones(2, 3), 0).is_err());
     }
 
-    /// The kernel for GPUs, compiled for the CPU: each thread of a grid after the other.
-    #[cfg(target_os = "linux")]
     #[test]
     fn the_kernel_for_gpus_makes_the_masks_of_the_cpu() {
-        let folder = tempfile::tempdir().unwrap();
-        let kernel = concat!(env!("CARGO_MANIFEST_DIR"), "/src/random/dropout.cu");
-        let source = format!(
-            "#include <stdio.h>\n#include <stdlib.h>\n#define __global__\nstruct {{ unsigned x; }} blockIdx, blockDim, threadIdx;\n\
-             #include \"{kernel}\"\n\
-             int main(int count, char **of) {{\n unsigned a[8];\n for (int i = 0; i < 8; i++) a[i] = strtoul(of[i + 1], 0, 10);\n\
-             float *mask = (float *)malloc(a[0] * sizeof(float));\n blockDim.x = 32;\n\
-             for (blockIdx.x = 0; blockIdx.x < (a[0] + 127) / 128; blockIdx.x++)\n\
-             for (threadIdx.x = 0; threadIdx.x < 32; threadIdx.x++)\n\
-             dropout_mask(mask, a[0], a[1], a[2], a[3], a[4], a[5], a[6], atof(of[8]));\n\
-             for (unsigned i = 0; i < a[0]; i++) printf(\"%a\\n\", mask[i]);\n return 0;\n}}\n"
-        );
-        std::fs::write(folder.path().join("main.cpp"), source).unwrap();
-        let program = folder.path().join("main");
-        let compiler = std::process::Command::new("g++")
-            .args(["-Wall", "-Werror", "-o"])
-            .arg(&program)
-            .arg(folder.path().join("main.cpp"))
-            .status();
-        let Ok(status) = compiler else {
-            assert!(std::env::var("SITTER_REQUIRE_HOSTS").is_err(), "g++ is needed");
-            return;
-        };
-        assert!(status.success());
-        let dropout = Dropout { probability: 0.3, seed: 0x1234_5678_9abc_def0, keys: vec![] };
-        for (n, key, site) in [(1, 7, 0), (1001, 3 << 32 | 1 << 40 | 99, 5), (4096, u64::MAX >> 8, 63)] {
-            let masked = dropout.masked(key, site);
-            let Masked { purpose, step, seed: [low, high], threshold, kept, .. } = masked;
-            let numbers = [n as u64, site.into(), purpose.into(), step.into(), low.into(), high.into(), threshold];
-            let out = std::process::Command::new(&program)
-                .args(numbers.map(|n| n.to_string()))
-                .arg(format!("{kept:?}"))
-                .output()
-                .unwrap();
-            let found: Vec<bool> = String::from_utf8(out.stdout).unwrap().lines().map(|l| l != "0x0p+0").collect();
-            let expected = masked.make(n);
-            assert_eq!(found, expected.iter().map(|&m| m != 0.0).collect::<Vec<_>>(), "{n} {key} {site}");
-            assert!(expected.iter().all(|&m| m == 0.0 || m == kept));
-        }
+        crate::device::twin::with_kernels(|| {
+            let dropout = |keys: &[u64]| Dropout { probability: 0.3, seed: 0x1234_5678_9abc_def0, keys: keys.to_vec() };
+            for (n, keys, site) in
+                [(1, [7, 8], 0), (1001, [3 << 32 | 1 << 40 | 99, 5], 5), (4096, [u64::MAX >> 8, 1], 63)]
+            {
+                let ones = Tensor::ones((2, n), DType::F32, &Device::Cpu).unwrap();
+                let found = dropout(&keys).apply(&ones, site).unwrap().to_vec2::<f32>().unwrap();
+                let expected = keys.map(|key| dropout(&keys).masked(key, site).make(n));
+                assert_eq!(found, expected, "{n} {keys:?} {site}");
+            }
+        });
     }
 }

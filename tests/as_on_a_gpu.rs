@@ -1,42 +1,24 @@
 //! The path that a GPU takes, on the CPU: candle's operations, copies of what learns, one wide group a step, no kernel of ours. In f32
 //! it gives what our kernels give; in bf16, with products rounded as cuBLAS rounds them, what bf16 can.
 
-use candle_core::{DType, Tensor};
-use sitter::model::personalized::Personalized;
-use sitter::model::subject::Subject;
-use sitter::model::{Model, OpenOptions};
-use sitter::ops::plainly;
-use sitter::personalize::{train, Adaptation, Dataset, Method, Options, Request, Trainable};
-use sitter::picture::Picture;
-use sitter::run::Run;
-use sitter::sample::{self, draw_pictures, Decoding, Sample};
-use sitter::tokens::Tokens;
-use sitter::weights::Change;
-use sitter::Result;
-use std::path::Path;
+mod verbs;
 
-/// Tiny models, and the pixels along a side of what they draw and learn.
-const MODELS: [(&str, u32); 4] = [("plain", 8), ("grouped", 8), ("janus", 0), ("infinity", 64)];
+use candle_core::{DType, Tensor};
+use sitter::model::subject::Subject;
+use sitter::model::Model;
+use sitter::ops::plainly;
+use sitter::personalize::{Method, Options};
+use sitter::run::Run;
+use sitter::sample::{self, Decoding, Sample};
+use sitter::weights::Change;
+use verbs::{draw, drawing, own_side, picture, score, trainings, LEARNING};
 
 fn open(name: &str, dtype: &str) -> Model {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
-    let options =
-        OpenOptions { device: "cpu".into(), dtype: dtype.into(), keep_quantised: false, ..Default::default() };
-    Model::open(folder, &options, &mut Run::new()).unwrap()
+    verbs::open(name, "cpu", dtype)
 }
 
-fn drawing(model: &Model, side: u32) -> sample::Options {
-    let options = sample::Options { count: 2, seed: 5, ..sample::Options::for_model(model).unwrap() };
-    match side {
-        0 => options,
-        _ => sample::Options { width: side, height: side, ..options },
-    }
-}
-
-/// Pictures of two prompts of different length.
-fn draw(model: &Model, subjects: &[&Subject], options: &sample::Options) -> Vec<Sample> {
-    let view = Personalized::new(model, subjects).unwrap();
-    draw_pictures(&view, &["a dog", "a photo of a red cat in the snow"], options, &mut Run::new()).unwrap()
+fn teach(model: &Model, options: &Options, side: u32) -> sitter::Result<Subject> {
+    verbs::teach(model, options, side, &mut Run::new())
 }
 
 fn codes(drawn: &[Sample]) -> Vec<Vec<u32>> {
@@ -51,7 +33,7 @@ fn agreement(a: &[Vec<u32>], b: &[Vec<u32>]) -> f64 {
 
 #[test]
 fn it_draws_the_codes_that_our_kernels_draw_in_every_way() {
-    for (name, side) in MODELS {
+    for (name, side) in LEARNING.into_iter().chain([("grouped", 8)]) {
         let (own, plain) = (open(name, "f32"), plainly(|| open(name, "f32")));
         let by_code = name != "infinity";
         let ways = if by_code { &Decoding::ALL[..] } else { &[Decoding::Sequential] };
@@ -63,22 +45,6 @@ fn it_draws_the_codes_that_our_kernels_draw_in_every_way() {
                 assert_eq!(agreement(&found, &expected), 1.0, "{name} {decoding:?} top_k {top_k}");
             }
         }
-    }
-}
-
-fn picture(n: u32, side: u32) -> Picture {
-    let pixel = |i: u32| ((i / 3 % side / 2 + i / 3 / side / 2 + n) % 4 * 64 + i % 3 * 9) as u8;
-    Picture::new(side, side, (0..side * side * 3).map(pixel).collect()).unwrap()
-}
-
-/// With a picture decoder, so that pictures can be learned from.
-const LEARNING: [(&str, u32); 3] = [("plain", 8), ("janus", 0), ("infinity", 64)];
-
-fn own_side(model: &Model, side: u32) -> u32 {
-    if side == 0 {
-        sample::Options::for_model(model).unwrap().width
-    } else {
-        side
     }
 }
 
@@ -99,21 +65,6 @@ fn it_encodes_decodes_and_scores_as_our_kernels_do() {
         let (a, b) = (score(&own), plainly(|| score(&plain)));
         assert!((a / b - 1.0).abs() < 1e-5, "{name}: {a} and {b}");
     }
-}
-
-fn score(model: &Model, subjects: &[&Subject], tokens: &Tokens) -> f32 {
-    let view = Personalized::new(model, subjects).unwrap();
-    view.score("a photo of a dog", std::slice::from_ref(tokens), &mut Run::new()).unwrap()[0]
-}
-
-fn teach(model: &Model, options: &Options, side: u32) -> Result<Subject> {
-    let dataset = Dataset::new((0..2).map(|n| picture(n, side)).collect()).unwrap();
-    let mut draw = |view: &Personalized, wanted: &Request, run: &mut Run| {
-        let Request { width, height, count, seed, .. } = *wanted;
-        let options = sample::Options { width, height, count, seed, ..sample::Options::for_model(model)? };
-        Ok(draw_pictures(view, &[&wanted.prompt], &options, run)?.into_iter().map(|s| s.tokens).collect())
-    };
-    train(model, &dataset, options, &mut draw, &mut Run::new())
 }
 
 /// How far apart two subjects' changes are, as a part of their size.
@@ -143,44 +94,8 @@ fn gap(a: &Subject, b: &Subject) -> f64 {
 fn it_teaches_the_subjects_that_our_kernels_teach_by_every_method_and_set() {
     for (name, side) in LEARNING {
         let (own, plain) = (open(name, "f32"), plainly(|| open(name, "f32")));
-        let by_scale = name == "infinity";
         let side = own_side(&own, side);
-        let mut roles: Vec<&str> = own.family().weights().iter().flat_map(|entry| entry.spec.roles).copied().collect();
-        roles.extend(["all"]);
-        roles.sort_unstable();
-        roles.dedup();
-        let mut cases: Vec<Options> = Method::ALL
-            .into_iter()
-            .filter(|method| by_scale || *method != Method::Arbooth)
-            .map(|method| Options::for_model(&own, method).unwrap())
-            .collect();
-        cases.extend(roles.iter().map(|role| Options {
-            trainable: Trainable::parse(role).unwrap(),
-            ..Options::for_model(&own, Method::Dreambooth).unwrap()
-        }));
-        cases.push(Options {
-            adaptation: Adaptation::LowRank,
-            trainable: Trainable::ALL,
-            ..Options::for_model(&own, Method::TwoStage).unwrap()
-        });
-        cases.push(Options {
-            prior_weight: 0.5,
-            prior_count: 2,
-            ..Options::for_model(&own, Method::Dreambooth).unwrap()
-        });
-        for case in cases {
-            let options = Options {
-                class_word: "dog".into(),
-                image_size: side,
-                embedding_steps: case.embedding_steps.min(2),
-                layer_steps: case.layer_steps.min(2),
-                layer_learning_rate: 1e-3,
-                lora_rank: 2,
-                batch_size: 2,
-                dropout: 0.1,
-                templates: vec!["a photo of a {}".into(), "a red {} in the snow".into()],
-                ..case
-            };
+        for options in trainings(&own, side) {
             let expected = teach(&own, &options, side).unwrap();
             let found = plainly(|| teach(&plain, &options, side).unwrap());
             let what = format!("{name} {:?} {}", options.method, options.trainable.name());

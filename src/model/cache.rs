@@ -1,5 +1,6 @@
 //! Keys and values of tokens that were read, so that those behind them need not read them again.
 
+use crate::ops::{fused, own_kernels};
 use crate::Result;
 use candle_core::{DType, Device, Tensor};
 
@@ -72,8 +73,20 @@ impl LayerCache {
     /// last one filled.
     pub fn append(&mut self, k: &Tensor, v: &Tensor, filled: &[usize]) -> Result<(Tensor, Tensor)> {
         let dtype = self.keys.dtype();
-        let (k, v) = (k.to_dtype(dtype)?.contiguous()?, v.to_dtype(dtype)?.contiguous()?);
+        let (k, v) = (k.to_dtype(dtype)?, v.to_dtype(dtype)?);
+        let end = filled.iter().max().map_or(0, |filled| filled + k.dims()[2]);
+        let seen = || Ok((self.keys.narrow(2, 0, end)?, self.values.narrow(2, 0, end)?));
         let mut row = 0;
+        if fused::serve(&k) && !own_kernels(&k) {
+            let (k, v) = (k.transpose(1, 2)?, v.transpose(1, 2)?);
+            for run in filled.chunk_by(|a, b| a == b) {
+                let of = |t: &Tensor| t.narrow(0, row, run.len());
+                fused::put([&of(&self.keys)?, &of(&self.values)?], [&of(&k)?, &of(&v)?], run[0])?;
+                row += run.len();
+            }
+            return seen();
+        }
+        let (k, v) = (k.contiguous()?, v.contiguous()?);
         // Rows filled equally far are written at once.
         for run in filled.chunk_by(|a, b| a == b) {
             for (all, new) in [(&self.keys, &k), (&self.values, &v)] {
@@ -81,7 +94,29 @@ impl LayerCache {
             }
             row += run.len();
         }
-        let end = filled.iter().max().map_or(0, |filled| filled + k.dims()[2]);
-        Ok((self.keys.narrow(2, 0, end)?, self.values.narrow(2, 0, end)?))
+        seen()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::plainly;
+    use crate::ops::testing::random;
+
+    #[test]
+    fn the_kernel_for_gpus_puts_keys_and_values_where_the_cpu_puts_them() {
+        let shape = CacheShape { layers: 1, rows: 3, kv_heads: 2, capacity: 7, head_dim: 6 };
+        let (k, v) = (random(&[3, 2, 2, 6]), random(&[3, 2, 2, 6]));
+        let put = || {
+            let mut cache = Cache::new(&shape, DType::F32, &Device::Cpu).unwrap();
+            cache.filled = vec![1, 1, 4];
+            let view = |t: &Tensor| t.transpose(1, 2).unwrap();
+            let (layer, filled) = cache.layer(0);
+            let (keys, values) = layer.append(&view(&k), &view(&v), filled).unwrap();
+            [keys, values].map(|t| t.flatten_all().unwrap().to_vec1::<f32>().unwrap())
+        };
+        let expected = put();
+        crate::device::twin::with_kernels(|| assert_eq!(plainly(put), expected));
     }
 }

@@ -1,7 +1,7 @@
 //! Where tokens stand and what they see: rotary positions, spans and masks.
 
 use super::cache::Cache;
-use crate::ops;
+use crate::ops::{self, Seen};
 use crate::random::Dropout;
 use crate::run::Control;
 use crate::{Error, Result};
@@ -17,8 +17,8 @@ pub struct Context {
     pub sin: Tensor,
     /// [B or 1, T]
     pub spans: Vec<Span>,
-    /// Added to the attention scores, [B or 1, 1, T, S]. None if all may be seen, or where spans will do.
-    pub mask: Option<Tensor>,
+    /// The same on the device. None if all may be seen, or where spans will do.
+    pub seen: Option<Seen>,
     pub dropout: Option<Dropout>,
     pub stop: Control,
 }
@@ -35,7 +35,7 @@ impl Context {
     }
 
     pub fn rows(&self, one_by_one: bool) -> ops::Rows<'_> {
-        ops::Rows { spans: &self.spans, mask: self.mask.as_ref(), one_by_one }
+        ops::Rows { spans: &self.spans, seen: self.seen.as_ref(), one_by_one }
     }
 }
 
@@ -67,7 +67,7 @@ impl Rotary {
         Ok((table(f32::cos)?, table(f32::sin)?))
     }
 
-    /// Whether attention wants a mask, or spans will do.
+    /// Whether attention wants what is seen on the device, or spans will do.
     fn masked(&self) -> bool {
         !ops::own_kernels_on(&self.device)
     }
@@ -79,9 +79,9 @@ impl Rotary {
         Ok(Context {
             cos,
             sin,
-            mask: match self.masked() {
+            seen: match self.masked() {
                 false => None,
-                true => mask(spans, slots, &self.device)?.map(|m| m.to_dtype(self.dtype)).transpose()?,
+                true => Seen::new(&spans.concat(), spans.len(), slots, &self.device)?,
             },
             spans: spans.concat(),
             dropout: None,
@@ -95,19 +95,6 @@ impl Rotary {
         let spans = (0..tokens as u32).map(|i| (0, i + 1)).collect();
         self.context(&[positions], &[spans], tokens)
     }
-}
-
-/// 0 where a token may look, minus infinity where not: [B or 1, 1, T, slots]. None if all see everything.
-fn mask(spans: &[Vec<Span>], slots: usize, device: &Device) -> Result<Option<Tensor>> {
-    let all = (0, slots as u32);
-    if spans.iter().flatten().all(|&span| span == all) {
-        return Ok(None);
-    }
-    let row = |&(from, to): &Span| {
-        (0..slots as u32).map(move |slot| if (from..to).contains(&slot) { 0f32 } else { f32::NEG_INFINITY })
-    };
-    let values: Vec<f32> = spans.iter().flatten().flat_map(row).collect();
-    Ok(Some(Tensor::from_vec(values, (spans.len(), 1, spans[0].len(), slots), device)?))
 }
 
 /// Makes the context of each pass of a drawing without moving a table to the device.
@@ -152,10 +139,10 @@ impl Places {
         let half = self.cos.dim(1)?;
         let span = |first: u32, filled: usize| (0..new).map(move |i| (first, (filled + i + 1) as u32));
         let spans = self.first.iter().zip(filled).flat_map(|(&first, &filled)| span(first, filled)).collect();
-        let context = |positions: &Tensor, rows: usize, mask: Option<Tensor>| -> Result<Context> {
+        let context = |positions: &Tensor, rows: usize, seen: Option<Seen>| -> Result<Context> {
             let rotary = |table: &Tensor| table.index_select(positions, 0)?.reshape((rows, new, 1, half));
             let (cos, sin) = (rotary(&self.cos)?, rotary(&self.sin)?);
-            Ok(Context { cos, sin, mask, spans, dropout: None, stop: self.stop.clone() })
+            Ok(Context { cos, sin, seen, spans, dropout: None, stop: self.stop.clone() })
         };
         if !self.masked {
             // On the CPU no table has to be moved, and no operator between tensors is to be used, see `ops::sum`.
@@ -171,24 +158,13 @@ impl Places {
             None => return Err(Error::Internal { message: "rows filled differently need their numbers".into() }),
         };
         let positions = slots.broadcast_sub(&self.first_on_device)?;
-        context(&positions.flatten_all()?, positions.dim(0)?, self.mask(&slots, end, even && new == 1)?)
+        context(&positions.flatten_all()?, positions.dim(0)?, self.seen(slots, even && new == 1))
     }
 
-    /// What is added to the scores of new tokens in these slots, [rows or 1, new], for each of the slots before `end`. They see
-    /// `all` of them that their row has, or those up to their own.
-    fn mask(&self, slots: &Tensor, end: usize, all: bool) -> Result<Option<Tensor>> {
-        let (rows, new) = slots.dims2()?;
-        let each = self.slots.narrow(0, 0, end)?.reshape((1, 1, 1, end))?;
-        let hides = self.first.iter().any(|&first| first > 0);
-        let begun = || each.broadcast_ge(&self.first_on_device.reshape((self.first.len(), 1, 1, 1))?);
-        let reached = || each.broadcast_le(&slots.reshape((rows, 1, new, 1))?);
-        let seen = match (hides, all) {
-            (false, true) => return Ok(None),
-            (true, true) => begun()?,
-            (false, false) => reached()?,
-            (true, false) => begun()?.broadcast_mul(&reached()?)?,
-        };
-        // ln 1 = 0 for what is seen, ln 0 = minus infinity for the rest.
-        Ok(Some(seen.to_dtype(DType::F32)?.log()?.to_dtype(self.cos.dtype())?))
+    /// What new tokens in these slots, [rows or 1, new], see: `all` slots that their row has, or those up to their own.
+    fn seen(&self, slots: Tensor, all: bool) -> Option<Seen> {
+        let first = self.first.iter().any(|&first| first > 0).then(|| self.first_on_device.clone());
+        let last = (!all).then_some(slots);
+        (first.is_some() || last.is_some()).then_some(Seen { first, last })
     }
 }

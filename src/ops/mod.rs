@@ -1,10 +1,12 @@
 //! The numeric building blocks of a transformer layer, forward and backward.
 //!
 //! Each has two forms that give the same numbers: `cpu` calls the kernels of this library, with f32 activations whatever
-//! the weights are in; `plain` is made of candle's operations, for GPUs, with activations in the dtype of the weights.
+//! the weights are in; `plain` is made of candle's operations, for GPUs, with activations in the dtype of the weights. Of what
+//! would be many of those, a GPU gets kernels of our own, `fused`.
 //! No operation here records a graph: what a backward pass needs is handed to it.
 
 mod cpu;
+pub(crate) mod fused;
 mod plain;
 mod pointwise;
 
@@ -54,10 +56,30 @@ pub struct Heads<'a> {
 pub struct Rows<'a> {
     /// From slot to before slot, [B or 1, T].
     pub spans: &'a [(u32, u32)],
-    /// The same as what is added to the scores, [B or 1, 1, T, S]; for `plain` only.
-    pub mask: Option<&'a Tensor>,
+    /// The same on the device, for `plain` only; none if all is seen.
+    pub seen: Option<&'a Seen>,
     /// Whether the result of a token must not depend on the other tokens of the pass, to the bit.
     pub one_by_one: bool,
+}
+
+/// What each token sees, on the device: the first and the last slot, u32 [B or 1, T or 1] each, or all before or behind.
+#[derive(Clone)]
+pub struct Seen {
+    pub first: Option<Tensor>,
+    pub last: Option<Tensor>,
+}
+
+impl Seen {
+    /// For spans of `rows` rows of the batch, or of one for all; none if they see all of the slots.
+    pub fn new(spans: &[(u32, u32)], rows: usize, slots: usize, device: &Device) -> Result<Option<Self>> {
+        let limits = |of: fn(&(u32, u32)) -> u32, needless: u32| -> Result<Option<Tensor>> {
+            let values: Vec<u32> = spans.iter().map(of).collect();
+            let needed = values.iter().any(|&value| value != needless);
+            Ok(needed.then(|| Tensor::from_vec(values, (rows, spans.len() / rows.max(1)), device)).transpose()?)
+        };
+        let (first, last) = (limits(|span| span.0, 0)?, limits(|span| span.1 - 1, slots as u32 - 1)?);
+        Ok((first.is_some() || last.is_some()).then_some(Seen { first, last }))
+    }
 }
 
 /// Picks the form that serves the tensor.
@@ -129,6 +151,15 @@ pub fn add(a: Tensor, b: &Tensor) -> Result<Tensor> {
 /// Root-mean-square norm over the last dimension, statistics in f32.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
     either!(x, rms_norm(x, weight, eps))
+}
+
+/// `a + b`, and its [`rms_norm`] before it; the numbers of `a` are taken over.
+pub fn add_and_norm(a: Tensor, b: &Tensor, weight: &Tensor, eps: f64) -> Result<(Tensor, Tensor)> {
+    if !own_kernels(&a) && fused::serve(&a) {
+        return fused::add_and_norm(&a, b, weight, eps);
+    }
+    let sum = add(a, b)?;
+    Ok((rms_norm(&sum, weight, eps)?, sum))
 }
 
 /// The gradients of x and, if asked for, of the weight (f32) in [`rms_norm`].
@@ -297,6 +328,9 @@ mod tests {
             let (x, g, w) = (random(&[2, 5, 70]), random(&[2, 5, 70]), random(&[70]));
             let (own, plain) = both(|| rms_norm(&x, &w, 1e-5));
             assert_close(&own, &plain, "rms norm");
+            let (own, plain) = both(|| add_and_norm(x.copy()?, &g, &w, 1e-5));
+            assert_close(&own.0, &plain.0, "norm of a sum");
+            assert_close(&own.1, &plain.1, "sum");
             let (own, plain) = both(|| rms_norm_backward(&g, &x, &w, 1e-5, true));
             assert_close(&own.0, &plain.0, "rms norm backward");
             assert_close(&own.1.unwrap(), &plain.1.unwrap(), "rms norm's weight");
@@ -343,16 +377,8 @@ mod tests {
                 // Row 0 begins at slot 0, row 1 later; earlier slots see themselves.
                 let span = |row: u32, i: u32| if i < row { (i, i + 1) } else { (row, i + 1) };
                 let spans: Vec<_> = (0..b as u32).flat_map(|r| (0..t as u32).map(move |i| span(3 * r, i))).collect();
-                let bias = |(i, &(from, to)): (usize, &(u32, u32))| {
-                    let _ = i;
-                    (0..t as u32)
-                        .map(|s| if s >= from && s < to { 0.0 } else { f32::NEG_INFINITY })
-                        .collect::<Vec<f32>>()
-                };
-                let mask =
-                    Tensor::new(spans.iter().enumerate().flat_map(bias).collect::<Vec<_>>(), &Device::Cpu).unwrap();
-                let mask = mask.reshape((b, 1, t, t)).unwrap();
-                let seen = Rows { spans: &spans, mask: Some(&mask), one_by_one: false };
+                let limits = Seen::new(&spans, b, t, &Device::Cpu).unwrap();
+                let seen = Rows { spans: &spans, seen: limits.as_ref(), one_by_one: false };
                 let (q, g) = (random(&[b, t, heads, d]), random(&[b, t, heads * d]));
                 let view = |x: &Tensor| x.transpose(1, 2).unwrap();
                 let (k, v) = (random(&[b, t, kv, d]), random(&[b, t, kv, d]));
@@ -371,6 +397,56 @@ mod tests {
         });
     }
 
+    /// As compiled for the CPU; `plainly` calls them then.
+    #[test]
+    fn the_kernels_for_gpus_give_what_those_of_the_cpu_give() {
+        crate::device::twin::with_kernels(|| {
+            kernels_give_what_plain_operations_give_at_every_level_of_vectors();
+            attention_and_its_gradients_are_those_of_plain_operations();
+            attention_to_another_sequence_has_gradients_of_its_length();
+        });
+    }
+
+    #[test]
+    fn in_bf16_the_kernels_for_gpus_are_as_near_to_what_is_right_as_candles_operations() {
+        let (b, t, heads, d) = (2, 5, 4, 24);
+        let bf16 = |dims: &[usize]| random(dims).to_dtype(DType::BF16).unwrap();
+        let inputs: Vec<Tensor> =
+            [&[b, t, 96][..], &[b, t, 96], &[96], &[b, t, heads, d], &[b, t, heads, d], &[2, d], &[2, d]]
+                .into_iter()
+                .chain([&[b, t, 1, d / 2][..], &[b, t, 1, d / 2], &[b, t, heads * d]])
+                .map(bf16)
+                .collect();
+        let spans: Vec<_> = (0..t as u32).map(|i| (0, i + 1)).collect();
+        let seen = Seen::new(&spans, 1, t, &Device::Cpu).unwrap();
+        let rows = Rows { spans: &spans, seen: seen.as_ref(), one_by_one: false };
+        let all = |dtype: DType| -> Result<Vec<Tensor>> {
+            let inputs = inputs.iter().map(|t| Ok(t.to_dtype(dtype)?)).collect::<Result<Vec<_>>>()?;
+            let [x, g, w, q, gq, weight, bias, cos, sin, gm] = &inputs[..] else { panic!("other inputs") };
+            let of = Heads { weight, bias, eps: 1e-5, cos, sin };
+            let (k, v) = (q.transpose(1, 2)?, gq.transpose(1, 2)?);
+            let (gate, up) = silu_mul_backward(g, x.copy()?, g.copy()?)?;
+            let (mixed, _) = attention(q, &k, &v, &rows, false)?;
+            let (dq, dk, dv) = attention_backward(gm, (q, &k, &v), &mixed, &mixed, &rows)?;
+            let norms = [rms_norm(x, w, 1e-5)?, rms_norm_backward(g, x, w, 1e-5, false)?.0];
+            let turns = [norm_and_rotate(q, &of)?, norm_and_rotate_backward(gq, q, &of, false)?.0];
+            let rotations = [rotate(q, cos, sin)?, rotate_backward(q, cos, sin)?];
+            let rest = [silu_mul(x, g)?, gate, up, mixed, dq, dk, dv];
+            let results = norms.into_iter().chain(turns).chain(rotations).chain(rest);
+            results.map(|t| Ok(t.to_dtype(DType::F32)?.flatten_all()?)).collect()
+        };
+        let exact = plainly(|| all(DType::F32).unwrap());
+        let plain = plainly(|| all(DType::BF16).unwrap());
+        crate::device::twin::with_kernels(|| {
+            let fused = plainly(|| all(DType::BF16).unwrap());
+            for (i, ((fused, plain), exact)) in fused.iter().zip(&plain).zip(&exact).enumerate() {
+                let square = |t: &Tensor| t.sqr().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap();
+                let off = |t: &Tensor| (square(&(t - exact).unwrap()) / square(exact)).sqrt();
+                assert!(off(fused) < 1.1 * off(plain) && off(fused) < 0.02, "{i}: {} {}", off(fused), off(plain));
+            }
+        });
+    }
+
     #[test]
     fn attention_to_another_sequence_has_gradients_of_its_length() {
         at_each_level(|| {
@@ -378,12 +454,8 @@ mod tests {
             for (t, slots, heads, kv) in [(150, 7, 4, 4), (3, 130, 4, 2)] {
                 let (b, d) = (2, 8);
                 let spans: Vec<_> = (0..b * t).map(|i| (0, if i < t { slots as u32 } else { 3 })).collect();
-                let bias = |&(_, to): &(u32, u32)| {
-                    (0..slots as u32).map(move |s| if s < to { 0.0 } else { f32::NEG_INFINITY })
-                };
-                let mask = Tensor::new(spans.iter().flat_map(bias).collect::<Vec<f32>>(), &Device::Cpu).unwrap();
-                let mask = mask.reshape((b, 1, t, slots)).unwrap();
-                let seen = Rows { spans: &spans, mask: Some(&mask), one_by_one: false };
+                let limits = Seen::new(&spans, b, slots, &Device::Cpu).unwrap();
+                let seen = Rows { spans: &spans, seen: limits.as_ref(), one_by_one: false };
                 let (q, g) = (random(&[b, t, heads, d]), random(&[b, t, heads * d]));
                 let (k, v) = (random(&[b, slots, kv, d]), random(&[b, slots, kv, d]));
                 let (k, v) = (k.transpose(1, 2).unwrap(), v.transpose(1, 2).unwrap());
@@ -429,7 +501,7 @@ mod tests {
                 let whole = |t: &Tensor| t.to_dtype(DType::F32).unwrap();
                 let spans: Vec<_> = (0..t as u32).map(|i| (0, slots as u32 - t as u32 + i + 1)).collect();
                 for one_by_one in [true, false] {
-                    let seen = Rows { spans: &spans, mask: None, one_by_one };
+                    let seen = Rows { spans: &spans, seen: None, one_by_one };
                     let (found, _) = attention(&q, &k, &v, &seen, false).unwrap();
                     let (expected, _) = attention(&q, &whole(&k), &whole(&v), &seen, false).unwrap();
                     // Where many queries are multiplied with bf16, probabilities are rounded to 8 bits.

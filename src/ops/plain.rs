@@ -1,7 +1,7 @@
 //! The building blocks in candle's operations, for any device. Statistics, softmax and loss in f32, the rest in the dtype
-//! of the activations.
+//! of the activations. On a GPU `fused` does in one launch what would be many.
 
-use super::{Heads, Rows};
+use super::{fused, Heads, Rows, Seen};
 use crate::weight::Weight;
 use crate::{Error, Result};
 use candle_core::quantized::QMatMul;
@@ -90,6 +90,9 @@ fn rms(x: &Tensor, eps: f64) -> Result<(Tensor, Tensor)> {
 }
 
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
+    if fused::serve(x) {
+        return fused::rms_norm(x, weight, eps);
+    }
     Ok(rms(x, eps)?.0.to_dtype(x.dtype())?.broadcast_mul(weight)?)
 }
 
@@ -100,6 +103,9 @@ pub fn rms_norm_backward(
     eps: f64,
     with_weight: bool,
 ) -> Result<(Tensor, Option<Tensor>)> {
+    if !with_weight && fused::serve(x) {
+        return Ok((fused::rms_norm_backward(g, x, weight, eps)?, None));
+    }
     let (hat, scale) = rms(x, eps)?;
     let g = g.to_dtype(DType::F32)?;
     let dw = with_weight.then(|| flat(&(&g * &hat)?)?.sum(0).map_err(crate::Error::from)).transpose()?;
@@ -119,6 +125,9 @@ pub fn standardised(x: &Tensor, eps: f64) -> Result<(Tensor, Tensor)> {
 
 /// Turns by the angles, or back.
 pub fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor, back: bool) -> Result<Tensor> {
+    if fused::serve(x) {
+        return fused::rotate(x, cos, sin, back);
+    }
     let half = x.dim(D::Minus1)? / 2;
     let (a, b) = (x.narrow(D::Minus1, 0, half)?, x.narrow(D::Minus1, half, half)?);
     let (ac, bs) = (a.broadcast_mul(cos)?, b.broadcast_mul(sin)?);
@@ -130,6 +139,9 @@ pub fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor, back: bool) -> Result<Tens
 }
 
 pub fn norm_and_rotate(x: &Tensor, heads: &Heads) -> Result<Tensor> {
+    if fused::serve(x) {
+        return fused::norm_and_rotate(x, heads);
+    }
     let n = x.dim(2)?;
     let (weight, bias) = (super::per_head(heads.weight, n)?, super::per_head(heads.bias, n)?);
     let hat = standardised(x, heads.eps)?.0.to_dtype(x.dtype())?;
@@ -142,6 +154,9 @@ pub fn norm_and_rotate_backward(
     heads: &Heads,
     with_weight: bool,
 ) -> Result<(Tensor, Option<(Tensor, Tensor)>)> {
+    if !with_weight && fused::serve(x) {
+        return Ok((fused::norm_and_rotate_backward(g, x, heads)?, None));
+    }
     let (_, _, n, d) = x.dims4()?;
     let weight = super::per_head(heads.weight, n)?;
     let (hat, scale) = standardised(x, heads.eps)?;
@@ -167,18 +182,55 @@ fn repeat(x: &Tensor, n: usize) -> Result<Tensor> {
     }
 }
 
-/// Queries as [B, heads, T, d], keys and values as [B, heads, S, d], and the probabilities [B, heads, T, S] in f32.
+/// What is added to scores [B, heads, T, S]: 0 for what is seen, minus infinity for the rest.
+fn mask(seen: &Seen, slots: usize, dtype: DType) -> Result<Tensor> {
+    let row = |limit: &Tensor| -> Result<(Tensor, Tensor)> {
+        let (b, t) = limit.dims2()?;
+        let each = Tensor::arange(0, slots as u32, limit.device())?.reshape((1, 1, 1, slots))?;
+        Ok((each, limit.reshape((b, 1, t, 1))?))
+    };
+    let begun = seen.first.as_ref().map(|first| row(first).and_then(|(each, at)| Ok(each.broadcast_ge(&at)?)));
+    let reached = seen.last.as_ref().map(|last| row(last).and_then(|(each, at)| Ok(each.broadcast_le(&at)?)));
+    let both = match (begun.transpose()?, reached.transpose()?) {
+        (Some(begun), Some(reached)) => begun.broadcast_mul(&reached)?,
+        (Some(one), None) | (None, Some(one)) => one,
+        (None, None) => return Err(Error::internal("limits that limit nothing")),
+    };
+    // ln 1 = 0, ln 0 = minus infinity.
+    Ok(both.to_dtype(DType::F32)?.log()?.to_dtype(dtype)?)
+}
+
+/// Probabilities of scores [B, heads, T, S] times `scale`, in their dtype.
+fn softmax(scores: &Tensor, seen: Option<&Seen>, scale: f64) -> Result<Tensor> {
+    if fused::serve(scores) {
+        return fused::softmax(scores, seen, scale);
+    }
+    let scores = (scores * scale)?;
+    let scores = match seen {
+        Some(seen) => scores.broadcast_add(&mask(seen, scores.dim(D::Minus1)?, scores.dtype())?)?,
+        None => scores,
+    };
+    Ok(candle_nn::ops::softmax_last_dim(&scores.to_dtype(DType::F32)?.contiguous()?)?.to_dtype(scores.dtype())?)
+}
+
+/// The gradient of the scores in [`softmax`], whose result was p.
+fn softmax_backward(dp: &Tensor, p: &Tensor, scale: f64) -> Result<Tensor> {
+    if fused::serve(dp) {
+        return fused::softmax_backward(dp, p, scale);
+    }
+    let (wide, dtype) = (p.to_dtype(DType::F32)?, dp.dtype());
+    let dp = dp.to_dtype(DType::F32)?;
+    let along = (&dp * &wide)?.sum_keepdim(D::Minus1)?;
+    Ok(((wide * dp.broadcast_sub(&along)?)? * scale)?.to_dtype(dtype)?)
+}
+
+/// Queries as [B, heads, T, d], keys and values as [B, heads, S, d], and the probabilities [B, heads, T, S].
 fn attend(q: &Tensor, k: &Tensor, v: &Tensor, rows: &Rows) -> Result<[Tensor; 4]> {
     let (_, _, heads, d) = q.dims4()?;
     let n = heads / k.dim(1)?;
     let q = q.transpose(1, 2)?.contiguous()?;
     let (k, v) = (repeat(k, n)?, repeat(v, n)?);
-    let scores = (product(&q, &k.t()?)? * (d as f64).powf(-0.5))?;
-    let scores = match rows.mask {
-        Some(mask) => scores.broadcast_add(&mask.to_dtype(scores.dtype())?)?,
-        None => scores,
-    };
-    let p = candle_nn::ops::softmax_last_dim(&scores.to_dtype(DType::F32)?.contiguous()?)?;
+    let p = softmax(&product(&q, &k.t()?)?, rows.seen, (d as f64).powf(-0.5))?;
     Ok([q, k, v, p])
 }
 
@@ -207,7 +259,7 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, rows: &Rows, keep: bool) ->
     for (first, count) in portions(q, k)? {
         let q = q.narrow(2, first * share, count * share)?;
         let [_, _, v, p] = attend(&q, &k.narrow(1, first, count)?, &v.narrow(1, first, count)?, rows)?;
-        parts.push(product(&p.to_dtype(q.dtype())?, &v)?.transpose(1, 2)?);
+        parts.push(product(&p, &v)?.transpose(1, 2)?);
     }
     let o = Tensor::cat(&parts, 2)?.reshape((b, t, heads * d))?.to_dtype(dtype)?;
     // The backward pass takes the probabilities anew: to keep them would cost more than all else.
@@ -245,13 +297,11 @@ fn portion_backward(
 ) -> Result<(Tensor, Tensor, Tensor)> {
     let (b, _, heads, d) = q.dims4()?;
     let (_, kv, slots, _) = k.dims4()?;
-    let dtype = q.dtype();
     let [q, k, v, p] = attend(q, k, v, rows)?;
     let g = g.transpose(1, 2)?.contiguous()?;
-    let dp = product(&g, &v.t()?)?.to_dtype(DType::F32)?;
-    let along = (&dp * &p)?.sum_keepdim(D::Minus1)?;
-    let ds = ((&p * dp.broadcast_sub(&along)?)? * (d as f64).powf(-0.5))?.to_dtype(dtype)?;
-    let dv = product(&p.to_dtype(dtype)?.t()?, &g)?;
+    let dv = product(&p.t()?, &g)?;
+    let ds = softmax_backward(&product(&g, &v.t()?)?, &p, (d as f64).powf(-0.5))?;
+    drop(p);
     let (dq, dk) = (product(&ds, &k)?, product(&ds.t()?, &q)?);
     let shared = |x: Tensor| -> Result<Tensor> {
         let x = x.reshape((b, kv, heads / kv, slots, d))?;
@@ -262,10 +312,16 @@ fn portion_backward(
 }
 
 pub fn silu_mul(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    if fused::serve(gate) {
+        return fused::silu_mul(gate, up);
+    }
     Ok((gate.silu()? * up)?)
 }
 
 pub fn silu_mul_backward(g: &Tensor, gate: Tensor, up: Tensor) -> Result<(Tensor, Tensor)> {
+    if fused::serve(&gate) {
+        return fused::silu_mul_backward(g, &gate, &up);
+    }
     let sigmoid = candle_nn::ops::sigmoid(&gate)?;
     let silu = (&gate * &sigmoid)?;
     // silu' = s (1 + x (1 - s)) = s + silu (1 - s)

@@ -5,8 +5,8 @@
 
 use super::link::Link;
 use super::Options;
-use crate::ops;
-use crate::{Error, Result};
+use crate::ops::{self, fused};
+use crate::Result;
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor, D};
 use rayon::prelude::*;
 
@@ -17,19 +17,21 @@ pub const UNSOUND: u32 = u32::MAX;
 pub struct Scorer {
     guidance: Option<f32>,
     top_k: usize,
-    /// One number; none for 1.
-    temperature: Option<Tensor>,
+    temperature: f32,
+    /// The same where it is not 1.
+    divisor: Option<Tensor>,
     /// [`UNSOUND`].
     unsound: Tensor,
 }
 
 impl Scorer {
     pub fn new(link: &Link, options: &Options) -> Result<Self> {
-        let temperature = (options.temperature != 1.0).then(|| link.upload(vec![options.temperature], ()));
+        let divisor = (options.temperature != 1.0).then(|| link.upload(vec![options.temperature], ()));
         Ok(Scorer {
             guidance: (options.guidance != 1.0).then_some(options.guidance),
             top_k: options.top_k as usize,
-            temperature: temperature.transpose()?,
+            temperature: options.temperature,
+            divisor: divisor.transpose()?,
             unsound: link.upload(vec![UNSOUND], ())?,
         })
     }
@@ -42,19 +44,25 @@ impl Scorer {
     /// The scores whose softmax codes are drawn from, f32 [pictures, places, codes]; minus infinity for what cannot be drawn.
     /// `logits` has a row for each picture, and behind them, under guidance, the rows without a prompt.
     pub fn scores(&self, logits: &Tensor) -> Result<Tensor> {
+        if on_gpu(logits) {
+            return fused::scores(logits, self.guidance, self.top_k, self.temperature);
+        }
         let mut scores = match self.guidance {
             Some(scale) => guide(logits, scale)?,
             None => logits.clone(),
         };
         scores = keep_top_k(&scores, self.top_k)?;
-        if let Some(temperature) = &self.temperature {
-            scores = ops::quotient(&scores, temperature)?;
+        if let Some(divisor) = &self.divisor {
+            scores = ops::quotient(&scores, divisor)?;
         }
         Ok(scores)
     }
 
     /// Draws from softmax(scores) by the Gumbel-max rule: u32 [pictures, places], the first of equal sums.
     pub fn draw(&self, scores: &Tensor, noise: &Tensor) -> Result<Tensor> {
+        if on_gpu(scores) {
+            return fused::draw(scores, noise, UNSOUND);
+        }
         self.if_sound(scores, ops::sum(scores, noise)?.argmax(D::Minus1)?)
     }
 
@@ -67,15 +75,17 @@ impl Scorer {
     }
 }
 
+/// Whether a kernel for GPUs does it all.
+fn on_gpu(t: &Tensor) -> bool {
+    !ops::own_kernels(t) && fused::serve(t)
+}
+
 /// Classifier-free guidance: `unconditional + scale (conditional - unconditional)`.
 fn guide(logits: &Tensor, scale: f32) -> Result<Tensor> {
     let pictures = logits.dim(0)? / 2;
     let (conditional, unconditional) = (logits.narrow(0, 0, pictures)?, logits.narrow(0, pictures, pictures)?);
     ops::sum(&(ops::difference(&conditional, &unconditional)? * f64::from(scale))?, &unconditional)
 }
-
-/// Codes that candle sorts on a GPU.
-const SORTED: usize = 8192;
 
 /// Puts every score below the k-th largest of its row to minus infinity; ties with it stay. 0 keeps all.
 fn keep_top_k(scores: &Tensor, k: usize) -> Result<Tensor> {
@@ -85,11 +95,6 @@ fn keep_top_k(scores: &Tensor, k: usize) -> Result<Tensor> {
     let scores = scores.contiguous()?;
     let threshold = match ops::own_kernels(&scores) {
         true => scores.apply_op1_no_bwd(&Kth(k))?,
-        // A GPU sorts a row within one block of threads.
-        false if scores.dim(D::Minus1)? > SORTED => {
-            let message = format!("is {k}; of {} codes a GPU keeps all: set 0", scores.dim(D::Minus1)?);
-            return Err(Error::invalid("top_k", message));
-        }
         false => scores.sort_last_dim(false)?.0.narrow(D::Minus1, k - 1, 1)?,
     };
     // ln 1 = 0 and ln 0 = minus infinity, to be added.
@@ -197,6 +202,19 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// As compiled for the CPU; `plainly` calls them then.
+    #[test]
+    fn the_kernels_for_gpus_draw_what_the_cpu_draws() {
+        crate::device::twin::with_kernels(|| {
+            crate::ops::plainly(|| {
+                guidance_moves_away_from_the_unconditional();
+                top_k_keeps_ties_with_the_last_one();
+                a_score_that_is_not_a_number_is_told_from_a_code();
+                draws_are_those_of_the_rule_written_plainly();
+            })
+        });
     }
 
     /// Pearson's statistic of draws against the exact distribution; the bound is the 99.9% quantile for `cells - 1`.

@@ -8,5 +8,5 @@ target=${CARGO_TARGET_DIR:-target}
 # Nothing of a toolkit that may be installed.
 unset CUDA_HOME CUDA_PATH NVCC NVCC_CCBIN
 PATH=$tools/fake:$PATH CARGO_TARGET_DIR=$target/cuda-check \
-    cargo --config 'profile.dev.package."*".opt-level=0' clippy --locked --lib --features cudnn -- -D warnings
+    cargo --config 'profile.dev.package."*".opt-level=0' clippy --locked --lib --test null_gpu --features cudnn -- -D warnings
 "$tools/symbols.py" --check

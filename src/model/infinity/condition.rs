@@ -7,7 +7,7 @@ use super::config::{Config, EPS};
 use super::linear::Linear;
 use super::ops;
 use crate::files::checkpoint::Checkpoint;
-use crate::ops::{add, attention, attention_backward, own_kernels, rms_norm, rms_norm_backward, Rows};
+use crate::ops::{add, attention, attention_backward, own_kernels, rms_norm, rms_norm_backward, Rows, Seen};
 use crate::weight::Weight;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
@@ -95,15 +95,13 @@ impl Texts {
         self.lengths.iter().flat_map(|&n| std::iter::repeat_n((0, n as u32), tokens)).collect()
     }
 
-    /// What hides the zeros from attention's plain form, [B, 1, 1, L].
-    pub fn mask(&self) -> Result<Option<Tensor>> {
-        let (b, l, _) = self.source.dims3()?;
-        if own_kernels(&self.source) || self.lengths.iter().all(|&n| n == l) {
+    /// The same of every token on the device, for attention's plain form.
+    pub fn seen(&self) -> Result<Option<Seen>> {
+        let (b, slots, _) = self.source.dims3()?;
+        if own_kernels(&self.source) {
             return Ok(None);
         }
-        let value = |&n: &usize| (0..l).map(move |i| if i < n { 0f32 } else { f32::NEG_INFINITY });
-        let values: Vec<f32> = self.lengths.iter().flat_map(value).collect();
-        Ok(Some(Tensor::from_vec(values, (b, 1, 1, l), &Device::Cpu)?.to_device(self.source.device())?))
+        Seen::new(&self.spans(1), b, slots, self.source.device())
     }
 
     pub fn gradients(&self) -> Result<Gradients> {
@@ -186,7 +184,7 @@ impl Conditioner {
         let values =
             ops::add_bias(both.narrow(2, c, c)?.force_contiguous()?, &self.value_bias)?.reshape((1, n, heads, d))?;
         let spans = [(0, n as u32)];
-        let rows = Rows { spans: &spans, mask: None, one_by_one: false };
+        let rows = Rows { spans: &spans, seen: None, one_by_one: false };
         let (mixed, normalisers) = attention(&queries, &keys.transpose(1, 2)?, &values.transpose(1, 2)?, &rows, true)?;
         let normalisers = normalisers.ok_or_else(|| Error::internal("attention kept nothing"))?;
         let pooled = self.pool.forward(&mixed)?.squeeze(1)?;
@@ -214,7 +212,7 @@ impl Conditioner {
             let g = self.pool.back(&g.unsqueeze(1)?, None)?;
             let n = texts.lengths[row];
             let spans = [(0, n as u32)];
-            let rows = Rows { spans: &spans, mask: None, one_by_one: false };
+            let rows = Rows { spans: &spans, seen: None, one_by_one: false };
             let seen = (&kept.keys.transpose(1, 2)?, &kept.values.transpose(1, 2)?);
             let (_, keys, values) =
                 attention_backward(&g, (&kept.queries, seen.0, seen.1), &kept.mixed, &kept.normalisers, &rows)?;

@@ -11,7 +11,7 @@ use super::names::{
     V_BIAS,
 };
 use super::ops::{self, Turning};
-use crate::ops::{add, attention, attention_backward, Rows};
+use crate::ops::{add, attention, attention_backward, Rows, Seen};
 use crate::run::Control;
 use crate::weights::{Gradients, Part, Target, Wanted, WeightId, Weights};
 use crate::{Error, Result};
@@ -38,11 +38,11 @@ pub struct Context<'a> {
     pub sin: Tensor,
     /// What each token sees of the sequence, `[T]`.
     pub spans: Vec<(u32, u32)>,
-    /// The same for attention's plain form, [1, 1, T, S]; none if all is seen.
-    pub mask: Option<Tensor>,
-    /// Of the text, [B, T], and for the plain form [B, 1, 1, L].
+    /// The same on the device, for attention's plain form.
+    pub seen: Option<Seen>,
+    /// Of the text, [B, T].
     pub text_spans: Vec<(u32, u32)>,
-    pub text_mask: Option<Tensor>,
+    pub text_seen: Option<Seen>,
     /// Factors of the two steered residuals of each block for each sequence (drop-path), `[blocks][2][B]`; none if all are 1.
     pub drops: Option<Vec<[Vec<f32>; 2]>>,
     /// Looked at before each sub-layer of a forward pass, which may take seconds.
@@ -188,7 +188,7 @@ impl Layer<'_> {
             Some(filling) => filling.put(&k, &v)?,
             None => (k.clone(), v.clone()),
         };
-        let rows = Rows { spans: &context.spans, mask: context.mask.as_ref(), one_by_one: false };
+        let rows = Rows { spans: &context.spans, seen: context.seen.as_ref(), one_by_one: false };
         let (mixed, normalisers) = attention(&q, &seen_k.transpose(1, 2)?, &seen_v.transpose(1, 2)?, &rows, keep)?;
         drop((seen_k, seen_v));
         let attended = self.linear(SELF_OUT, None)?.forward(&mixed)?;
@@ -211,7 +211,7 @@ impl Layer<'_> {
                 }
             }
         };
-        let rows = Rows { spans: &context.text_spans, mask: context.text_mask.as_ref(), one_by_one: false };
+        let rows = Rows { spans: &context.text_spans, seen: context.text_seen.as_ref(), one_by_one: false };
         let (cross_mixed, cross_normalisers) =
             attention(&cross_q, &cross_k.transpose(1, 2)?, &cross_v.transpose(1, 2)?, &rows, keep)?;
         let after = add(self.linear(CROSS_OUT, None)?.forward(&cross_mixed)?, &middle)?;
@@ -311,7 +311,7 @@ impl Layer<'_> {
 
         // Cross-attention
         let gm = self.through(CROSS_OUT, &g, || Ok(kept.cross_mixed.clone()), wanted, &mut found)?;
-        let rows = Rows { spans: &context.text_spans, mask: context.text_mask.as_ref(), one_by_one: false };
+        let rows = Rows { spans: &context.text_spans, seen: context.text_seen.as_ref(), one_by_one: false };
         let seen = (&kept.cross_k.transpose(1, 2)?, &kept.cross_v.transpose(1, 2)?);
         let (gq, gk, gv) = attention_backward(
             &gm,
@@ -347,7 +347,7 @@ impl Layer<'_> {
         drop(kept.attended);
         let gm = self.through(SELF_OUT, &ga, || Ok(kept.mixed.clone()), wanted, &mut found)?;
         drop(ga);
-        let rows = Rows { spans: &context.spans, mask: context.mask.as_ref(), one_by_one: false };
+        let rows = Rows { spans: &context.spans, seen: context.seen.as_ref(), one_by_one: false };
         let seen = (&kept.k.transpose(1, 2)?, &kept.v.transpose(1, 2)?);
         let (gq, gk, gv) = attention_backward(&gm, (&kept.q, seen.0, seen.1), &kept.mixed, &kept.normalisers, &rows)?;
         drop((gm, kept.q, kept.k, kept.v, kept.mixed));

@@ -2,7 +2,7 @@
 //! elsewhere. Activations are f32 [B, T, C] everywhere; norms, gates and biases have a row for each of B sequences or one for all.
 
 use crate::kernels::{self, zeros, Cosine};
-use crate::ops::{self, change, floats, own_kernels, standardised, Numbers};
+use crate::ops::{self, change, floats, fused, own_kernels, standardised, Numbers};
 use crate::weight::Weight;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor, D};
@@ -59,6 +59,9 @@ pub fn input_gradient(g: &Tensor, weight: &Weight, sum: Option<Tensor>) -> Resul
 /// `y + bias` for a bias `[C]`; the numbers of y are taken over.
 pub fn add_bias(y: Tensor, bias: &Tensor) -> Result<Tensor> {
     if !own_kernels(&y) {
+        if fused::serve(&y) {
+            return fused::add_bias(&y, bias);
+        }
         return Ok(y.broadcast_add(bias)?);
     }
     let bias = floats(bias)?;
@@ -71,6 +74,9 @@ pub fn add_bias(y: Tensor, bias: &Tensor) -> Result<Tensor> {
 /// `(x - mean) / deviation * factor + summand` over the channels.
 pub fn layer_norm(x: &Tensor, factor: &Tensor, summand: &Tensor, eps: f64) -> Result<Tensor> {
     if !own_kernels(x) {
+        if fused::serve(x) {
+            return fused::layer_norm(x, factor, summand, eps);
+        }
         return Ok(standardised(x, eps)?.0.broadcast_mul(&spread(factor)?)?.broadcast_add(&spread(summand)?)?);
     }
     let x = x.contiguous()?;
@@ -88,6 +94,9 @@ pub fn layer_norm_backward(
     wanted: bool,
 ) -> Result<(Tensor, Option<(Tensor, Tensor)>)> {
     if !own_kernels(g) {
+        if !wanted && fused::serve(g) {
+            return Ok((fused::layer_norm_backward(g, x, factor, eps)?, None));
+        }
         let (hat, scale) = standardised(x, eps)?;
         let groups = factor.elem_count() / width(factor)?;
         let sums = match wanted {
@@ -117,6 +126,9 @@ pub fn layer_norm_backward(
 /// `sum + x * gate`
 pub fn gated_sum(sum: &Tensor, x: &Tensor, gate: &Tensor) -> Result<Tensor> {
     if !own_kernels(sum) {
+        if fused::serve(sum) {
+            return fused::gated(Some(sum), x, gate);
+        }
         return Ok((sum + x.broadcast_mul(&spread(gate)?)?)?);
     }
     let (x, gate) = (floats(x)?, floats(gate)?);
@@ -132,6 +144,9 @@ pub fn gate_backward(g: &Tensor, x: Option<&Tensor>, gate: &Tensor) -> Result<(T
     let groups = gate.elem_count() / n;
     if !own_kernels(g) {
         let sum = x.map(|x| row_sums(&(g * x)?, groups)).transpose()?;
+        if fused::serve(g) {
+            return Ok((fused::gated(None, g, gate)?, sum));
+        }
         return Ok((g.broadcast_mul(&spread(gate)?)?, sum));
     }
     let g = g.contiguous()?;
@@ -214,6 +229,10 @@ impl Turning<'_> {
         Ok(f(Cosine { heads, d, pitch, strength: &strength, cos: &cos, sin: &sin }))
     }
 
+    fn fused(&self) -> fused::Cosine<'_> {
+        fused::Cosine { first: self.first, strength: self.strength, cos: self.cos, sin: self.sin }
+    }
+
     /// Heads [B, T, heads, d] and the inverse of their lengths, [B, T, heads, 1].
     fn heads(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
         let (heads, d) = self.sizes()?;
@@ -244,6 +263,9 @@ impl Turning<'_> {
 /// Heads of length `strength`, turned by their positions: [B, T, heads, d] of x [B, T, ..].
 pub fn turn(x: &Tensor, by: &Turning) -> Result<Tensor> {
     if !own_kernels(x) {
+        if fused::serve(x) {
+            return fused::cosine_turn(x, &by.fused());
+        }
         let (heads, inverse) = by.heads(x)?;
         return by.rotate(&heads.broadcast_mul(&inverse)?.broadcast_mul(&by.strengths()?)?, false);
     }
@@ -260,6 +282,10 @@ pub fn turn_backward(g: &Tensor, x: &Tensor, by: &Turning, dx: Tensor) -> Result
     let (heads, d) = by.sizes()?;
     let (b, t, pitch) = x.dims3()?;
     if !own_kernels(g) {
+        if fused::serve(g) {
+            let strengths = fused::cosine_turn_backward(g, x, &by.fused(), &dx)?.sum(0)?;
+            return Ok((dx, strengths));
+        }
         let (values, inverse) = by.heads(x)?;
         let hat = values.broadcast_mul(&inverse)?;
         let back = by.rotate(g, true)?;
@@ -316,6 +342,15 @@ mod tests {
             compare("bias", || Ok(vec![add_bias(x.copy()?, &bias)?]));
             compare("gelu", || Ok(vec![gelu(&x, None)?, gelu(&x, Some(&g))?, gelu_backward(&g, x.copy()?)?]));
         }
+    }
+
+    /// As compiled for the CPU; `plainly` calls them then.
+    #[test]
+    fn the_kernels_for_gpus_give_what_those_of_the_cpu_give() {
+        crate::device::twin::with_kernels(|| {
+            kernels_give_what_plain_operations_give();
+            turned_heads_and_their_gradients_are_those_of_plain_operations();
+        });
     }
 
     #[test]

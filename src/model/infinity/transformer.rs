@@ -10,7 +10,7 @@ use super::schedule::Schedule;
 use crate::files::checkpoint::Checkpoint;
 use crate::kernels::together;
 use crate::model::quantised::Quantised;
-use crate::ops::own_kernels;
+use crate::ops::{own_kernels, Seen};
 use crate::run::Control;
 use crate::weight::{Format, Weight};
 use crate::weights::{Spec, Weights};
@@ -139,26 +139,20 @@ impl Transformer {
         let (cos, sin) = schedule.rotary(scales.clone(), self.config.head_dim(), self.device())?;
         let (first, end) = (schedule.before(scales.start), schedule.before(scales.end));
         let spans = schedule.spans()[first..end].to_vec();
-        let full = (0, end as u32);
-        let mask = match own_kernels(&self.start) || spans.iter().all(|&span| span == full) {
+        let seen = match own_kernels(&self.start) {
             true => None,
-            false => {
-                let row =
-                    |&(_, to): &(u32, u32)| (0..end as u32).map(move |s| if s < to { 0f32 } else { f32::NEG_INFINITY });
-                let values: Vec<f32> = spans.iter().flat_map(row).collect();
-                Some(Tensor::from_vec(values, (1, 1, end - first, end), self.device())?)
-            }
+            false => Seen::new(&spans, 1, end, self.device())?,
         };
-        let (text_spans, text_mask) = (texts.spans(end - first), texts.mask()?);
+        let (text_spans, text_seen) = (texts.spans(end - first), texts.seen()?);
         Ok(Context {
             config: &self.config,
             texts: texts.clone(),
             cos,
             sin,
             spans,
-            mask,
+            seen,
             text_spans,
-            text_mask,
+            text_seen,
             drops: None,
             stop: Control::default(),
         })

@@ -119,10 +119,17 @@ impl<'a> Layer<'a> {
             true => self.norm(NORM_IN, &self.attention(x, context, cache)?)?,
             false => self.attention(&self.norm(NORM_IN, x)?, context, cache)?,
         };
-        let x = ops::add(self.dropped(y, 0, context)?, x)?;
-        let y = match post_norm {
-            true => self.norm(NORM_MIDDLE, &self.mlp(&x)?)?,
-            false => self.mlp(&self.norm(NORM_MIDDLE, &x)?)?,
+        let y = self.dropped(y, 0, context)?;
+        let (y, x) = match post_norm {
+            true => {
+                let x = ops::add(y, x)?;
+                (self.norm(NORM_MIDDLE, &self.mlp(&x)?)?, x)
+            }
+            false => {
+                let weight = self.at(NORM_MIDDLE).tensor()?;
+                let (h, x) = ops::add_and_norm(y, x, weight, self.shape.norm_eps)?;
+                (self.mlp(&h)?, x)
+            }
         };
         ops::add(self.dropped(y, 1, context)?, &x)
     }

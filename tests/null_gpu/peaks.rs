@@ -1,0 +1,135 @@
+//! Memory that is taken on a GPU against what the estimate promises.
+
+use crate::counts::counts;
+use crate::verbs::{picture, teach};
+use crate::{alone, random_model};
+use sitter::estimate::{Estimate, Request};
+use sitter::model::outline::Outline;
+use sitter::model::{Model, OpenOptions};
+use sitter::personalize::{Method, OptimizerDevice, Options, Recompute, Trainable};
+use sitter::run::{Flow, Run, Stage};
+use sitter::sample::{self, Decoding};
+
+/// Small, but not so small that what is not numbers counts.
+struct Size {
+    preset: &'static str,
+    hidden: usize,
+    layers: usize,
+    heads: usize,
+    kv_heads: usize,
+    intermediate: usize,
+    dtype: &'static str,
+    /// Pixels along a side of pictures.
+    side: u32,
+}
+
+const SMALL: Size = Size {
+    preset: "small",
+    hidden: 512,
+    layers: 6,
+    heads: 4,
+    kv_heads: 4,
+    intermediate: 1408,
+    dtype: "bf16",
+    side: 512,
+};
+
+const SIZES: [Size; 5] = [
+    SMALL,
+    Size { heads: 8, kv_heads: 2, ..SMALL },
+    Size { dtype: "f32", ..SMALL },
+    Size { dtype: "q8_0", ..SMALL },
+    Size { preset: "janus-small", side: 384, ..SMALL },
+];
+
+fn near(table: &mut Vec<String>, measured: u64, promised: u64, what: &str) {
+    let ratio = measured as f64 / promised as f64;
+    let line = format!("{ratio:.3} {what}: {:.1} MB of {:.1} MB", measured as f64 / 1e6, promised as f64 / 1e6);
+    println!("{line}");
+    if !(0.9..=1.1).contains(&ratio) {
+        table.push(line);
+    }
+}
+
+#[test]
+fn the_peak_of_every_phase_is_what_the_estimate_promises() {
+    let _alone = alone();
+    let mut wrong = vec![];
+    for size in &SIZES {
+        let folder = tempfile::tempdir().unwrap();
+        let mut shape = random_model::shape::Shape::preset(size.preset).unwrap();
+        (shape.hidden, shape.layers, shape.heads) = (size.hidden, size.layers, size.heads);
+        (shape.kv_heads, shape.intermediate) = (size.kv_heads, size.intermediate);
+        random_model::write(&shape, folder.path()).unwrap();
+        let base = counts().live_bytes;
+        let options = OpenOptions {
+            device: "cuda".into(),
+            dtype: size.dtype.into(),
+            keep_quantised: false,
+            ..Default::default()
+        };
+        let model = Model::open(folder.path(), &options, &mut Run::new()).unwrap();
+        let title = format!("{} {} {}", size.preset, size.kv_heads, size.dtype);
+        let drawing = sample::Options { width: size.side, height: size.side, count: 4, ..Default::default() };
+        let two = Options { class_word: "dog".into(), image_size: size.side, ..Options::new(Method::TwoStage) };
+        let promised = |sample: &sample::Options, train: &Options| {
+            Estimate::of(&Outline::of(&model), &Request { sample, prompts: 1, train })
+        };
+        let first = promised(&drawing, &two);
+        near(&mut wrong, counts().live_bytes - base, first.weights, &format!("{title}: weights"));
+        let peak = || counts().peak_bytes - base;
+        let picture = picture(1, size.side);
+        let tokens = model.encode(&picture, &Run::new()).unwrap();
+        near(&mut wrong, peak(), first.encode, &format!("{title}: encode"));
+        model.decode(&tokens, &Run::new()).unwrap();
+        near(&mut wrong, peak(), first.decode, &format!("{title}: decode"));
+        for decoding in Decoding::ALL {
+            let options = sample::Options { decoding, ..drawing.clone() };
+            let mut passes = 0;
+            let mut run = Run::with_events(|_| {
+                passes += 1;
+                if passes == 3 {
+                    Flow::Cancel
+                } else {
+                    Flow::Continue
+                }
+            });
+            sample::sample(&model, "a dog", &[], &options, &mut run).unwrap_err();
+            drop(run);
+            near(&mut wrong, peak(), promised(&options, &two).sample, &format!("{title}: draw, {}", decoding.name()));
+        }
+        let sets = ["qkv", "all"].map(|name| Trainable::parse(name).unwrap());
+        for trainable in sets {
+            for (recompute, optimizer_device) in
+                [(Recompute::Always, OptimizerDevice::Host), (Recompute::Never, OptimizerDevice::Device)]
+            {
+                let trainable = trainable.clone();
+                let options = Options {
+                    trainable,
+                    recompute,
+                    optimizer_device,
+                    embedding_steps: 1,
+                    layer_steps: 2,
+                    ..two.clone()
+                };
+                let (mut embedding, mut layers) = (0, 0);
+                let mut run = Run::with_events(|event| {
+                    let peak = counts().peak_bytes - base;
+                    match event.stage {
+                        Stage::Embedding => embedding = peak,
+                        Stage::Layers => layers = peak.max(layers),
+                        _ => {}
+                    }
+                    Flow::Continue
+                });
+                teach(&model, &options, size.side, &mut run).unwrap();
+                drop(run);
+                let promised = promised(&drawing, &options);
+                let what = format!("{title}: {} {recompute:?} {optimizer_device:?}", options.trainable.name());
+                near(&mut wrong, embedding, promised.embedding, &format!("{what}, embedding"));
+                near(&mut wrong, layers, promised.layers, &format!("{what}, layers"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
