@@ -15,6 +15,7 @@
 //! | `modulate`, `gelu`, `cosine` | the same of layers whose norms are steered from outside |
 //! | `quantiser` | numbers to blocks of q8_0 and q4_k |
 //! | `conv` | 3x3 convolutions and group norm of the image tokenizer |
+//! | `winograd` | what turns a 3x3 convolution into fewer products |
 //! | `softmax` | softmax of rows; what attention and the loss share |
 //! | `rows` | products of a few rows with a large matrix, whose bits do not depend on how many rows there are |
 
@@ -38,6 +39,7 @@ mod quantiser;
 mod rows;
 mod softmax;
 mod team;
+mod winograd;
 
 pub use activation::{add, fill, silu_mul, silu_mul_backward};
 pub use attention::Attention;
