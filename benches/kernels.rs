@@ -1,6 +1,7 @@
 //! The CPU's kernels one by one: `cargo bench --bench kernels`. Sizes are those of a layer of the 7B model, cut in half.
 
-use candle_core::{Device, Tensor};
+use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::{DType, Device, Tensor};
 use criterion::{criterion_group, criterion_main, BenchmarkId, Criterion, Throughput};
 use sitter::ops::{self, Rows};
 use sitter::weight::Format;
@@ -25,6 +26,19 @@ fn linear(c: &mut Criterion) {
             let name = BenchmarkId::new(format.name(), rows);
             group.bench_function(name, |b| b.iter(|| black_box(ops::linear(&x, &weight).unwrap())));
         }
+    }
+}
+
+/// Beside candle's own quantiser, which gives the same bits.
+fn quantise(c: &mut Criterion) {
+    let numbers = random((MIDDLE, HIDDEN)).to_dtype(DType::BF16).unwrap();
+    let mut group = c.benchmark_group("quantise");
+    group.throughput(Throughput::Elements((MIDDLE * HIDDEN) as u64)).sample_size(10);
+    for (format, dtype) in [(Format::Q8_0, GgmlDType::Q8_0), (Format::Q4K, GgmlDType::Q4K)] {
+        let name = BenchmarkId::new(format.name(), "ours");
+        group.bench_function(name, |b| b.iter(|| black_box(format.weight(numbers.clone()).unwrap())));
+        let name = BenchmarkId::new(format.name(), "candle's");
+        group.bench_function(name, |b| b.iter(|| black_box(QTensor::quantize(&numbers, dtype).unwrap())));
     }
 }
 
@@ -57,5 +71,5 @@ fn between(c: &mut Criterion) {
     c.bench_function("silu_mul", |b| b.iter(|| black_box(ops::silu_mul(&gate, &up).unwrap())));
 }
 
-criterion_group!(benches, linear, backward, attention, between);
+criterion_group!(benches, linear, quantise, backward, attention, between);
 criterion_main!(benches);

@@ -1,6 +1,7 @@
 //! A weight of the transformer: plain numbers or quantised blocks.
 
 use super::files::Bytes;
+use super::ops;
 use crate::{Error, Result};
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::{DType, Device, Tensor};
@@ -159,22 +160,14 @@ enum Data {
 
 impl Blocks {
     fn quantise(matrix: &Tensor, dtype: GgmlDType) -> Result<Self> {
-        /// Rows that one thread converts at a time.
-        const ROWS: usize = 64;
         let (rows, width) = matrix.dims2()?;
-        let some = |start: usize, count: usize| -> Result<QTensor> {
-            // Numbers of their own: `quantize` reads all of a tensor's storage.
-            let some = matrix.narrow(0, start, count)?.to_dtype(DType::F32)?.force_contiguous()?;
-            Ok(QTensor::quantize(&some, dtype)?)
-        };
         let data = match matrix.device().is_cpu() {
-            true => {
-                let starts: Vec<usize> = (0..rows).step_by(ROWS).collect();
-                let piece = |start| Ok(some(start, ROWS.min(rows - start))?.data()?.into_owned());
-                let pieces = starts.into_par_iter().map(piece).collect::<Result<Vec<_>>>()?;
-                Data::Host(pieces.concat().into())
+            true => Data::Host(ops::quantise(matrix, dtype)?.into()),
+            false => {
+                // Numbers of their own: `quantize` reads all of a tensor's storage.
+                let own = matrix.to_dtype(DType::F32)?.force_contiguous()?;
+                Data::Device(Arc::new(QTensor::quantize(&own, dtype)?))
             }
-            false => Data::Device(Arc::new(some(0, rows)?)),
         };
         Ok(Blocks { dtype, dims: [rows, width], data })
     }

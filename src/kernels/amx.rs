@@ -115,7 +115,7 @@ pub unsafe fn block(b: *const u16, job: Job) {
 /// Tiles are configured by `SHAPES`; `left` and `right` hold so many blocks of 32 rows or 16 rows of pairs, `sums` 1024 numbers.
 #[inline(always)]
 unsafe fn multiply(left: *const f32, right: *const f32, blocks: usize, sums: *mut f32) {
-    const { assert!(WIDEST == 32 && DEPTH % PAIRS == 0) };
+    const { assert!(WIDEST == 32 && DEPTH.is_multiple_of(PAIRS)) };
     // SAFETY: reads blocks of 2048 bytes from both operands and writes 4096 bytes of sums, all of which are there; tile registers are
     // used by nobody else.
     asm!(

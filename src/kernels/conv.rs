@@ -1,17 +1,13 @@
-//! 3x3 convolutions by minimal filtering, F(2x2, 3x3) (Lavin and Gray, *Fast Algorithms for Convolutional Neural Networks*,
-//! CVPR 2016), and the group norm before them.
+//! 3x3 convolutions by minimal filtering ([`winograd`](super::winograd)), and the group norm before them.
 //!
-//! The result is made in tiles of 2x2 pixels. A tile's 4x4 inputs and the weights are transformed so that the convolution
-//! becomes 16 products per pair of channels instead of 36; over many tiles these are 16 matrix products. Where each input
-//! pixel stands for 2x2 (upsampling), a third of the transformed rows and columns is zero, and 9 products remain. Its
-//! rounding errors are about those of the plain sum.
-//!
-//! A task takes tiles whose transformed numbers fit the second-level cache, and reads the picture as it lies: no unfolded,
-//! padded, normalised or upsampled copy is made.
+//! The transformed numbers of many tiles make one matrix product for each position in a tile. A task takes a rectangle of tiles: the
+//! positions of its inputs, 48 tiles wide, stay in the first-level cache while the weights of all outputs go by. It reads the picture as
+//! it lies: no unfolded, padded, normalised or upsampled copy is made.
 
 use super::lanes::Lanes;
 use super::matrix::F32;
-use super::{level, parallel, vectorised, Level, Out};
+use super::winograd::{Doubled, Four, Scheme};
+use super::{level, parallel, vectorised, zeros, Level, Out};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A picture [channels, height, width] as a convolution reads it.
@@ -37,11 +33,12 @@ impl Planes<'_> {
     }
 }
 
-/// Numbers of transformed input and output that a task holds: most of a second-level cache.
-const SCRATCH: usize = 400_000;
-/// The most tiles of a task, and the longest row of pixels that they need.
-const TILES: usize = 192;
-const PIXELS: usize = 2 * TILES + 32;
+/// The most tiles of a task, those of them that lie side by side, and below each other.
+const GROUP: usize = 48;
+const ABREAST: usize = 16;
+const DEEP: usize = 6;
+/// The longest row of pixels that tiles side by side read or make, with room for a vector behind it.
+const LINE: usize = 4 * ABREAST + 16;
 
 /// `y = conv(x) + bias`, or `y += conv(x) + bias`, for weight [out, in, 3, 3] and y [out, height, width]; beyond its border the
 /// picture is 0. On the threads of the pool.
@@ -61,90 +58,129 @@ pub fn conv3x3(x: Planes, weight: &[f32], bias: &[f32], y: &mut [f32], add: bool
     if y.is_empty() {
         return;
     }
+    let (side, step) = match x.doubled {
+        true => (Doubled::SIDE, Doubled::OUT),
+        false => (Four::SIDE, Four::OUT),
+    };
     let level = level();
-    let (rows, columns) = tile_size(level);
-    let side = if x.doubled { 3 } else { 4 };
+    let rows = strip_rows(level);
     let strips = out.div_ceil(rows);
-    let across = width.div_ceil(2);
-    let tiles = across * height.div_ceil(2);
-    let per_tile = side * side * (x.channels + strips * rows);
-    let group = columns * (SCRATCH / (per_tile * columns)).clamp(1, TILES / columns);
-
-    let mut transformed = vec![0f32; side * side * strips * x.channels * rows];
-    let to = Out::new(&mut transformed);
+    let mut transformed = aligned(side * side * strips * rows * x.channels);
+    // SAFETY: inside the buffer.
+    let to = unsafe { Out::new(&mut transformed.0).from(transformed.1) };
     parallel(strips, 64 * weight.len(), |strip| {
         // SAFETY: each task writes the rows of its own strip.
-        unsafe { transform_weights(weight, x.channels, (strip, strips, rows), x.doubled, to) }
+        unsafe {
+            let weight = F32(weight.as_ptr());
+            let strip = Strip { number: strip, of: strips, rows, out, channels: x.channels };
+            match x.doubled {
+                true => weights_doubled(level, weight, strip, to),
+                false => weights_four(level, weight, strip, to),
+            }
+        }
     });
 
-    let job =
-        Job { level, x, weights: transformed.as_ptr(), bias, out, strips, tiles, across, group, y: Out::new(y), add };
-    let (groups, next) = (tiles.div_ceil(group), AtomicUsize::new(0));
-    let workers = rayon::current_num_threads().min(groups);
-    parallel(workers, tiles * per_tile * out, |_| {
-        let mut scratch = vec![0f32; per_tile * group];
+    let (down, across) = (height.div_ceil(step), width.div_ceil(step));
+    let segments = across.div_ceil(ABREAST);
+    let abreast = across.div_ceil(segments);
+    let mut bands = down.div_ceil((GROUP / abreast).min(DEEP));
+    // A few groups are shared evenly.
+    let threads = rayon::current_num_threads();
+    while bands < down && segments * bands < 4 * threads && !(segments * bands).is_multiple_of(threads) {
+        bands += 1;
+    }
+    let deep = down.div_ceil(bands);
+    // SAFETY: the memory of all transformed weights.
+    let weights = unsafe { to.at(0) };
+    let job = Job { level, x, weights, bias, strips, segments, abreast, deep, y: Out::new(y), add };
+    let (groups, next) = (segments * down.div_ceil(deep), AtomicUsize::new(0));
+    let per_tile = side * side * (x.channels + strips * rows);
+    parallel(threads.min(groups), down * across * per_tile * out, |_| {
+        let mut scratch = aligned(per_tile * GROUP + ABREAST);
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             if index >= groups {
                 break;
             }
             // SAFETY: sizes were checked above; the tiles of a group are written by nobody else.
-            unsafe { convolve(job.level, job, index * group, Out::new(&mut scratch)) }
+            unsafe {
+                let scratch = Out::new(&mut scratch.0).from(scratch.1);
+                match x.doubled {
+                    true => convolve_doubled(job.level, job, index, scratch),
+                    false => convolve_four(job.level, job, index, scratch),
+                }
+            }
         }
     });
 }
 
-/// Rows and columns of the tile of a matrix product that stays in registers.
-fn tile_size(level: Level) -> (usize, usize) {
+/// Zeros, `n` of them from an address on that is the beginning of a line of the cache: vectors across two cost twice as much.
+fn aligned(n: usize) -> (Vec<f32>, usize) {
+    let zeros = zeros(n + 16);
+    let start = zeros.as_ptr().align_offset(64).min(16);
+    (zeros, start)
+}
+
+/// Rows of the tile of a matrix product that stays in registers.
+fn strip_rows(level: Level) -> usize {
     match level {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 | Level::Avx512Bf16 | Level::Amx => (8, 48),
+        Level::Avx512 | Level::Avx512Bf16 | Level::Amx => 8,
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => (6, 16),
-        _ => (4, 16),
+        Level::Avx2 => 6,
+        _ => 4,
     }
 }
+
+/// Some outputs of the weights.
+#[derive(Clone, Copy)]
+struct Strip {
+    number: usize,
+    /// Strips in all.
+    of: usize,
+    rows: usize,
+    /// Outputs and inputs in all.
+    out: usize,
+    channels: usize,
+}
+
+vectorised! { unsafe fn weights_four(weight: F32, strip: Strip, to: Out) = weights_any<Four> }
+vectorised! { unsafe fn weights_doubled(weight: F32, strip: Strip, to: Out) = weights_any<Doubled> }
 
 /// Transformed weights of the outputs of one strip: [side * side, strips, in, rows].
 ///
 /// # Safety
 /// `to` must have room for all of them, and nobody else writes this strip's.
-unsafe fn transform_weights(
-    weight: &[f32],
-    channels: usize,
-    (strip, strips, rows): (usize, usize, usize),
-    doubled: bool,
-    to: Out,
-) {
-    let out = weight.len() / (9 * channels);
-    let (pitch, base) = (strips * channels * rows, strip * channels * rows);
+#[inline(always)]
+unsafe fn weights_any<L: Lanes, S: Scheme>(weight: F32, strip: Strip, to: Out) {
+    let numbers = strip.channels * strip.rows;
+    let pitch = strip.of * numbers;
+    let first = strip.number * strip.rows;
     // The numbers of all rows for a channel lie together.
-    for channel in 0..channels {
-        for row in 0..rows.min(out - strip * rows) {
-            let at = ((strip * rows + row) * channels + channel) * 9;
-            let g = &weight[at..at + 9];
-            // G g G^T with G = [1 0 0; 1/2 1/2 1/2; 1/2 -1/2 1/2; 0 0 1]
-            let mut columns = [[0f32; 3]; 4];
-            for c in 0..3 {
-                let (ends, middle) = (0.5 * (g[c] + g[6 + c]), 0.5 * g[3 + c]);
-                columns[0][c] = g[c];
-                columns[1][c] = ends + middle;
-                columns[2][c] = ends - middle;
-                columns[3][c] = g[6 + c];
+    for start in (0..numbers).step_by(16) {
+        let n = 16.min(numbers - start);
+        let mut gathered = [[0f32; 16]; 9];
+        for lane in 0..n {
+            let (channel, row) = ((start + lane) / strip.rows, first + (start + lane) % strip.rows);
+            if row < strip.out {
+                let g = weight.0.add((row * strip.channels + channel) * 9);
+                for (k, to) in gathered.iter_mut().enumerate() {
+                    to[lane] = *g.add(k);
+                }
             }
-            let to = to.from(base + channel * rows + row);
-            let mut position = 0;
-            for (i, [a, b, c]) in columns.into_iter().enumerate() {
-                if doubled && i == 2 {
-                    continue;
-                }
-                let (ends, middle) = (0.5 * (a + c), 0.5 * b);
-                for (j, value) in [a, ends + middle, ends - middle, c].into_iter().enumerate() {
-                    if !(doubled && j == 2) {
-                        *to.at(position * pitch) = value;
-                        position += 1;
-                    }
-                }
+        }
+        let mut columns = [[L::zero(); 6]; 3];
+        for c in 0..3 {
+            let mut g = [L::zero(); 3];
+            for r in 0..3 {
+                g[r] = L::load(gathered[3 * r + c].as_ptr());
+            }
+            columns[c] = S::weights(g);
+        }
+        for i in 0..S::SIDE {
+            let line = S::weights([columns[0][i], columns[1][i], columns[2][i]]);
+            for j in 0..S::SIDE {
+                line[j].store_part(to.at((i * S::SIDE + j) * pitch + strip.number * numbers + start), n);
             }
         }
     }
@@ -156,12 +192,12 @@ struct Job<'a> {
     x: Planes<'a>,
     weights: *const f32,
     bias: &'a [f32],
-    out: usize,
     strips: usize,
-    /// Tiles in all, in a row of the picture, and in a task.
-    tiles: usize,
-    across: usize,
-    group: usize,
+    /// Groups side by side.
+    segments: usize,
+    /// Tiles of a group in a row, and rows of them; less at the right and below.
+    abreast: usize,
+    deep: usize,
     y: Out,
     add: bool,
 }
@@ -171,63 +207,71 @@ unsafe impl Send for Job<'_> {}
 // SAFETY: as above.
 unsafe impl Sync for Job<'_> {}
 
-vectorised! { unsafe fn convolve(job: Job, first: usize, scratch: Out) = convolve_any }
+/// A group of tiles: its first row and column of tiles, and how many it has.
+#[derive(Clone, Copy)]
+struct Group {
+    row: usize,
+    column: usize,
+    deep: usize,
+    abreast: usize,
+}
 
-/// The tiles `first` to `first + group`.
+vectorised! { unsafe fn convolve_four(job: Job, group: usize, scratch: Out) = convolve_any<Four> }
+vectorised! { unsafe fn convolve_doubled(job: Job, group: usize, scratch: Out) = convolve_any<Doubled> }
+
 #[inline(always)]
-unsafe fn convolve_any<L: Lanes>(job: Job, first: usize, scratch: Out) {
-    let tiles = job.group.min(job.tiles - first);
-    let side = if job.x.doubled { 3 } else { 4 };
-    let (rows, columns) = tile_size(job.level);
+unsafe fn convolve_any<L: Lanes, S: Scheme>(job: Job, group: usize, scratch: Out) {
+    let (height, width) = job.x.size();
+    let (row, column) = (group / job.segments * job.deep, group % job.segments * job.abreast);
+    let deep = job.deep.min(height.div_ceil(S::OUT) - row);
+    let abreast = job.abreast.min(width.div_ceil(S::OUT) - column);
+    let group = Group { row, column, deep, abreast };
+    let rows = strip_rows(job.level);
     let (inputs, outputs) = (job.x.channels, job.strips * rows);
-    let products = scratch.from(side * side * inputs * job.group);
-    let mut lines = Lines { a: [[0.0; PIXELS]; 4], b: [[0.0; PIXELS]; 4], line: [0.0; PIXELS] };
+    let products = scratch.from(S::SIDE * S::SIDE * inputs * GROUP);
     for channel in 0..inputs {
-        let mut done = 0;
-        while done < tiles {
-            let (row, column) = ((first + done) / job.across, (first + done) % job.across);
-            let n = (tiles - done).min(job.across - column);
-            let to = scratch.from(channel * job.group + done);
-            match job.x.doubled {
-                true => doubled_input::<L>(job.x, channel, (row, column, n), to, inputs * job.group, &mut lines),
-                false => input::<L>(job.x, channel, (row, column, n), to, inputs * job.group, &mut lines),
-            }
-            done += n;
-        }
+        input::<L, S>(job.x, channel, group, scratch.from(channel * GROUP), inputs * GROUP);
     }
-    for position in 0..side * side {
+    let vectors = (deep * abreast).div_ceil(16);
+    for position in 0..S::SIDE * S::SIDE {
+        let right = scratch.at(position * inputs * GROUP) as *const f32;
         for strip in 0..job.strips {
             let left = job.weights.add((position * job.strips + strip) * inputs * rows);
-            for column in (0..tiles).step_by(columns) {
-                let right = scratch.at(position * inputs * job.group + column);
-                let to = products.at((position * outputs + strip * rows) * job.group + column);
-                // The sizes of a level's tile are constants: one branch remains.
-                match (rows, columns) {
-                    (8, 48) => product::<L, 8, 3>(left, right, inputs, to, job.group),
-                    (6, 16) => product::<L, 6, 1>(left, right, inputs, to, job.group),
-                    _ => product::<L, 4, 1>(left, right, inputs, to, job.group),
+            let to = products.at((position * outputs + strip * rows) * GROUP);
+            // The rows of a level's tile are a constant: one branch remains.
+            match (rows, vectors) {
+                (8, 3) => product::<L, 8, 3>(left, right, inputs, to),
+                (8, 2) => product::<L, 8, 2>(left, right, inputs, to),
+                (8, _) => product::<L, 8, 1>(left, right, inputs, to),
+                _ => {
+                    for v in 0..vectors {
+                        let (right, to) = (right.add(16 * v), to.add(16 * v));
+                        match rows {
+                            6 => product::<L, 6, 1>(left, right, inputs, to),
+                            _ => product::<L, 4, 1>(left, right, inputs, to),
+                        }
+                    }
                 }
             }
         }
     }
-    for channel in 0..job.out {
-        let products = products.from(channel * job.group);
-        output::<L>(job, channel, (first, tiles), products, outputs * job.group, &mut lines);
+    for channel in 0..job.bias.len() {
+        output::<L, S>(job, channel, group, products.from(channel * GROUP), outputs * GROUP);
     }
 }
 
-/// `to = left right` for left [depth, R] and right [depth, 16 C] with rows `stride` apart, as those of the result.
+/// `to = left right` for left [depth, R] and right [depth, 16 C] with rows [`GROUP`] apart, as those of the result.
 #[inline(always)]
 unsafe fn product<L: Lanes, const R: usize, const C: usize>(
     mut left: *const f32,
-    right: *const f32,
+    mut right: *const f32,
     depth: usize,
     to: *mut f32,
-    stride: usize,
 ) {
     let mut sums = [[L::zero(); C]; R];
-    let mut right = right;
     for _ in 0..depth {
+        // The weights come from beyond the second-level cache.
+        L::prefetch(left.wrapping_add(16 * R));
         let mut b = [L::zero(); C];
         for (j, b) in b.iter_mut().enumerate() {
             *b = L::load(right.add(16 * j));
@@ -239,32 +283,26 @@ unsafe fn product<L: Lanes, const R: usize, const C: usize>(
             }
         }
         left = left.add(R);
-        right = right.wrapping_add(stride);
+        right = right.wrapping_add(GROUP);
     }
     for (i, sums) in sums.iter().enumerate() {
         for (j, sum) in sums.iter().enumerate() {
-            sum.store(to.add(i * stride + 16 * j));
+            sum.store(to.add(i * GROUP + 16 * j));
         }
     }
 }
 
-/// Rows of pixels or tiles on their way.
-struct Lines {
-    a: [[f32; PIXELS]; 4],
-    b: [[f32; PIXELS]; 4],
-    line: [f32; PIXELS],
+/// Tells the processor that some pixels, which need not be there, will be wanted.
+#[inline(always)]
+unsafe fn prefetch<L: Lanes>(from: *const f32, count: usize) {
+    for at in (0..count + 15).step_by(16) {
+        L::prefetch(from.wrapping_add(at));
+    }
 }
 
 /// `count` pixels of a row from column `first` on into `to`; 0 outside the picture.
 #[inline(always)]
-unsafe fn read_row<L: Lanes>(
-    x: Planes,
-    channel: usize,
-    row: isize,
-    first: isize,
-    count: usize,
-    to: &mut [f32; PIXELS],
-) {
+unsafe fn read_row<L: Lanes>(x: Planes, channel: usize, row: isize, first: isize, count: usize, to: &mut [f32; LINE]) {
     let end = first + count as isize;
     let (from, until) = (first.max(0), end.min(x.width as isize));
     if row < 0 || row >= x.height as isize || from >= until {
@@ -288,123 +326,92 @@ unsafe fn read_row<L: Lanes>(
     }
 }
 
-/// Transforms `n` tiles of a row: B^T d B with B^T = [1 0 -1 0; 0 1 1 0; 0 -1 1 0; 0 1 0 -1]. Position p of the result goes to
-/// `to + p * pitch`.
+/// Transforms the tiles of a group in one channel. Position p of the result goes to `to + p * pitch`, tile by tile.
 #[inline(always)]
-unsafe fn input<L: Lanes>(
-    x: Planes,
-    channel: usize,
-    (row, column, n): (usize, usize, usize),
-    to: Out,
-    pitch: usize,
-    Lines { a: even, b: odd, line }: &mut Lines,
-) {
-    for r in 0..4 {
-        read_row::<L>(x, channel, (2 * row + r) as isize - 1, 2 * column as isize - 1, 2 * n + 2, line);
-        for t in 0..n + 1 {
-            even[r][t] = line[2 * t];
-            odd[r][t] = line[2 * t + 1];
-        }
-    }
-    for t in (0..n).step_by(16) {
-        let down = |of: &[[f32; PIXELS]; 4], t: usize| {
-            let [a, b, c, d] = [0, 1, 2, 3].map(|r: usize| L::load(of[r].as_ptr().add(t)));
-            [a.sub(c), b.add(c), c.sub(b), b.sub(d)]
-        };
-        let (a, b, c, d) = (down(even, t), down(odd, t), down(even, t + 1), down(odd, t + 1));
-        for i in 0..4 {
-            let line = [a[i].sub(c[i]), b[i].add(c[i]), c[i].sub(b[i]), b[i].sub(d[i])];
-            for (j, v) in line.into_iter().enumerate() {
-                v.store_part(to.at((4 * i + j) * pitch + t), n - t);
-            }
-        }
-    }
-}
-
-/// As [`input`], of a picture whose pixels count twice in each direction. The tile's inputs are a, b, b, c, of which B^T
-/// makes a - b, 2 b, 0, b - c.
-#[inline(always)]
-unsafe fn doubled_input<L: Lanes>(
-    x: Planes,
-    channel: usize,
-    (row, column, n): (usize, usize, usize),
-    to: Out,
-    pitch: usize,
-    Lines { a: pixels, .. }: &mut Lines,
-) {
-    for (r, pixels) in pixels.iter_mut().take(3).enumerate() {
-        read_row::<L>(x, channel, (row + r) as isize - 1, column as isize - 1, n + 2, pixels);
-    }
-    for t in (0..n).step_by(16) {
-        let down = |t: usize| {
-            let [a, b, c] = [0, 1, 2].map(|r: usize| L::load(pixels[r].as_ptr().add(t)));
-            [a.sub(b), b.add(b), b.sub(c)]
-        };
-        let (a, b, c) = (down(t), down(t + 1), down(t + 2));
-        for i in 0..3 {
-            let line = [a[i].sub(b[i]), b[i].add(b[i]), b[i].sub(c[i])];
-            for (j, v) in line.into_iter().enumerate() {
-                v.store_part(to.at((3 * i + j) * pitch + t), n - t);
-            }
-        }
-    }
-}
-
-/// Pixels of the tiles `first` to `first + tiles` of one channel: A^T m A with A^T = [1 1 1 0; 0 1 -1 -1]. Position p of m
-/// lies at `products + p * pitch`.
-#[inline(always)]
-unsafe fn output<L: Lanes>(
-    job: Job,
-    channel: usize,
-    (first, tiles): (usize, usize),
-    products: Out,
-    pitch: usize,
-    Lines { a: upper_row, b: lower_row, line }: &mut Lines,
-) {
-    for t in (0..tiles).step_by(16) {
-        let at = |position: usize| L::load(products.at(position * pitch + t));
-        let mut upper = [L::zero(); 4];
-        let mut lower = [L::zero(); 4];
-        if job.x.doubled {
-            for (j, of) in [0, 1, 3].into_iter().enumerate() {
-                let (a, b, c) = (at(j), at(3 + j), at(6 + j));
-                upper[of] = a.add(b);
-                lower[of] = b.sub(c);
-            }
-        } else {
-            for j in 0..4 {
-                let (a, b, c, d) = (at(j), at(4 + j), at(8 + j), at(12 + j));
-                upper[j] = a.add(b).add(c);
-                lower[j] = b.sub(c).sub(d);
-            }
-        }
-        for (made, m) in [&mut *upper_row, &mut *lower_row].into_iter().zip([upper, lower]) {
-            m[0].add(m[1]).add(m[2]).store(made[0].as_mut_ptr().add(t));
-            m[1].sub(m[2]).sub(m[3]).store(made[1].as_mut_ptr().add(t));
-        }
-    }
-    let (height, width) = job.x.size();
-    let bias = L::splat(job.bias[channel]);
-    for (below, made) in [upper_row, lower_row].into_iter().enumerate() {
-        for t in 0..tiles {
-            line[2 * t] = made[0][t];
-            line[2 * t + 1] = made[1][t];
-        }
-        let mut done = 0;
-        while done < tiles {
-            let (row, column) = ((first + done) / job.across, (first + done) % job.across);
-            let n = (tiles - done).min(job.across - column);
-            let (y, x) = (2 * row + below, 2 * column);
-            if y < height {
-                let pixels = (2 * n).min(width - x);
-                let to = job.y.at((channel * height + y) * width + x);
-                for i in (0..pixels).step_by(16) {
-                    let (sum, left) = (L::load(line.as_ptr().add(2 * done + i)).add(bias), pixels - i);
-                    let sum = if job.add { sum.add(L::load_part(to.add(i), left)) } else { sum };
-                    sum.store_part(to.add(i), left);
+unsafe fn input<L: Lanes, S: Scheme>(x: Planes, channel: usize, group: Group, to: Out, pitch: usize) {
+    // Rows of pixels, transformed along the row.
+    let mut lines = [[L::zero(); 6]; 4 * DEEP + 2];
+    let mut line = [0f32; LINE];
+    // Pixel S::STEP t + j is number t of phase j.
+    let mut phases = [[0f32; ABREAST + 16]; 4];
+    let (top, left) = ((group.row * S::STEP) as isize - 1, (group.column * S::STEP) as isize - 1);
+    let (rows, pixels) = ((group.deep - 1) * S::STEP + S::REACH, (group.abreast - 1) * S::STEP + S::REACH);
+    for (row, line_to) in lines.iter_mut().enumerate().take(rows) {
+        // The next channel's pixels lie a whole plane further: no processor sees them coming.
+        let next = ((channel + 1) * x.height) as isize + top + row as isize;
+        prefetch::<L>(x.data.as_ptr().wrapping_offset(next * x.width as isize + left), pixels);
+        read_row::<L>(x, channel, top + row as isize, left, pixels, &mut line);
+        if S::STEP == 4 {
+            for t in 0..ABREAST + 1 {
+                for (j, phase) in phases.iter_mut().enumerate() {
+                    phase[t] = line[4 * t + j];
                 }
             }
-            done += n;
+        } else {
+            phases[0].copy_from_slice(&line[..ABREAST + 16]);
+        }
+        let mut d = [L::zero(); 6];
+        for k in 0..S::REACH {
+            d[k] = L::load(phases[k % S::STEP].as_ptr().add(k / S::STEP));
+        }
+        *line_to = S::inputs(d);
+    }
+    for row in 0..group.deep {
+        for j in 0..S::SIDE {
+            let mut d = [L::zero(); 6];
+            for k in 0..S::REACH {
+                d[k] = lines[row * S::STEP + k][j];
+            }
+            let made = S::inputs(d);
+            for i in 0..S::SIDE {
+                made[i].store_part(to.at((i * S::SIDE + j) * pitch + row * group.abreast), group.abreast);
+            }
+        }
+    }
+}
+
+/// The pixels of the tiles of a group in one channel. Position p of their products lies at `products + p * pitch`.
+#[inline(always)]
+unsafe fn output<L: Lanes, S: Scheme>(job: Job, channel: usize, group: Group, products: Out, pitch: usize) {
+    let (height, width) = job.x.size();
+    let bias = L::splat(job.bias[channel]);
+    let mut line = [0f32; LINE];
+    for row in 0..group.deep {
+        let mut columns = [[L::zero(); 6]; 4];
+        for j in 0..S::SIDE {
+            let mut m = [L::zero(); 6];
+            for i in 0..S::SIDE {
+                m[i] = L::load(products.at((i * S::SIDE + j) * pitch + row * group.abreast));
+            }
+            let made = S::outputs(m);
+            for i in 0..S::OUT {
+                columns[i][j] = made[i];
+            }
+        }
+        let x = group.column * S::OUT;
+        for i in 0..S::OUT {
+            let y = (group.row + row) * S::OUT + i;
+            if y >= height {
+                break;
+            }
+            let made = S::outputs(columns[i]);
+            let mut apart = [[0f32; ABREAST]; 4];
+            for j in 0..S::OUT {
+                made[j].store(apart[j].as_mut_ptr());
+            }
+            for t in 0..ABREAST {
+                for j in 0..S::OUT {
+                    line[S::OUT * t + j] = apart[j][t];
+                }
+            }
+            let pixels = (S::OUT * group.abreast).min(width - x);
+            prefetch::<L>(job.y.0.wrapping_add(((channel + 1) * height + y) * width + x), pixels);
+            let to = job.y.at((channel * height + y) * width + x);
+            for at in (0..pixels).step_by(16) {
+                let (sum, left) = (L::load(line.as_ptr().add(at)).add(bias), pixels - at);
+                let sum = if job.add { sum.add(L::load_part(to.add(at), left)) } else { sum };
+                sum.store_part(to.add(at), left);
+            }
         }
     }
 }

@@ -33,6 +33,8 @@ pub trait Lanes: Copy {
     unsafe fn min(self, other: Self) -> Self;
     /// To the nearest whole number, even at ties.
     unsafe fn round(self) -> Self;
+    /// To the next whole number below.
+    unsafe fn floor(self) -> Self;
     /// 2 to the power of whole numbers from -126 to 127.
     unsafe fn power_of_two(self) -> Self;
     /// 8 + 8 lanes, then 4 + 4, 2 + 2, 1 + 1.
@@ -107,6 +109,8 @@ pub trait Lanes: Copy {
 
     /// These lanes where `of` is above `limit`, else 0.
     unsafe fn keep_above(self, of: Self, limit: f32) -> Self;
+    /// These lanes where `of` is above `limit`, else those of `other`.
+    unsafe fn pick(self, other: Self, of: Self, limit: f32) -> Self;
 }
 
 /// For processors without AVX2, and what the others are compared with.
@@ -190,6 +194,10 @@ impl Lanes for Portable {
         self.each(f32::round_ties_even)
     }
     #[inline(always)]
+    unsafe fn floor(self) -> Self {
+        self.each(f32::floor)
+    }
+    #[inline(always)]
     unsafe fn power_of_two(self) -> Self {
         self.each(|n| f32::from_bits(((n as i32 + 127) as u32) << 23))
     }
@@ -222,7 +230,15 @@ impl Lanes for Portable {
     }
     #[inline(always)]
     unsafe fn keep_above(self, of: Self, limit: f32) -> Self {
-        self.zip(of, |a, b| if b > limit { a } else { 0.0 })
+        self.pick(Self::zero(), of, limit)
+    }
+    #[inline(always)]
+    unsafe fn pick(self, other: Self, of: Self, limit: f32) -> Self {
+        let mut out = other.0;
+        for (i, out) in out.iter_mut().enumerate() {
+            *out = if of.0[i] > limit { self.0[i] } else { *out };
+        }
+        Portable(out)
     }
 }
 
@@ -324,6 +340,10 @@ mod x86 {
             Avx512(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0))
         }
         #[inline(always)]
+        unsafe fn floor(self) -> Self {
+            Avx512(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC }>(self.0))
+        }
+        #[inline(always)]
         unsafe fn power_of_two(self) -> Self {
             let n = _mm512_add_epi32(_mm512_cvtps_epi32(self.0), _mm512_set1_epi32(127));
             Avx512(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(n)))
@@ -379,6 +399,11 @@ mod x86 {
         unsafe fn keep_above(self, of: Self, limit: f32) -> Self {
             let above = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(of.0, _mm512_set1_ps(limit));
             Avx512(_mm512_maskz_mov_ps(above, self.0))
+        }
+        #[inline(always)]
+        unsafe fn pick(self, other: Self, of: Self, limit: f32) -> Self {
+            let above = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(of.0, _mm512_set1_ps(limit));
+            Avx512(_mm512_mask_blend_ps(above, other.0, self.0))
         }
     }
 
@@ -482,6 +507,10 @@ mod x86 {
             Avx2(_mm256_round_ps::<NEAREST>(self.0), _mm256_round_ps::<NEAREST>(self.1))
         }
         #[inline(always)]
+        unsafe fn floor(self) -> Self {
+            Avx2(_mm256_floor_ps(self.0), _mm256_floor_ps(self.1))
+        }
+        #[inline(always)]
         unsafe fn power_of_two(self) -> Self {
             let half = |x: __m256| {
                 let n = _mm256_add_epi32(_mm256_cvtps_epi32(x), _mm256_set1_epi32(127));
@@ -523,6 +552,12 @@ mod x86 {
         unsafe fn keep_above(self, of: Self, limit: f32) -> Self {
             let limit = _mm256_set1_ps(limit);
             self.zip(of, |a, b| _mm256_and_ps(a, _mm256_cmp_ps::<_CMP_GT_OQ>(b, limit)))
+        }
+        #[inline(always)]
+        unsafe fn pick(self, other: Self, of: Self, limit: f32) -> Self {
+            let limit = _mm256_set1_ps(limit);
+            let above = (_mm256_cmp_ps::<_CMP_GT_OQ>(of.0, limit), _mm256_cmp_ps::<_CMP_GT_OQ>(of.1, limit));
+            Avx2(_mm256_blendv_ps(other.0, self.0, above.0), _mm256_blendv_ps(other.1, self.1, above.1))
         }
     }
 }

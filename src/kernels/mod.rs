@@ -15,7 +15,9 @@
 //! | `norm`, `activation`, `attention`, `loss` | what stands between the products, forward and backward |
 //! | `bias` | rows of biases and the activations of a plain transformer |
 //! | `modulate`, `gelu`, `cosine` | the same of layers whose norms are steered from outside |
+//! | `quantiser` | numbers to blocks of q8_0 and q4_k |
 //! | `conv` | 3x3 convolutions and group norm of the image tokenizer |
+//! | `winograd` | what turns a 3x3 convolution into fewer products |
 //! | `softmax` | softmax of rows; what attention and the loss share |
 //! | `rows` | products of a few rows with a large matrix, whose bits do not depend on how many rows there are |
 
@@ -39,9 +41,11 @@ mod loss;
 mod matrix;
 mod modulate;
 mod norm;
+mod quantiser;
 mod rows;
 mod softmax;
 mod team;
+mod winograd;
 
 pub use activation::{add, fill, silu_mul, silu_mul_backward};
 pub use attention::Attention;
@@ -55,6 +59,7 @@ pub use loss::cross_entropy;
 pub use matrix::Matrix;
 pub use modulate::{add_gated, gate_backward, layer_norm, layer_norm_backward, row_sums};
 pub use norm::{rms_norm, rms_norm_backward, rotate, Rotary};
+pub use quantiser::{q4_k, q8_0};
 pub use rows::rows;
 pub use softmax::softmax;
 pub use team::{parallel, together};

@@ -4,8 +4,9 @@ use super::{Heads, Rows};
 use crate::kernels::{self, zeros, Attention, Left, Matrix};
 use crate::weight::Weight;
 use crate::{Error, Result};
-use candle_core::quantized::GgmlDType;
-use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Storage, Tensor, D};
+use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Storage, Tensor, D};
+use rayon::prelude::*;
 use std::cell::Cell;
 use std::ops::{Deref, Range};
 
@@ -105,6 +106,35 @@ pub fn linear(x: &Tensor, weight: &Weight, few: usize) -> Result<Tensor> {
         }
     })?;
     tensor(y, &with_width(&x, n))
+}
+
+/// The blocks of a matrix of whole blocks: bit for bit those of candle's quantiser.
+pub fn quantise(numbers: &Tensor, dtype: GgmlDType) -> Result<Vec<u8>> {
+    /// Blocks that one thread makes at a time.
+    const PIECE: usize = 1 << 10;
+    let (size, bytes) = (dtype.block_size(), dtype.type_size());
+    let numbers = match numbers.dtype() {
+        DType::F32 | DType::BF16 => numbers.flatten_all()?,
+        _ => numbers.flatten_all()?.to_dtype(DType::F32)?,
+    };
+    let kernel = match dtype {
+        GgmlDType::Q8_0 => kernels::q8_0,
+        GgmlDType::Q4K => kernels::q4_k,
+        other => return Err(Error::internal(format!("{other:?} is not a format of weights"))),
+    };
+    let mut blocks = vec![0u8; numbers.elem_count() / size * bytes];
+    matrix(&Weight::Dense(numbers.clone()), |all| {
+        blocks.par_chunks_mut(PIECE * bytes).enumerate().try_for_each(|(piece, to)| {
+            for block in kernel(all, PIECE * piece, to) {
+                // Numbers of their own: `quantize` reads all of a tensor's storage.
+                let some = numbers.narrow(0, (PIECE * piece + block) * size, size)?;
+                let made = QTensor::quantize(&some.to_dtype(DType::F32)?.force_contiguous()?, dtype)?;
+                to[block * bytes..(block + 1) * bytes].copy_from_slice(&made.data()?);
+            }
+            Ok::<_, Error>(())
+        })
+    })??;
+    Ok(blocks)
 }
 
 pub fn input_gradient(g: &Tensor, weight: &Weight, sum: Option<Tensor>) -> Result<Tensor> {

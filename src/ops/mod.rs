@@ -10,7 +10,7 @@ pub(crate) mod fused;
 mod plain;
 mod pointwise;
 
-pub use cpu::{change, floats, Numbers};
+pub use cpu::{change, floats, quantise, Numbers};
 pub use plain::{product as matmul, standardised, COLUMNS, SCORES};
 pub use pointwise::{difference, gelu, gelu_backward, ln, positive_part, product, quotient, root, square, sum};
 
@@ -288,7 +288,8 @@ pub mod testing {
 mod tests {
     use super::testing::{assert_close, random};
     use super::*;
-    use crate::kernels::{best_level, level, set_level, Level};
+    use crate::kernels::{self, best_level, level, set_level, Level, Matrix};
+    use candle_core::quantized::{GgmlDType, QTensor};
     use candle_core::DType;
 
     /// Held while the level of vectors matters: it is one for the whole process.
@@ -550,6 +551,78 @@ mod tests {
                 let limit = if format == Format::Q4K { 0.1 } else { 0.01 };
                 assert!(error.to_dtype(DType::F32).unwrap().to_scalar::<f32>().unwrap().sqrt() < limit);
             }
+        });
+    }
+
+    /// Rows of 512 numbers that are hard to quantise, and rows as models have them.
+    fn rows_to_quantise() -> Tensor {
+        let mut stream = crate::random::Stream::new(7, crate::random::Purpose::Initial, 0);
+        let mut rows: Vec<Vec<f32>> = vec![];
+        let mut row = |f: &mut dyn FnMut(usize, f32) -> f32| {
+            rows.push((0..512).map(|i| f(i, stream.normal())).collect());
+        };
+        for _ in 0..200 {
+            row(&mut |_, x| 0.02 * x);
+            row(&mut |_, x| half::bf16::from_f32(x).to_f32());
+            // Heavy tails, few values, many ties of levels.
+            row(&mut |_, x| x * x * x * x.exp());
+            row(&mut |_, x| (2.0 * x).round());
+            row(&mut |_, x| (2.0 * x).round() + 0.5);
+            row(&mut |i, x| if i % 37 == 0 { 100.0 * x } else { 1e-3 * x });
+            // Parts that are above 0, below it or level, beside others.
+            row(&mut |i, x| if i / 32 % 2 == 0 { x.abs() } else { x });
+            row(&mut |i, x| if i / 32 % 3 == 0 { -x.abs() - 0.1 } else { x });
+            row(&mut |i, x| [x, 0.25, -0.25, 0.0, -0.0][i / 32 % 5]);
+            row(&mut |_, x| x.max(0.0));
+            row(&mut |i, x| [x, 0.0, -0.0][i % 3]);
+        }
+        let sizes = [1e-45, 1e-42, 3e-39, 1e-38, 1e-30, 1e-10, 1e10, 1e30, 6e36, 7e37];
+        sizes.iter().for_each(|size| (0..20).for_each(|_| row(&mut |_, x| size * x)));
+        (-40..40).for_each(|power| row(&mut |i, x| x * 2f32.powi(power + (i / 32) as i32)));
+        row(&mut |_, x| x.abs());
+        row(&mut |_, x| -x.abs());
+        row(&mut |_, _| 0.0);
+        row(&mut |_, _| -0.0);
+        row(&mut |_, _| -3.5);
+        row(&mut |i, _| if i == 300 { f32::MAX } else { -f32::MAX });
+        row(&mut |i, _| i as f32 - 256.0);
+        row(&mut |i, x| if i == 5 { f32::NAN } else { x });
+        row(&mut |i, x| if i == 261 { f32::INFINITY } else { x });
+        row(&mut |i, x| if i == 261 { f32::NEG_INFINITY } else { x });
+        Tensor::new(rows, &Device::Cpu).unwrap()
+    }
+
+    #[test]
+    fn blocks_are_those_of_candle_to_the_bit_at_every_level_of_vectors() {
+        let all = rows_to_quantise();
+        // An odd number of blocks too, and numbers that do not begin where their memory does.
+        for rows in
+            [all.clone(), all.to_dtype(DType::BF16).unwrap(), all.narrow(0, 2, 1).unwrap().narrow(1, 256, 256).unwrap()]
+        {
+            for dtype in [GgmlDType::Q8_0, GgmlDType::Q4K] {
+                let exact = rows.to_dtype(DType::F32).unwrap().force_contiguous().unwrap();
+                let expected = QTensor::quantize(&exact, dtype).unwrap();
+                let expected = expected.data().unwrap();
+                at_each_level(|| {
+                    let found = quantise(&rows, dtype).unwrap();
+                    assert_eq!(found.len(), expected.len());
+                    let (bytes, size) = (dtype.type_size(), dtype.block_size());
+                    for (i, (found, expected)) in found.chunks(bytes).zip(expected.chunks(bytes)).enumerate() {
+                        assert_eq!(found, expected, "{dtype:?}, row {}, number {}", i * size / 512, i * size % 512);
+                    }
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn the_kernels_make_all_blocks_of_ordinary_numbers_themselves() {
+        let numbers = random(&[64, 512]).flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        at_each_level(|| {
+            let mut room = vec![0u8; 128 * GgmlDType::Q4K.type_size()];
+            assert!(kernels::q4_k(Matrix::F32(&numbers), 0, &mut room).is_empty());
+            let mut room = vec![0u8; 1024 * GgmlDType::Q8_0.type_size()];
+            assert!(kernels::q8_0(Matrix::F32(&numbers), 0, &mut room).is_empty());
         });
     }
 

@@ -32,7 +32,7 @@ pub(super) fn conv3x3(conv: &Conv3x3, x: &Tensor, reading: Reading, sum: Option<
         Ok(())
     };
     let Some(sum) = sum else {
-        let mut y = vec![0f32; b * size];
+        let mut y = kernels::zeros(b * size);
         all(&mut y, false)?;
         return map(y, b, bias.len(), h, w);
     };
@@ -69,9 +69,9 @@ pub(super) fn halve(conv: &Conv3x3, x: &Tensor) -> Result<Tensor> {
     let x = x.contiguous()?;
     let (x, weight, bias) = (floats(&x)?, floats(&conv.weight)?, floats(&conv.bias)?);
     let out = bias.len();
-    let mut y = vec![0f32; b * out * h * w];
+    let mut y = kernels::zeros(b * out * h * w);
     let band = (UNFOLDED / (9 * c * w).max(1)).clamp(1, h.max(1));
-    let mut neighbours = vec![0f32; 9 * c * band * w];
+    let mut neighbours = kernels::zeros(9 * c * band * w);
     for (x, y) in x.chunks_exact(c * height * width).zip(y.chunks_exact_mut(out * h * w)) {
         for (y, &bias) in y.chunks_exact_mut(h * w).zip(bias.iter()) {
             y.fill(bias);
@@ -104,7 +104,7 @@ pub(super) fn conv1x1(conv: &Conv1x1, x: &Tensor) -> Result<Tensor> {
     let x = x.contiguous()?;
     let (x, weight, bias) = (floats(&x)?, floats(&conv.weight)?, floats(&conv.bias)?);
     let (n, out) = (h * w, bias.len());
-    let mut y = vec![0f32; b * out * n];
+    let mut y = kernels::zeros(b * out * n);
     for (x, y) in x.chunks_exact(c * n).zip(y.chunks_exact_mut(out * n)) {
         for (y, &bias) in y.chunks_exact_mut(n).zip(bias.iter()) {
             y.fill(bias);
@@ -119,8 +119,8 @@ pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
     let (b, c, h, w) = q.dims4()?;
     let (n, scale) = (h * w, (c as f32).powf(-0.5));
     let (q, k, v) = (floats(q)?, floats(k)?, floats(v)?);
-    let mut y = vec![0f32; b * c * n];
-    let mut scores = vec![0f32; QUERIES_AT_ONCE.min(n) * n];
+    let mut y = kernels::zeros(b * c * n);
+    let mut scores = kernels::zeros(QUERIES_AT_ONCE.min(n) * n);
     for (picture, y) in y.chunks_exact_mut(c * n).enumerate() {
         let own = picture * c * n..(picture + 1) * c * n;
         let (q, k, v) = (&q[own.clone()], &k[own.clone()], &v[own]);
