@@ -110,10 +110,10 @@ impl Footprint for InfinityFootprint {
     }
 
     fn kept(&self, tokens: u128, _size: u128) -> u128 {
-        // Input; queries, keys and values before and behind their turn; what both attentions mixed and gave; middle and after;
+        // Input; queries, keys and values before their turn; what both attentions mixed and the first gave; middle and after;
         // cross-attention's queries; the MLP before its activation and what it gave.
         let c = self.hidden();
-        tokens * (F32 * (15 * c + self.config.hidden as u128) + 8 * self.config.heads as u128)
+        tokens * (F32 * (12 * c + self.config.hidden as u128) + 8 * self.config.heads as u128)
     }
 
     fn backward(&self, tokens: u128, at: &Place) -> u128 {

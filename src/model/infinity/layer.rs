@@ -66,12 +66,8 @@ pub struct Filling<'a> {
 /// What a forward pass leaves for the backward pass.
 pub struct Kept {
     x: Tensor,
-    /// [B, T, 3 C] with its bias.
+    /// [B, T, 3 C] with its bias. What attention makes of it is made again.
     qkv: Tensor,
-    /// [B, T, heads, d] each.
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
     mixed: Tensor,
     normalisers: Tensor,
     /// What self-attention gave before its gate.
@@ -169,7 +165,7 @@ impl Layer<'_> {
         mut filling: Option<Filling>,
         keep: bool,
     ) -> Result<(Tensor, Option<Kept>)> {
-        let (b, t, c) = x.dims3()?;
+        let (b, t, _) = x.dims3()?;
         let config = context.config;
         let (heads, d) = (config.heads, config.head_dim());
         let [first, second] = self.steering(context)?;
@@ -179,11 +175,7 @@ impl Layer<'_> {
         let bias = self.qkv_bias()?;
         let qkv = self.linear(QKV, Some(&bias))?.forward(&h)?;
         drop(h);
-        let (strength, ones) = (self.strengths(config)?, Tensor::ones(heads, DType::F32, x.device())?);
-        let turning = |first, strength| Turning { first, strength, cos: &context.cos, sin: &context.sin };
-        let q = ops::turn(&qkv, &turning(0, &strength))?;
-        let k = ops::turn(&qkv, &turning(c, &ones))?;
-        let v = qkv.narrow(2, 2 * c, c)?.contiguous()?.reshape((b, t, heads, d))?;
+        let [q, k, v] = self.turned(&qkv, context)?;
         let (seen_k, seen_v) = match &mut filling {
             Some(filling) => filling.put(&k, &v)?,
             None => (k.clone(), v.clone()),
@@ -226,9 +218,6 @@ impl Layer<'_> {
             (Some(normalisers), Some(cross_normalisers)) => Some(Kept {
                 x: x.clone(),
                 qkv,
-                q,
-                k,
-                v,
                 mixed,
                 normalisers,
                 attended,
@@ -245,6 +234,16 @@ impl Layer<'_> {
             _ => None,
         };
         Ok((y, kept))
+    }
+
+    /// Queries, keys and values of self-attention, [B, T, heads, d] each, of their projections [B, T, 3 C].
+    fn turned(&self, qkv: &Tensor, context: &Context) -> Result<[Tensor; 3]> {
+        let (b, t, width) = qkv.dims3()?;
+        let (c, config) = (width / 3, context.config);
+        let (strength, ones) = (self.strengths(config)?, Tensor::ones(config.heads, DType::F32, qkv.device())?);
+        let turning = |first, strength| Turning { first, strength, cos: &context.cos, sin: &context.sin };
+        let v = qkv.narrow(2, 2 * c, c)?.contiguous()?.reshape((b, t, config.heads, config.head_dim()))?;
+        Ok([ops::turn(qkv, &turning(0, &strength))?, ops::turn(qkv, &turning(c, &ones))?, v])
     }
 
     /// Keys and values of the texts, [B, L, heads, d]; each text alone, as in [`Conditioner::forward`](super::condition::Conditioner).
@@ -348,9 +347,10 @@ impl Layer<'_> {
         let gm = self.through(SELF_OUT, &ga, || Ok(kept.mixed.clone()), wanted, &mut found)?;
         drop(ga);
         let rows = Rows { spans: &context.spans, seen: context.seen.as_ref(), one_by_one: false };
-        let seen = (&kept.k.transpose(1, 2)?, &kept.v.transpose(1, 2)?);
-        let (gq, gk, gv) = attention_backward(&gm, (&kept.q, seen.0, seen.1), &kept.mixed, &kept.normalisers, &rows)?;
-        drop((gm, kept.q, kept.k, kept.v, kept.mixed));
+        let [q, k, v] = self.turned(&kept.qkv, context)?;
+        let seen = (&k.transpose(1, 2)?, &v.transpose(1, 2)?);
+        let (gq, gk, gv) = attention_backward(&gm, (&q, seen.0, seen.1), &kept.mixed, &kept.normalisers, &rows)?;
+        drop((gm, q, k, v, kept.mixed));
         let (strength, ones) = (self.strengths(config)?, Tensor::ones(config.heads, DType::F32, g.device())?);
         let turning = |first, strength| Turning { first, strength, cos: &context.cos, sin: &context.sin };
         let gqkv = Tensor::zeros((b, t, 3 * c), DType::F32, g.device())?;
