@@ -1,7 +1,7 @@
 //! Which device and number format a model runs in.
 
 use crate::{Error, Result};
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use serde::Serialize;
 
 #[cfg(feature = "cuda")]
@@ -43,6 +43,25 @@ pub fn free_memory(device: &Device) -> Option<u64> {
         #[cfg(feature = "cuda")]
         Device::Cuda(gpu) => cuda::free_memory(gpu),
         _ => None,
+    }
+}
+
+/// A tensor's numbers in the memory of the host, all there: a copy from a GPU may still be under way when the call comes back.
+pub fn to_host(t: &Tensor) -> Result<Tensor> {
+    let host = t.to_device(&Device::Cpu)?;
+    t.device().synchronize()?;
+    Ok(host)
+}
+
+/// At its end what was taken on a device and is not held any more goes to others.
+pub struct GivesBack(pub Device);
+
+impl Drop for GivesBack {
+    fn drop(&mut self) {
+        #[cfg(feature = "cuda")]
+        if let Device::Cuda(gpu) = &self.0 {
+            cuda::give_back(gpu);
+        }
     }
 }
 

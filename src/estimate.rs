@@ -207,11 +207,14 @@ impl Training<'_> {
         let kept = options.clip_norm > 0.0 && options.keep_gradients;
         let gradients = F32 * if kept { numbers } else { largest };
         let copies = if at.on_gpu { numbers * at.dense() + F32 * largest } else { 0 };
-        let (passes, learning) = (self.passes(backward).max(self.teacher()), values + states + gradients);
+        let passes = self.passes(backward).max(self.teacher());
         match options.on_device() && at.on_gpu {
-            // With what an update makes of the largest tensor.
-            true => Held { device: passes + copies + learning + 4 * F32 * largest, host: 0 },
-            false => Held { device: passes + copies, host: learning },
+            // Gradients come as what was kept for them goes; what an update makes of the largest tensor comes after both.
+            true => {
+                let later = gradients + (4 * F32 * largest).max(self.passes(0));
+                Held { device: values + states + copies + passes.max(later), host: 0 }
+            }
+            false => Held { device: passes + copies, host: values + states + gradients },
         }
     }
 }

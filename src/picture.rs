@@ -13,6 +13,7 @@ mod write;
 pub use crop::{choose_crop, crop_sizes, Crop};
 pub use write::read_png_text;
 
+use crate::device::to_host;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use std::path::Path;
@@ -110,7 +111,7 @@ impl Picture {
         };
         let size = |n: usize| u32::try_from(n).map_err(|_| Error::invalid("tensor", format!("{n} pixels on one side")));
         let (w, h) = (size(width)?, size(height)?);
-        let chw = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+        let chw = to_host(&tensor.to_dtype(DType::F32)?.flatten_all()?)?.to_vec1::<f32>()?;
         let pixels = width * height;
         let mut rgb = vec![0u8; chw.len()];
         for (i, v) in chw.into_iter().enumerate() {

@@ -6,8 +6,9 @@
 use super::Description;
 use crate::error::without_backtrace;
 use crate::{Error, Result};
-use candle_core::cuda_backend::cudarc::driver::{result, sys::CUresult, CudaContext, DriverError};
-use candle_core::cuda_backend::kernels;
+use candle_core::cuda_backend::cudarc::driver::sys::{CUmemPool_attribute, CUmemoryPool, CUresult};
+use candle_core::cuda_backend::cudarc::driver::{result, CudaContext, DriverError};
+use candle_core::cuda_backend::{kernels, WrapErr};
 use candle_core::{CudaDevice, Device, Tensor};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
@@ -40,11 +41,51 @@ fn try_out(index: usize) -> candle_core::Result<Device> {
     // SAFETY: events are there to order the work of several streams. All work of this device, and the freeing of its memory,
     // goes through its one stream, in order; no tensor is ever used with another device.
     unsafe { device.as_cuda_device()?.disable_event_tracking() };
+    keep_pool(device.as_cuda_device()?.cuda_stream().context()).w()?;
     let sum = Tensor::new(&[1f32, 2.], &device)?.affine(2., 1.)?.to_vec1::<f32>()?;
     if sum != [3., 5.] {
         candle_core::bail!("it computes {sum:?} where 3 and 5 are right");
     }
     Ok(device)
+}
+
+/// The pool that memory of a GPU comes from and goes back to.
+fn pool(context: &CudaContext) -> std::result::Result<CUmemoryPool, DriverError> {
+    // SAFETY: the device is that of a context.
+    unsafe { result::device::get_default_mem_pool(context.cu_device()) }
+}
+
+/// Has the pool keep what is given back to it: else it lets go of it whenever somebody waits for the GPU, which is after each code.
+fn keep_pool(context: &CudaContext) -> std::result::Result<(), DriverError> {
+    let mut all = u64::MAX;
+    let threshold = CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+    // SAFETY: the attribute is a number of 64 bits.
+    unsafe { result::mem_pool::set_attribute(pool(context)?, threshold, std::ptr::from_mut(&mut all).cast()) }
+}
+
+/// Gives to others what the pool keeps and no tensor holds.
+pub fn give_back(device: &CudaDevice) {
+    let stream = device.cuda_stream();
+    // What cannot be given back stays.
+    let _ = stream.synchronize().and_then(|()| {
+        // SAFETY: what is in use stays.
+        unsafe { result::mem_pool::trim_to(pool(stream.context())?, 0) }
+    });
+}
+
+/// Free memory of the device and what the pool keeps of it, and all memory.
+fn free_and_total(context: &CudaContext) -> std::result::Result<(usize, usize), DriverError> {
+    let (free, total) = context.mem_get_info()?;
+    let pool = pool(context)?;
+    let attribute = |which: CUmemPool_attribute| {
+        let mut value = 0u64;
+        // SAFETY: the attributes asked for are numbers of 64 bits.
+        unsafe { result::mem_pool::get_attribute(pool, which, std::ptr::from_mut(&mut value).cast())? };
+        Ok::<_, DriverError>(value)
+    };
+    let reserved = attribute(CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?;
+    let used = attribute(CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?;
+    Ok((free + reserved.saturating_sub(used) as usize, total))
 }
 
 /// What the driver said, and what would be right if it cannot use our kernels.
@@ -71,7 +112,7 @@ pub fn devices() -> Vec<Description> {
 
 fn describe(index: usize) -> std::result::Result<Description, DriverError> {
     let context = CudaContext::new(index)?;
-    let (free, total) = context.mem_get_info()?;
+    let (free, total) = free_and_total(&context)?;
     Ok(Description {
         name: format!("cuda:{index}"),
         hardware: Some(context.name()?),
@@ -82,7 +123,7 @@ fn describe(index: usize) -> std::result::Result<Description, DriverError> {
 
 /// Memory that the device could still give, beside what its opened models hold.
 pub fn free_memory(device: &CudaDevice) -> Option<u64> {
-    device.cuda_stream().context().mem_get_info().ok().map(|(free, _)| free as u64)
+    free_and_total(device.cuda_stream().context()).ok().map(|(free, _)| free as u64)
 }
 
 /// How many GPUs there are, one or more.

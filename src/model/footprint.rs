@@ -40,6 +40,23 @@ impl Place {
         }
     }
 
+    /// Logits of a chunk that are there at once in the loss: on a GPU with their exponentials and gradients, which lie apart.
+    pub fn logits(&self) -> u128 {
+        if self.on_gpu {
+            4
+        } else {
+            1
+        }
+    }
+
+    /// What candle's kernels for quantised weights write between, once for a device.
+    pub fn scratch(&self) -> u128 {
+        match (self.on_gpu, self.format) {
+            (true, Format::Q8_0 | Format::Q4K) => 20 << 20,
+            _ => 0,
+        }
+    }
+
     /// Bytes of a weight that is not quantised.
     pub fn dense(&self) -> u128 {
         self.format.dense().size_in_bytes() as u128

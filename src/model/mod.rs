@@ -35,7 +35,7 @@ pub mod words;
 pub use registry::add_family;
 pub(crate) use registry::roles;
 
-use crate::device::{open_device, parse_device};
+use crate::device::{open_device, parse_device, GivesBack};
 use crate::error::by_name;
 use crate::files::Files;
 use crate::ops;
@@ -130,6 +130,8 @@ pub struct Model {
     format: Format,
     fingerprint: String,
     recommended: Recommended,
+    /// Last, so that the weights are gone then.
+    _end: GivesBack,
 }
 
 /// Facts about an opened model.
@@ -191,7 +193,8 @@ impl Model {
             Files::Embedded(_) => EMBEDDED.to_string(),
             Files::Folder(folder) => folder.display().to_string(),
         };
-        Ok(Model { name, family_name: entry.name, family: opened.family, format, fingerprint, recommended })
+        let _end = GivesBack(opened.family.device().clone());
+        Ok(Model { name, family_name: entry.name, family: opened.family, format, fingerprint, recommended, _end })
     }
 
     pub fn info(&self) -> Info {

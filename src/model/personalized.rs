@@ -4,7 +4,7 @@ use super::family::{Condition, Example, Family, Keep, Mode, Objective};
 use super::subject::Subject;
 use super::words::{has_word, Word};
 use super::Model;
-use crate::kernels::together;
+use crate::ops::together;
 use crate::run::{Control, Run, Stage};
 use crate::tokens::Tokens;
 use crate::{Error, Result};
@@ -89,7 +89,7 @@ impl<'m> Personalized<'m> {
         let group: Vec<(&Example, f32)> = examples.iter().map(|e| (*e, 0.0)).collect();
         let how = Mode { stop: stop.clone(), ..Mode::default() };
         let mut pass = self.family.pass(&group, self.vectors.as_ref(), &how)?;
-        together(|| {
+        together(self.family.device(), || {
             for layer in 0..self.family.facts().layers {
                 pass.forward(layer, Keep::Nothing)?;
             }

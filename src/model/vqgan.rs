@@ -13,6 +13,7 @@ mod yaml;
 
 pub use config::Config;
 
+use crate::device::to_host;
 use crate::ops;
 use crate::picture::Picture;
 use crate::run::Run;
@@ -195,13 +196,13 @@ impl Vqgan {
         let dots = ops::matmul(z, &self.codebook.t()?)?; // [N, n_embed]
         let distances = ops::difference(&ops::sum(&z_sq, &self.codebook_sq)?, &(dots * 2.0)?)?;
         let smallest = distances.min_keepdim(D::Minus1)?; // [N, 1]
-        if smallest.flatten_all()?.to_vec1::<f32>()?.iter().any(|d| !d.is_finite()) {
+        if to_host(&smallest.flatten_all()?)?.to_vec1::<f32>()?.iter().any(|d| !d.is_finite()) {
             return Err(Error::Overflow {
                 message: "the image tokenizer's encoder gives numbers that are not finite".into(),
             });
         }
         match ops::own_kernels(&distances) {
-            true => Ok(distances.argmin(D::Minus1)?.to_vec1()?),
+            true => Ok(to_host(&distances.argmin(D::Minus1)?)?.to_vec1()?),
             false => first_equal(&distances, &smallest),
         }
     }
@@ -211,7 +212,7 @@ impl Vqgan {
 fn directions(rows: &Tensor) -> Result<Tensor> {
     /// What a length counts as at least.
     const LEAST: f32 = 1e-12;
-    let squares: Vec<f32> = ops::square(rows)?.sum(1)?.to_vec1()?;
+    let squares: Vec<f32> = to_host(&ops::square(rows)?.sum(1)?)?.to_vec1()?;
     let lengths: Vec<f32> = squares.into_iter().map(|square| square.sqrt().max(LEAST)).collect();
     ops::quotient(rows, &Tensor::new(lengths, rows.device())?.unsqueeze(1)?)
 }
@@ -222,7 +223,8 @@ fn first_equal(values: &Tensor, wanted: &Tensor) -> Result<Vec<u32>> {
     let (shape, device) = (values.dims2()?, values.device());
     let place = Tensor::arange(0, shape.1 as u32, device)?.broadcast_as(shape)?.contiguous()?;
     let beyond = Tensor::full(shape.1 as u32, shape, device)?.contiguous()?;
-    Ok(values.broadcast_eq(wanted)?.where_cond(&place, &beyond)?.min(D::Minus1)?.to_vec1()?)
+    let first = values.broadcast_eq(wanted)?.where_cond(&place, &beyond)?.min(D::Minus1)?;
+    Ok(to_host(&first)?.to_vec1()?)
 }
 
 /// Pictures to what is quantised.

@@ -14,6 +14,8 @@ pub use cpu::{change, floats, quantise, Numbers};
 pub use plain::{product as matmul, standardised, COLUMNS, SCORES};
 pub use pointwise::{difference, gelu, gelu_backward, ln, positive_part, product, quotient, root, square, sum};
 
+use crate::device::to_host;
+use crate::kernels;
 use crate::weight::{Format, Weight};
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
@@ -39,6 +41,14 @@ pub(crate) fn own_kernels(t: &Tensor) -> bool {
 /// Whether the kernels of this library serve tensors there.
 pub(crate) fn own_kernels_on(device: &Device) -> bool {
     device.is_cpu() && !PLAIN.get()
+}
+
+/// As [`kernels::together`], where kernels of this library serve tensors on the device; a GPU has no use for threads that wait.
+pub(crate) fn together<R>(device: &Device, work: impl FnOnce() -> R) -> R {
+    match own_kernels_on(device) {
+        true => kernels::together(work),
+        false => work(),
+    }
 }
 
 /// The norm of queries or keys with the rotary positions behind it.
@@ -118,7 +128,7 @@ pub fn try_out(format: Format, device: &Device) -> Result<()> {
     // Few rows and many are two kernels.
     for rows in [2, 16] {
         let x = numbers(rows, 29)?;
-        let values = |t: Tensor| -> Result<Vec<f32>> { Ok(t.flatten_all()?.to_vec1()?) };
+        let values = |t: Tensor| -> Result<Vec<f32>> { Ok(to_host(&t.flatten_all()?)?.to_vec1()?) };
         let (found, expected) = (values(linear(&x, &weight)?)?, values(matmul(&x, &exact)?)?);
         let most = expected.iter().fold(0f32, |most, x| most.max(x.abs()));
         // A comparison with what is no number is false.

@@ -2,6 +2,7 @@
 //! of the activations. On a GPU `fused` does in one launch what would be many.
 
 use super::{fused, Heads, Rows, Seen};
+use crate::device::to_host;
 use crate::weight::Weight;
 use crate::{Error, Result};
 use candle_core::quantized::QMatMul;
@@ -341,8 +342,8 @@ pub fn cross_entropy(
     let exp = logits.broadcast_sub(&max)?.exp()?;
     let sum = exp.sum_keepdim(D::Minus1)?;
     let norm = (sum.log()? + max)?; // logsumexp, [N, 1]
-    let nats = (&norm - logits.gather(&target, 1)?)?.flatten_all()?.to_vec1::<f32>()?;
-    let norms = norm.flatten_all()?.to_vec1::<f32>()?;
+    let nats = to_host(&(&norm - logits.gather(&target, 1)?)?.flatten_all()?)?.to_vec1::<f32>()?;
+    let norms = to_host(&norm.flatten_all()?)?.to_vec1::<f32>()?;
     // d/dlogits = weight (softmax (1 + 2 z_loss logsumexp) - one-hot of the target)
     let weight = Tensor::new(weights, device)?.unsqueeze(1)?;
     let factor = ((norm * (2.0 * z_loss))? + 1.0)?.div(&sum)?.mul(&weight)?;

@@ -2,6 +2,7 @@
 
 use super::learner::Learner;
 use super::options::Options;
+use crate::device::to_host;
 use crate::files::tensor_file::{self, Kind, Opened};
 use crate::model::subject::LossRecord;
 use crate::model::Model;
@@ -204,7 +205,7 @@ impl Checkpointing {
             return Ok(());
         };
         let mut tensors = learner.state()?;
-        tensors.insert("vectors".into(), learner.vectors()?.to_device(&Device::Cpu)?);
+        tensors.insert("vectors".into(), to_host(&learner.vectors()?)?);
         for (i, (_, tokens)) in prior.iter().enumerate() {
             // As f32, the one kind of number that these files hold; it is exact far beyond any codebook.
             let numbers = |of: fn(u32) -> u32| tokens.codes().iter().map(|&c| of(c) as f32).collect::<Vec<_>>();

@@ -4,6 +4,7 @@ use super::optimizer::{self, AdamW, Update};
 use super::options::Options;
 use super::passes::{self, Plan};
 use super::prompts;
+use crate::device::to_host;
 use crate::model::family::{Example, Mode, Objective};
 use crate::model::personalized::Personalized;
 use crate::model::words::Word;
@@ -117,7 +118,7 @@ impl<'m> Learner<'m> {
                 false => entry.weight.to_f32()?.to_dtype(own)?,
             };
             // A copy, so that updates do not change the model.
-            push(name.clone(), Part::Whole, value.to_device(&Device::Cpu)?.copy()?, own)?;
+            push(name.clone(), Part::Whole, to_host(&value)?.copy()?, own)?;
         }
         Self::new(model, options, Stage::Layers, vectors, parameters)
     }
@@ -349,13 +350,13 @@ impl<'m> Learner<'m> {
         for Parameter { place, value, seen, .. } in parameters {
             let Place::Weight(Target { part, weight }) = place else { continue };
             drop(seen);
-            let value = value.to_device(&Device::Cpu)?;
+            let value = to_host(&value)?;
             let entry = &original[weight];
             let name = entry.spec.name.clone();
             let out = |t: &Tensor| -> Result<Tensor> { Ok(t.to_dtype(entry.weight.dense_dtype())?.copy()?) };
             match part {
                 Part::Whole => {
-                    let before = entry.weight.to_f32()?.to_device(&Device::Cpu)?;
+                    let before = to_host(&entry.weight.to_f32()?)?;
                     let delta = ops::difference(&value.to_dtype(DType::F32)?, &before)?;
                     changes.insert(name, Change::Delta(out(&delta)?));
                 }
@@ -381,7 +382,7 @@ impl<'m> Learner<'m> {
         let mut state = BTreeMap::new();
         for (index, p) in self.parameters.iter().enumerate() {
             let (mean, square) = self.optimizer.state(index)?;
-            let value = p.value.to_dtype(DType::F32)?.copy()?.to_device(&Device::Cpu)?;
+            let value = to_host(&p.value.to_dtype(DType::F32)?.copy()?)?;
             state.insert(format!("value.{}", p.name), value);
             state.insert(format!("mean.{}", p.name), Tensor::from_vec(mean, p.value.shape(), &Device::Cpu)?);
             state.insert(format!("square.{}", p.name), Tensor::from_vec(square, p.value.shape(), &Device::Cpu)?);

@@ -41,11 +41,12 @@ pub use options::{Options, Recompute};
 pub use templates::TEMPLATES;
 pub use trainable::{Adaptation, Trainable};
 
+use crate::device::to_host;
 use crate::model::subject::{LossRecord, Subject};
 use crate::model::Model;
 use crate::run::Run;
 use crate::{Error, Result};
-use candle_core::{DType, Device};
+use candle_core::DType;
 use checkpoint::{Checkpointing, Identity};
 use lesson::Lesson;
 
@@ -95,10 +96,7 @@ pub fn train(model: &Model, dataset: &Dataset, options: &Options, draw: &mut Dra
         identifier: options.identifier.clone(),
         class_word: options.class_word.trim().to_string(),
         // Those of the reference pictures have done their service.
-        vectors: vectors
-            .narrow(0, 0, options.embedding_vectors as usize)?
-            .to_dtype(DType::F32)?
-            .to_device(&Device::Cpu)?,
+        vectors: to_host(&vectors.narrow(0, 0, options.embedding_vectors as usize)?.to_dtype(DType::F32)?)?,
         changes,
         model: model.fingerprint().to_string(),
         licence: model.family().licence().map(str::to_string),

@@ -4,11 +4,12 @@
 //! Each tensor is updated by itself, as soon as its gradient is there.
 
 use super::eight_bit;
+use crate::device::to_host;
 use crate::error::by_name;
 use crate::ops::{self, change, Numbers};
 use crate::random::{philox, Purpose};
 use crate::{Error, Result};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use half::bf16;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -274,7 +275,7 @@ impl AdamW {
         match &self.memories[index] {
             Memory::Host(mean, square) => Ok((mean.to_vec(), square.to_vec())),
             Memory::Device(mean, square) => {
-                let numbers = |t: &Tensor| -> Result<Vec<f32>> { Ok(t.flatten_all()?.to_vec1()?) };
+                let numbers = |t: &Tensor| -> Result<Vec<f32>> { Ok(to_host(&t.flatten_all()?)?.to_vec1()?) };
                 Ok((numbers(mean)?, numbers(square)?))
             }
         }
@@ -311,7 +312,7 @@ impl AdamW {
         };
         let random =
             |block: usize, what: u32| philox([block as u32, step, purpose, what], [seed as u32, (seed >> 32) as u32]);
-        let gradient = update.gradient.flatten_all()?.to_device(&Device::Cpu)?.contiguous()?;
+        let gradient = to_host(&update.gradient.flatten_all()?)?.contiguous()?;
         let gradients = crate::ops::floats(&gradient)?;
         change(update.value, |values| {
             let values: Vec<Block> = match values {
@@ -346,5 +347,5 @@ impl AdamW {
 
 /// The sum of the squares of a gradient.
 pub fn squared_norm(gradient: &Tensor) -> Result<f64> {
-    Ok(f64::from(ops::square(gradient)?.sum_all()?.to_scalar::<f32>()?))
+    Ok(f64::from(to_host(&ops::square(gradient)?.sum_all()?)?.to_scalar::<f32>()?))
 }

@@ -3,10 +3,10 @@
 use super::link::Link;
 use super::logits::{Scorer, UNSOUND};
 use super::Options;
-use crate::kernels::together;
 use crate::model::cache::Cache;
 use crate::model::family::{Condition, NextToken, Piece};
 use crate::model::places::{Context, Places, Span};
+use crate::ops::together;
 use crate::run::Control;
 use crate::{Error, Result};
 use candle_core::Tensor;
@@ -156,7 +156,7 @@ impl<'v> Decoder<'v> {
     /// Feeds symbols, u32 [pictures, n], behind all that were fed before.
     pub fn feed(&mut self, symbols: &Tensor) -> Result<Tensor> {
         let places = self.places.behind(&self.cache, None, symbols.dim(1)?)?;
-        together(|| {
+        together(&self.model.rotary().device, || {
             let hidden = self.pass(symbols, &places)?;
             self.scores(&hidden.narrow(1, hidden.dim(1)? - 1, 1)?)
         })
@@ -174,7 +174,7 @@ impl<'v> Decoder<'v> {
         self.cache.truncate(&slots.repeat(branches));
         let on_device = Tensor::cat(&vec![on_device; branches], 0)?;
         let places = self.places.behind(&self.cache, Some(&on_device), symbols.dim(1)?)?;
-        together(|| {
+        together(&self.model.rotary().device, || {
             let hidden = self.pass(symbols, &places)?;
             self.scores(&hidden)
         })

@@ -2,6 +2,7 @@
 //!
 //! Nothing else in this room makes a tensor from host values or reads one; a test looks.
 
+use crate::device::to_host;
 use crate::Result;
 use candle_core::{Device, Shape, Tensor, WithDType};
 use std::cell::Cell;
@@ -57,7 +58,7 @@ impl Link {
             t.downloads += 1;
             t.downloaded += numbers.elem_count() as u64;
         });
-        Ok(numbers.to_vec2()?)
+        Ok(to_host(numbers)?.to_vec2()?)
     }
 
     /// Allocates what is to be kept.

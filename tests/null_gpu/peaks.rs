@@ -42,11 +42,13 @@ const SIZES: [Size; 5] = [
     Size { preset: "janus-small", side: 384, ..SMALL },
 ];
 
+/// Within a tenth; drawing with a window may take a quarter less than is promised.
 fn near(table: &mut Vec<String>, measured: u64, promised: u64, what: &str) {
     let ratio = measured as f64 / promised as f64;
     let line = format!("{ratio:.3} {what}: {:.1} MB of {:.1} MB", measured as f64 / 1e6, promised as f64 / 1e6);
     println!("{line}");
-    if !(0.9..=1.1).contains(&ratio) {
+    let least = if what.contains("draw, speculative") { 0.75 } else { 0.9 };
+    if !(least..=1.1).contains(&ratio) {
         table.push(line);
     }
 }

@@ -3,6 +3,7 @@
 use super::bsq::{Bsq, Map};
 use super::schedule::Schedule;
 use super::transformer::Transformer;
+use crate::device::to_host;
 use crate::random;
 use crate::run::Control;
 use crate::{Error, Result};
@@ -94,7 +95,7 @@ impl Drawing<'_> {
                 true => transformer.apart(&texts, inputs.as_ref(), s, schedule, &self.stop)?,
                 false => transformer.next(&texts, inputs.as_ref(), s, schedule, &mut cache, &self.stop)?,
             };
-            let logits = logits.flatten(1, D::Minus1)?.to_vec2::<f32>()?;
+            let logits = to_host(&logits.flatten(1, D::Minus1)?)?.to_vec2::<f32>()?;
             let weight = at(self.guidance, s);
             for picture in 0..pictures {
                 self.stop.check()?;

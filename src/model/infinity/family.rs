@@ -14,6 +14,7 @@ use super::settings::Settings;
 use super::text::{Prompt, Text};
 use super::transformer::Transformer;
 use super::vae::Vae;
+use crate::device::to_host;
 use crate::model::family::{
     Condition, Example, Facts, Family, Mode, NextScale, Pass, Piece, Prediction, Scales, Teacher,
 };
@@ -279,7 +280,7 @@ impl Family for Infinity {
         let prompts = texts.iter().map(|text| self.text.prompt(text, &[])).collect::<Result<Vec<_>>>()?;
         let ids: Vec<&[u32]> = prompts.iter().map(|prompt| prompt.ids.as_slice()).collect();
         for features in self.encoder.features(&ids)? {
-            let means = features.sqr()?.mean(D::Minus1)?.to_vec1::<f32>()?;
+            let means = to_host(&features.sqr()?.mean(D::Minus1)?)?.to_vec1::<f32>()?;
             rows += means.len();
             squares += means.into_iter().map(f64::from).sum::<f64>();
         }

@@ -75,7 +75,7 @@ impl Footprint for InfinityFootprint {
         };
         let named: u128 = self.specs.iter().map(bytes).sum();
         let text = if self.keeps_text { self.text(at) } else { 0 };
-        named + self.rest() + F32 * u128::from(self.vae_numbers) + text
+        at.scratch() + named + self.rest() + F32 * u128::from(self.vae_numbers) + text
     }
 
     fn pixels(&self, pixels: u128, at: &Place) -> u128 {

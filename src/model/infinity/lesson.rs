@@ -5,6 +5,7 @@ use super::family::{Infinity, Reading};
 use super::loss::{bit_nats, token_weights};
 use super::pass::{Objective as Against, Pass as Way};
 use super::schedule::Schedule;
+use crate::device::to_host;
 use crate::model::family::{ByScale, Example, Keep, Loss, Mode, Objective, Pass, Piece, Teacher};
 use crate::random::{Purpose, Stream};
 use crate::run::Control;
@@ -176,7 +177,7 @@ impl Pass for InfinityPass<'_> {
         for part in &mut self.parts {
             self.stop.check()?;
             let logits = part.way.logits()?;
-            loss.nats.extend(part.nats(&logits.flatten_all()?.to_vec1::<f32>()?, self.model));
+            loss.nats.extend(part.nats(&to_host(&logits.flatten_all()?)?.to_vec1::<f32>()?, self.model));
             if objective.with_gradient {
                 let weights = part.weights(self.model, &self.by_scale);
                 let likeness = self.by_scale.teacher.likeness();

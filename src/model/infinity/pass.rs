@@ -5,6 +5,7 @@ use super::layer::{Context, Kept};
 use super::loss::{label_loss, teacher_loss, Likeness};
 use super::schedule::Schedule;
 use super::transformer::Transformer;
+use crate::device::to_host;
 use crate::model::family::Keep;
 use crate::weights::{Gradients, Wanted};
 use crate::{Error, Result};
@@ -81,7 +82,7 @@ impl<'a> Pass<'a> {
 
     /// As [`Pass::loss`] with logits that are there already.
     pub fn turn(&mut self, logits: &Tensor, objective: Objective, texts: bool) -> Result<f64> {
-        let values = logits.flatten_all()?.to_vec1::<f32>()?;
+        let values = to_host(&logits.flatten_all()?)?.to_vec1::<f32>()?;
         let loss = match objective {
             Objective::Labels { labels, weights } => label_loss(&values, labels, weights)?,
             Objective::Teacher { logits, weights, likeness } => teacher_loss(&values, logits, weights, likeness)?,

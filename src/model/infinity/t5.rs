@@ -6,7 +6,7 @@
 use super::ops;
 use crate::files::checkpoint::Checkpoint;
 use crate::kernels::{self, zeros, Left, Matrix};
-use crate::ops::{floats, matmul, own_kernels, rms_norm};
+use crate::ops::{floats, matmul, own_kernels, rms_norm, together};
 use crate::weight::{Format, Weight};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor, D};
@@ -195,7 +195,8 @@ impl T5 {
         let eps = self.config.layer_norm_epsilon;
         let mut x = self.embed(ids)?.to_dtype(DType::F32)?;
         let bias = self.bias(ids.len());
-        kernels::together(|| {
+        let device = x.device().clone();
+        together(&device, || {
             for layer in &self.layers {
                 let h = rms_norm(&x, &layer.attention_norm, eps)?;
                 let (q, k, v) = (ops::linear(&h, &layer.q)?, ops::linear(&h, &layer.k)?, ops::linear(&h, &layer.v)?);

@@ -8,9 +8,8 @@ use super::names::{self, NAMES};
 use super::ops;
 use super::schedule::Schedule;
 use crate::files::checkpoint::Checkpoint;
-use crate::kernels::together;
 use crate::model::quantised::Quantised;
-use crate::ops::{own_kernels, Seen};
+use crate::ops::{own_kernels, together, Seen};
 use crate::run::Control;
 use crate::weight::{Format, Weight};
 use crate::weights::{Spec, Weights};
@@ -199,7 +198,7 @@ impl Transformer {
 
     /// Logits of all scales at once, each seeing those before it: [B, T, 2 bits].
     pub fn forward(&self, texts: &Texts, inputs: &Tensor, schedule: &Schedule, stop: &Control) -> Result<Tensor> {
-        together(|| {
+        together(self.device(), || {
             let mut context = self.context(texts, schedule, 0..schedule.scales().len())?;
             context.stop = stop.clone();
             let mut x = self.sequence(texts, inputs)?;
@@ -265,7 +264,7 @@ impl Transformer {
         context: &Context,
         mut cache: Option<&mut Cache>,
     ) -> Result<Tensor> {
-        together(|| {
+        together(self.device(), || {
             let mut x = match inputs {
                 Some(inputs) => self.embed(inputs)?,
                 None => self.first(&context.texts)?,

@@ -4,6 +4,7 @@
 //! Always in f32. Every size comes from the shapes of the tensors.
 
 use super::bsq::Map;
+use crate::device::to_host;
 use crate::files::checkpoint::Checkpoint;
 use crate::model::vqgan::layers::{Conv3x3, GroupNorm, ResBlock, Source};
 use crate::model::vqgan::Config as Groups;
@@ -211,7 +212,7 @@ impl Vae {
             }
         }
         let z = self.encoder.end(&self.encoder.middle(x)?)?;
-        let data = z.flatten_all()?.to_vec1::<f32>()?;
+        let data = to_host(&z.flatten_all()?)?.to_vec1::<f32>()?;
         if data.iter().any(|x| !x.is_finite()) {
             return Err(Error::internal("the image tokenizer's latent is not finite"));
         }

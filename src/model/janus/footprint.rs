@@ -49,7 +49,7 @@ impl Footprint for JanusFootprint {
         let named: u128 = self.specs.iter().enumerate().map(bytes).sum();
         let tables = (shape.vocabulary * shape.hidden) as u128 * at.dense();
         let small = (codes * code_width + shape.hidden) as u128 * at.activation();
-        named + tables + small + F32 * u128::from(self.vq_numbers)
+        at.scratch() + named + tables + small + F32 * u128::from(self.vq_numbers)
     }
 
     fn pixels(&self, pixels: u128, at: &Place) -> u128 {
@@ -92,6 +92,6 @@ impl Footprint for JanusFootprint {
         let chunk = (CHUNK as u128).min(tokens);
         let middle = self.config.head_width as u128;
         let codes = self.config.codes as u128;
-        chunk * (2 * codes * F32 + 4 * middle * at.activation()) + tokens * self.hidden() * at.activation() * 6
+        chunk * (at.logits().max(2) * codes * F32 + 4 * middle * at.activation()) + tokens * self.hidden() * at.activation() * 6
     }
 }

@@ -33,9 +33,12 @@ impl Shape {
         let kept = 3 * h + 2 * kv + 2 * i + raw + post;
         // With the gradient that comes and the one that goes, and the widest state of the MLP.
         let heads = self.heads as u128;
-        // On a GPU the scores of some heads are there at once, in bf16 and f32, with their gradients, and norms go through f32.
+        // On a GPU the probabilities of some heads are there at once, with their gradients and those of the scores; and queries, keys,
+        // values and what came of them lie head by head, too, with their gradients.
         let scores = (tokens * tokens * heads).min((tokens * tokens).max(SCORES as u128));
-        let whole = if at.on_gpu { scores * 28 + tokens * h * 24 } else { 0 };
-        tokens * ((kept + i + 3 * h) * at.activation() + F32 * heads) + whole
+        let whole = if at.on_gpu { 3 * scores + tokens * (4 * h + 6 * kv) } else { 0 };
+        // What the MLP needs is gone by then.
+        let numbers = (tokens * (kept + i + 3 * h)).max(tokens * (kept - 2 * i + 3 * h) + whole);
+        numbers * at.activation() + tokens * F32 * heads
     }
 }

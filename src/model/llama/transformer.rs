@@ -2,7 +2,7 @@
 
 use super::layer::Layer;
 use super::Shape;
-use crate::kernels::together;
+use crate::device::to_host;
 use crate::model::cache::{Cache, CacheShape};
 use crate::model::places::{Context, Rotary};
 use crate::ops;
@@ -44,7 +44,7 @@ impl Transformer {
 
     /// Hidden states behind the final norm, [B, T, hidden], of input embeddings [B, T, hidden].
     pub fn forward(&self, x: &Tensor, context: &Context, mut cache: Option<&mut Cache>) -> Result<Tensor> {
-        together(|| {
+        ops::together(self.device(), || {
             let mut x = x.clone();
             for index in 0..self.shape.layers {
                 context.stop.check()?;
@@ -95,6 +95,7 @@ impl Transformer {
         if ids.is_empty() {
             return Err(Error::internal("the tokenizer makes nothing of the prompts"));
         }
-        Ok(ops::square(&self.rows(ids)?)?.mean(D::Minus1)?.mean_all()?.sqrt()?.to_scalar::<f32>()?)
+        let size = ops::square(&self.rows(ids)?)?.mean(D::Minus1)?.mean_all()?.sqrt()?;
+        Ok(to_host(&size)?.to_scalar::<f32>()?)
     }
 }

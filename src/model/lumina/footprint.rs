@@ -51,7 +51,7 @@ impl Footprint for LuminaFootprint {
             }
         };
         let named: u128 = self.specs.iter().map(bytes).sum();
-        v * h * at.dense() + named + h * F32 + F32 * u128::from(self.vqgan_numbers)
+        at.scratch() + v * h * at.dense() + named + h * F32 + F32 * u128::from(self.vqgan_numbers)
     }
 
     fn pixels(&self, pixels: u128, at: &Place) -> u128 {
@@ -91,6 +91,6 @@ impl Footprint for LuminaFootprint {
     fn loss(&self, tokens: u128, at: &Place) -> u128 {
         // Logits of some rows; hidden states that are looked at, their norm and the gradients of both, in pieces and whole.
         let (h, v) = (self.hidden(), self.config.vocab_size as u128);
-        (CHUNK as u128).min(tokens) * v * F32 + tokens * h * at.activation() * 5
+        (CHUNK as u128).min(tokens) * v * F32 * at.logits() + tokens * h * at.activation() * 5
     }
 }
