@@ -273,6 +273,7 @@ fn per_row(heads: &Tensor, n: usize) -> Result<Tensor> {
 /// What tests of operations say results with.
 #[cfg(test)]
 pub mod testing {
+    use crate::kernels::{best_level, set_level, Level};
     use crate::random::{Purpose, Stream};
     use candle_core::{Device, Tensor};
     use std::cell::Cell;
@@ -286,6 +287,20 @@ pub mod testing {
         Tensor::from_vec(numbers, dims, &Device::Cpu).unwrap()
     }
 
+    /// Held while the level of vectors matters: it is one for the whole process.
+    pub static LEVEL: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
+    /// Runs with each kind of vectors that this processor has.
+    pub fn at_each_level(f: impl Fn()) {
+        let _level = LEVEL.lock().unwrap_or_else(|e| e.into_inner());
+        for level in [Level::Portable, Level::Avx2, Level::Avx512, Level::Avx512Bf16, Level::Amx] {
+            if level <= best_level() {
+                set_level(level);
+                f();
+            }
+        }
+    }
+
     pub fn assert_close(found: &Tensor, expected: &Tensor, what: &str) {
         assert_eq!(found.dims(), expected.dims(), "{what}");
         let size = expected.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
@@ -296,25 +311,11 @@ pub mod testing {
 
 #[cfg(test)]
 mod tests {
-    use super::testing::{assert_close, random};
+    use super::testing::{assert_close, at_each_level, random, LEVEL};
     use super::*;
-    use crate::kernels::{self, best_level, level, set_level, Level, Matrix};
+    use crate::kernels::{self, level, Level, Matrix};
     use candle_core::quantized::{GgmlDType, QTensor};
     use candle_core::DType;
-
-    /// Held while the level of vectors matters: it is one for the whole process.
-    static LEVEL: std::sync::Mutex<()> = std::sync::Mutex::new(());
-
-    /// Runs with each kind of vectors that this processor has.
-    fn at_each_level(f: impl Fn()) {
-        let _level = LEVEL.lock().unwrap_or_else(|e| e.into_inner());
-        for level in [Level::Portable, Level::Avx2, Level::Avx512, Level::Avx512Bf16, Level::Amx] {
-            if level <= best_level() {
-                set_level(level);
-                f();
-            }
-        }
-    }
 
     /// Results of an operation by the kernels and by candle's operations.
     fn both<R>(f: impl Fn() -> Result<R>) -> (R, R) {

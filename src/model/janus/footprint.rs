@@ -92,6 +92,7 @@ impl Footprint for JanusFootprint {
         let chunk = (CHUNK as u128).min(tokens);
         let middle = self.config.head_width as u128;
         let codes = self.config.codes as u128;
-        chunk * (at.logits().max(2) * codes * F32 + 4 * middle * at.activation()) + tokens * self.hidden() * at.activation() * 6
+        chunk * (at.logits().max(2) * codes * F32 + 4 * middle * at.activation())
+            + tokens * self.hidden() * at.activation() * 6
     }
 }

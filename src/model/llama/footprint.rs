@@ -17,20 +17,17 @@ impl Shape {
     /// What the backward pass needs of a layer for so many tokens, `size` bytes an activation.
     pub fn kept(&self, tokens: u128, size: u128) -> u128 {
         let (h, kv) = (self.hidden as u128, self.kv());
-        // Input, queries and keys behind their rotation, values, what attention mixed, middle, gate, up; with norms of queries
-        // and keys both before; in post-norm models what the sub-layers gave.
-        let raw = if self.head_norms { h + kv } else { 0 };
+        // Input, queries, keys, values, what attention mixed, middle, gate, up; in post-norm models what the sub-layers gave.
         let post = if self.post_norm { 2 * h } else { 0 };
-        let numbers = 4 * h + 2 * kv + 2 * self.intermediate as u128 + raw + post;
+        let numbers = 4 * h + 2 * kv + 2 * self.intermediate as u128 + post;
         tokens * (numbers * size + 4 * self.heads as u128)
     }
 
     /// What a layer's backward pass holds for so many tokens, but for the layer's input.
     pub fn backward(&self, tokens: u128, at: &Place) -> u128 {
         let (h, kv, i) = (self.hidden as u128, self.kv(), self.intermediate as u128);
-        let raw = if self.head_norms { h + kv } else { 0 };
         let post = if self.post_norm { 2 * h } else { 0 };
-        let kept = 3 * h + 2 * kv + 2 * i + raw + post;
+        let kept = 3 * h + 2 * kv + 2 * i + post;
         // With the gradient that comes and the one that goes, and the widest state of the MLP.
         let heads = self.heads as u128;
         // On a GPU the probabilities of some heads are there at once, with their gradients and those of the scores; and queries, keys,

@@ -80,10 +80,8 @@ pub struct Layer<'a> {
 /// What a forward pass leaves for the backward pass.
 pub struct Kept {
     x: Tensor,
-    /// Queries and keys before their norm, if they have one, and behind norm and rotation, [B, T, heads, d].
-    raw: Option<[Tensor; 2]>,
-    turned: [Tensor; 2],
-    v: Tensor,
+    /// Queries, keys and values as they are projected, [B, T, heads, d]: norm and rotation cost little and are done again.
+    projected: [Tensor; 3],
     /// [B, T, heads d], and what the attention left.
     mixed: Tensor,
     normalisers: Tensor,
@@ -172,10 +170,9 @@ impl<'a> Layer<'a> {
         let post_norm = self.shape.post_norm;
         let h = if post_norm { x.clone() } else { self.norm(NORM_IN, x)? };
         let [q, k, v] = self.project(&h)?;
-        let turned = [self.turn(Q_NORM, &q, context)?, self.turn(K_NORM, &k, context)?];
-        let raw = self.shape.head_norms.then_some([q, k]);
-        let (seen_k, seen_v) = (turned[1].transpose(1, 2)?, v.transpose(1, 2)?);
-        let (mixed, normalisers) = ops::attention(&turned[0], &seen_k, &seen_v, &context.rows(false), true)?;
+        let (seen_q, seen_k) = (self.turn(Q_NORM, &q, context)?, self.turn(K_NORM, &k, context)?.transpose(1, 2)?);
+        let (mixed, normalisers) = ops::attention(&seen_q, &seen_k, &v.transpose(1, 2)?, &context.rows(false), true)?;
+        drop((h, seen_q, seen_k));
         let normalisers = normalisers.ok_or_else(|| Error::internal("attention kept nothing"))?;
         let attended = self.at(O).forward(&mixed)?;
         let y = if post_norm { self.norm(NORM_IN, &attended)? } else { attended.clone() };
@@ -188,15 +185,15 @@ impl<'a> Layer<'a> {
         let y = if post_norm { self.norm(NORM_MIDDLE, &given)? } else { given.clone() };
         let before_norm = before_attention_norm.map(|attended| [attended, given]);
         let y = ops::add(self.dropped(y, 1, context)?, &middle)?;
-        let x = x.clone();
-        Ok((y, Kept { x, raw, turned, v, mixed, normalisers, middle, gate, up, before_norm }))
+        let (x, projected) = (x.clone(), [q, k, v]);
+        Ok((y, Kept { x, projected, mixed, normalisers, middle, gate, up, before_norm }))
     }
 
     /// The gradient of x for the gradient `g` of the layer's result, and those of the weights that are wanted.
     pub fn backward(&self, g: Tensor, kept: Kept, context: &Context, wanted: &Wanted) -> Result<(Tensor, Gradients)> {
         let post_norm = self.shape.post_norm;
         let mut found: Gradients = Vec::new();
-        let Kept { x, raw, turned: [q, k], v, mixed, normalisers, middle, gate, up, before_norm } = kept;
+        let Kept { x, projected: [q, k, v], mixed, normalisers, middle, gate, up, before_norm } = kept;
         let (attended, given) = match before_norm {
             Some([attended, given]) => (Some(attended), Some(given)),
             None => (None, None),
@@ -242,13 +239,12 @@ impl<'a> Layer<'a> {
         let h = asked(&[O], &|| Ok(mixed.clone()))?;
         let g_mixed = back(O, &ga, &h, None, &mut found)?;
         drop((ga, h));
-        let (seen_k, seen_v) = (k.transpose(1, 2)?, v.transpose(1, 2)?);
-        let rows = context.rows(false);
-        let (gq, gk, gv) = ops::attention_backward(&g_mixed, (&q, &seen_k, &seen_v), &mixed, &normalisers, &rows)?;
-        drop((g_mixed, mixed, seen_k, seen_v, q, k, v));
-        let (q_raw, k_raw) = raw.map_or((None, None), |[q, k]| (Some(q), Some(k)));
-        let gq = self.turn_back(Q_NORM, gq, q_raw, context, wanted, &mut found)?;
-        let gk = self.turn_back(K_NORM, gk, k_raw, context, wanted, &mut found)?;
+        let (seen_q, seen_k) = (self.turn(Q_NORM, &q, context)?, self.turn(K_NORM, &k, context)?.transpose(1, 2)?);
+        let (seen_v, rows) = (v.transpose(1, 2)?, context.rows(false));
+        let (gq, gk, gv) = ops::attention_backward(&g_mixed, (&seen_q, &seen_k, &seen_v), &mixed, &normalisers, &rows)?;
+        drop((g_mixed, mixed, seen_q, seen_k, seen_v, v));
+        let gq = self.turn_back(Q_NORM, gq, q, context, wanted, &mut found)?;
+        let gk = self.turn_back(K_NORM, gk, k, context, wanted, &mut found)?;
         let gv = flat_heads(&gv)?;
 
         // Projections
@@ -295,12 +291,14 @@ impl<'a> Layer<'a> {
         &self,
         number: usize,
         g: Tensor,
-        raw: Option<Tensor>,
+        raw: Tensor,
         context: &Context,
         wanted: &Wanted,
         found: &mut Gradients,
     ) -> Result<Tensor> {
-        let Some(raw) = raw else { return flat_heads(&ops::rotate_backward(&g, &context.cos, &context.sin)?) };
+        if !self.shape.head_norms {
+            return flat_heads(&ops::rotate_backward(&g, &context.cos, &context.sin)?);
+        }
         let ids = [self.id(number), self.id(number + 1)];
         let (g, sums) = ops::norm_and_rotate_backward(&g, &raw, &self.heads(number, context)?, wanted.any(ids))?;
         if let Some((weight, bias)) = sums {

@@ -183,6 +183,7 @@ impl Attention {
 mod tests {
     use super::*;
     use crate::ops::plainly;
+    use crate::ops::testing::at_each_level;
     use candle_core::Device;
 
     fn random(dims: &[usize], size: f32) -> Tensor {
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn kernels_give_what_plain_operations_give_at_any_size() {
+    fn kernels_give_what_plain_operations_give_at_any_size_and_level_of_vectors() {
         let config = Config { num_groups: 4, ..Config::default() };
         let get = |name: &str, shape: &[usize]| match name.ends_with("norm.weight") {
             true => Ok((random(shape, 0.2) + 1.0)?),
@@ -211,31 +212,33 @@ mod tests {
         let root = Source::new(&config, &get);
         // Many tasks, odd sides, a row shorter than a vector, a single pixel, several pictures. (A group of a single number
         // has no variance: its norm is all rounding.)
-        for (b, from, to, h, w) in [
-            (1, 8, 12, 70, 130),
-            (2, 16, 5, 12, 20),
-            (1, 4, 3, 9, 7),
-            (3, 8, 8, 1, 9),
-            (1, 16, 4, 1, 1),
-            (1, 96, 40, 33, 3),
-        ] {
-            let what = format!("{b} {from} {to} {h} {w}");
-            let conv = Conv3x3::load(&root, from, to).unwrap();
-            let small = Conv1x1::load(&root, from, to).unwrap();
-            let norm = GroupNorm::load(&root.at("norm"), from).unwrap();
-            let x = random(&[b, from, h, w], 1.0);
-            let sum = random(&[b, to, h, w], 1.0);
-            compare(&format!("convolution {what}"), || conv.forward(&x));
-            compare(&format!("behind a norm {what}"), || conv.behind(&norm, &x, Some(sum.copy()?)));
-            compare(&format!("doubled {what}"), || conv.double(&x));
-            compare(&format!("1x1 {what}"), || small.forward(&x));
-            compare(&format!("norm {what}"), || norm.forward(&x));
-            if h > 1 {
-                compare(&format!("halved {what}"), || {
-                    conv.halve(&x.narrow(2, 0, h / 2 * 2)?.narrow(3, 0, w / 2 * 2)?)
-                });
+        at_each_level(|| {
+            for (b, from, to, h, w) in [
+                (1, 8, 12, 70, 130),
+                (2, 16, 5, 12, 20),
+                (1, 4, 3, 9, 7),
+                (3, 8, 8, 1, 9),
+                (1, 16, 4, 1, 1),
+                (1, 96, 40, 33, 3),
+            ] {
+                let what = format!("{b} {from} {to} {h} {w}");
+                let conv = Conv3x3::load(&root, from, to).unwrap();
+                let small = Conv1x1::load(&root, from, to).unwrap();
+                let norm = GroupNorm::load(&root.at("norm"), from).unwrap();
+                let x = random(&[b, from, h, w], 1.0);
+                let sum = random(&[b, to, h, w], 1.0);
+                compare(&format!("convolution {what}"), || conv.forward(&x));
+                compare(&format!("behind a norm {what}"), || conv.behind(&norm, &x, Some(sum.copy()?)));
+                compare(&format!("doubled {what}"), || conv.double(&x));
+                compare(&format!("1x1 {what}"), || small.forward(&x));
+                compare(&format!("norm {what}"), || norm.forward(&x));
+                if h > 1 {
+                    compare(&format!("halved {what}"), || {
+                        conv.halve(&x.narrow(2, 0, h / 2 * 2)?.narrow(3, 0, w / 2 * 2)?)
+                    });
+                }
             }
-        }
+        });
     }
 
     #[test]
