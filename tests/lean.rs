@@ -153,7 +153,8 @@ fn the_optimizer_is_on_the_device_where_that_is_a_gpu_on_which_it_fits() {
         |train: &Options| Estimate::of(&outline, &Request { sample: &Default::default(), prompts: 1, train });
     let on = |optimizer_device: OptimizerDevice| estimate(&Options { optimizer_device, ..all.clone() });
     let (device, host) = (on(OptimizerDevice::Device), on(OptimizerDevice::Host));
-    assert!(device.layers_host == 0 && device.layers >= host.layers + host.layers_host);
+    // Values and both means are there all the time, gradients only when what was kept for the passes has gone.
+    assert!(device.layers_host == 0 && device.layers >= host.layers + host.layers_host / 4 * 3);
     for (free, expected) in [(device.layers, OptimizerDevice::Device), (device.layers - 1, OptimizerDevice::Host)] {
         let outline = Outline { free: Some(free), ..outline.clone() };
         assert_eq!(optimizer_device(&outline, &all), expected);
