@@ -98,10 +98,7 @@ pub unsafe fn block(b: *const u16, job: Job) {
         let c = job.c.at(first * job.stride + job.first);
         for i in 0..TILE.0.min(job.m - first) {
             for j in (0..job.columns).step_by(16) {
-                let (to, n) = (c.add(i * job.stride + j), job.columns - j);
-                let sum = Avx512::load(sums.add(i * WIDEST + j));
-                let sum = if job.add { Avx512::load_part(to, n).add(sum) } else { sum };
-                sum.store_part(to, n);
+                job.put(c, i, j, Avx512::load(sums.add(i * WIDEST + j)));
             }
         }
     }

@@ -185,6 +185,19 @@ pub(super) struct Job {
     pub add: bool,
 }
 
+impl Job {
+    /// Puts sums into row `row` and the columns from `column` on of the tile of the result that begins at `c`, or adds them.
+    ///
+    /// # Safety
+    /// The row and the first of these columns are in the result, and this task's.
+    #[inline(always)]
+    pub unsafe fn put<L: Lanes>(&self, c: *mut f32, row: usize, column: usize, sums: L) {
+        let (to, n) = (c.add(row * self.stride + column), self.columns - column);
+        let sums = if self.add { L::load_part(to, n).add(sums) } else { sums };
+        sums.store_part(to, n);
+    }
+}
+
 // SAFETY: the addresses are only read, but for `c`, of which each task writes its own part.
 unsafe impl Send for Job {}
 // SAFETY: as above.
@@ -347,10 +360,7 @@ unsafe fn tile<L: Lanes, const R: usize, const C: usize>(
         if i < rows {
             for j in 0..C {
                 if 16 * j < job.columns {
-                    let to = c.add(i * job.stride + 16 * j);
-                    let n = job.columns - 16 * j;
-                    let sum = if job.add { L::load_part(to, n).add(sums[i][j]) } else { sums[i][j] };
-                    sum.store_part(to, n);
+                    job.put(c, i, 16 * j, sums[i][j]);
                 }
             }
         }

@@ -188,11 +188,7 @@ unsafe fn tile(mut a: *const f32, mut b: *const f32, c: *mut f32, job: Job, rows
     for i in 0..rows {
         for j in 0..VECTORS {
             if 16 * j < job.columns {
-                let to = c.add(i * job.stride + 16 * j);
-                let n = job.columns - 16 * j;
-                let sum = Avx512(sums[i][j]);
-                let sum = if job.add { Avx512::load_part(to, n).add(sum) } else { sum };
-                sum.store_part(to, n);
+                job.put(c, i, 16 * j, Avx512(sums[i][j]));
             }
         }
     }

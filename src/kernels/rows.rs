@@ -17,23 +17,21 @@ pub fn rows(x: &[f32], w: Matrix, y: &mut [f32], (m, n, k): (usize, usize, usize
     /// Rows of w that a task takes.
     const CHUNK: usize = 64;
     let to = Out::new(y);
+    // What is multiplied with bf16 is rounded to it where the processor has an instruction for that.
     #[cfg(target_arch = "x86_64")]
-    if let (Matrix::Bf16(w), true) = (w, level() >= super::Level::Avx512Bf16) {
-        // SAFETY: the processor has what the level says; sizes were checked above, and each task writes its own columns.
-        let rounded = unsafe { super::halves::round_rows(x, k) };
-        let w = Bf16(w.as_ptr().cast());
-        return parallel(n.div_ceil(CHUNK), m * n * k, |task| {
-            let begin = task * CHUNK;
-            let end = n.min(begin + CHUNK);
-            unsafe { super::halves::chunk(&rounded, { w }.0, to, (m, n, k), begin, end) }
-        });
-    }
+    let rounded = (level() >= super::Level::Avx512Bf16 && matches!(w, Matrix::Bf16(_)))
+        // SAFETY: the processor has what the level says, and the size of x was checked above.
+        .then(|| unsafe { super::halves::round_rows(x, k) });
     let x = F32(x.as_ptr());
     parallel(n.div_ceil(CHUNK), m * n * k, |task| {
         let begin = task * CHUNK;
         let end = n.min(begin + CHUNK);
         // SAFETY: sizes were checked above, and each task writes columns `begin..end` of y only.
         unsafe {
+            #[cfg(target_arch = "x86_64")]
+            if let (Matrix::Bf16(w), Some(x)) = (w, &rounded) {
+                return super::halves::chunk(x, w.as_ptr().cast(), to, (m, n, k), begin, end);
+            }
             match w {
                 Matrix::F32(w) => chunk_f32(level(), x, F32(w.as_ptr()), to, (m, n, k), begin, end),
                 Matrix::Bf16(w) => chunk_bf16(level(), x, Bf16(w.as_ptr().cast()), to, (m, n, k), begin, end),
