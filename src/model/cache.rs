@@ -1,6 +1,6 @@
 //! Keys and values of tokens that were read, so that those behind them need not read them again.
 
-use crate::ops::{fused, own_kernels};
+use crate::ops::fused;
 use crate::Result;
 use candle_core::{DType, Device, Tensor};
 
@@ -77,7 +77,7 @@ impl LayerCache {
         let end = filled.iter().max().map_or(0, |filled| filled + k.dims()[2]);
         let seen = || Ok((self.keys.narrow(2, 0, end)?, self.values.narrow(2, 0, end)?));
         let mut row = 0;
-        if fused::serve(&k) && !own_kernels(&k) {
+        if fused::serve(&k) {
             let (k, v) = (k.transpose(1, 2)?, v.transpose(1, 2)?);
             for run in filled.chunk_by(|a, b| a == b) {
                 let of = |t: &Tensor| t.narrow(0, row, run.len());

@@ -165,7 +165,7 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
 
 /// `a + b`, and its [`rms_norm`] before it; the numbers of `a` are taken over.
 pub fn add_and_norm(a: Tensor, b: &Tensor, weight: &Tensor, eps: f64) -> Result<(Tensor, Tensor)> {
-    if !own_kernels(&a) && fused::serve(&a) {
+    if fused::serve(&a) {
         return fused::add_and_norm(&a, b, weight, eps);
     }
     let sum = add(a, b)?;
@@ -209,8 +209,7 @@ pub fn norm_and_rotate_backward(
 }
 
 /// Attention of queries [B, T, heads, d] to keys and values [B, kv, S, d], which may be views and, where they come from a cache, bf16:
-/// [B, T, heads d]. With `keep`
-/// also what the backward pass wants of it, if anything.
+/// [B, T, heads d]. With `keep` also what the backward pass wants of it, if anything.
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, rows: &Rows, keep: bool) -> Result<(Tensor, Option<Tensor>)> {
     either!(q, attention(q, k, v, rows, keep))
 }

@@ -44,7 +44,7 @@ impl Scorer {
     /// The scores whose softmax codes are drawn from, f32 [pictures, places, codes]; minus infinity for what cannot be drawn.
     /// `logits` has a row for each picture, and behind them, under guidance, the rows without a prompt.
     pub fn scores(&self, logits: &Tensor) -> Result<Tensor> {
-        if on_gpu(logits) {
+        if fused::serve(logits) {
             return fused::scores(logits, self.guidance, self.top_k, self.temperature);
         }
         let mut scores = match self.guidance {
@@ -60,7 +60,7 @@ impl Scorer {
 
     /// Draws from softmax(scores) by the Gumbel-max rule: u32 [pictures, places], the first of equal sums.
     pub fn draw(&self, scores: &Tensor, noise: &Tensor) -> Result<Tensor> {
-        if on_gpu(scores) {
+        if fused::serve(scores) {
             return fused::draw(scores, noise, UNSOUND);
         }
         self.if_sound(scores, ops::sum(scores, noise)?.argmax(D::Minus1)?)
@@ -73,11 +73,6 @@ impl Scorer {
         let sound = sum.eq(&sum)?;
         Ok(sound.where_cond(&drawn, &self.unsound.broadcast_as(drawn.shape())?)?)
     }
-}
-
-/// Whether a kernel for GPUs does it all.
-fn on_gpu(t: &Tensor) -> bool {
-    !ops::own_kernels(t) && fused::serve(t)
 }
 
 /// Classifier-free guidance: `unconditional + scale (conditional - unconditional)`.
