@@ -7,6 +7,7 @@ use sitter::personalize::{train, Dataset, Method, Options, Recompute, StateForma
 use sitter::picture::Picture;
 use sitter::run::{Flow, Run, Stage};
 use sitter::{sample, Error};
+use sizes::Size;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Mutex;
@@ -14,6 +15,7 @@ use std::sync::Mutex;
 #[allow(dead_code)]
 #[path = "../examples/random_model/main.rs"]
 mod random_model;
+mod sizes;
 
 struct Counting;
 
@@ -47,19 +49,6 @@ static ALLOCATOR: Counting = Counting;
 /// One measurement at a time: the counter is the whole process's.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// Sizes of a random model, small but not so small that what is not numbers counts.
-struct Size {
-    preset: &'static str,
-    hidden: usize,
-    layers: usize,
-    heads: usize,
-    kv_heads: usize,
-    intermediate: usize,
-    dtype: &'static str,
-    /// Pixels along a side of pictures.
-    side: u32,
-}
-
 const SMALL: Size =
     Size { preset: "small", hidden: 256, layers: 6, heads: 4, kv_heads: 4, intermediate: 704, dtype: "f32", side: 256 };
 
@@ -72,10 +61,7 @@ const SIZES: [Size; 4] = [
 
 /// The model, and what opening it allocated.
 fn open(size: &Size, folder: &std::path::Path) -> (Model, usize) {
-    let mut shape = random_model::shape::Shape::preset(size.preset).unwrap();
-    (shape.hidden, shape.layers, shape.heads) = (size.hidden, size.layers, size.heads);
-    (shape.kv_heads, shape.intermediate) = (size.kv_heads, size.intermediate);
-    random_model::write(&shape, folder).unwrap();
+    size.write(folder);
     let before = LIVE.load(Ordering::Relaxed);
     let options =
         OpenOptions { device: "cpu".into(), dtype: size.dtype.into(), keep_quantised: false, ..Default::default() };

@@ -4,6 +4,8 @@
 
 mod counts;
 mod peaks;
+#[path = "../sizes/mod.rs"]
+mod sizes;
 mod table;
 #[path = "../verbs/mod.rs"]
 mod verbs;

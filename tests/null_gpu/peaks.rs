@@ -1,27 +1,15 @@
 //! Memory that is taken on a GPU against what the estimate promises.
 
+use crate::alone;
 use crate::counts::counts;
+use crate::sizes::Size;
 use crate::verbs::{picture, teach};
-use crate::{alone, random_model};
 use sitter::estimate::{Estimate, Request};
 use sitter::model::outline::Outline;
 use sitter::model::{Model, OpenOptions};
 use sitter::personalize::{Method, OptimizerDevice, Options, Recompute, Trainable};
 use sitter::run::{Flow, Run, Stage};
 use sitter::sample::{self, Decoding};
-
-/// Small, but not so small that what is not numbers counts.
-struct Size {
-    preset: &'static str,
-    hidden: usize,
-    layers: usize,
-    heads: usize,
-    kv_heads: usize,
-    intermediate: usize,
-    dtype: &'static str,
-    /// Pixels along a side of pictures.
-    side: u32,
-}
 
 const SMALL: Size = Size {
     preset: "small",
@@ -59,10 +47,7 @@ fn the_peak_of_every_phase_is_what_the_estimate_promises() {
     let mut wrong = vec![];
     for size in &SIZES {
         let folder = tempfile::tempdir().unwrap();
-        let mut shape = random_model::shape::Shape::preset(size.preset).unwrap();
-        (shape.hidden, shape.layers, shape.heads) = (size.hidden, size.layers, size.heads);
-        (shape.kv_heads, shape.intermediate) = (size.kv_heads, size.intermediate);
-        random_model::write(&shape, folder.path()).unwrap();
+        size.write(folder.path());
         let base = counts().live_bytes;
         let options = OpenOptions {
             device: "cuda".into(),
