@@ -249,37 +249,63 @@ unsafe fn query<L: Lanes, S: Source>(
     scale: f32,
 ) {
     let s = scores.at(0);
-    for j in 0..n {
-        let mut sum = L::zero();
-        for i in (0..d).step_by(32) {
-            let some = (d - i).min(32);
-            let [q, q_next]: [L; 2] = q.read_at(i, some);
-            let [key, next]: [L; 2] = k.read_at(j * pitch + i, some);
-            sum = q_next.fma(next, q.fma(key, sum));
-        }
-        *s.add(j) = sum.sum();
+    let mut j = 0;
+    while j < n {
+        let (keys, s) = (j * pitch, s.add(j));
+        j += match n - j {
+            4.. => dots::<L, S, 4>(q, k, keys, s, d, pitch),
+            _ => dots::<L, S, 1>(q, k, keys, s, d, pitch),
+        };
     }
     softmax_here::<L>(scores, n, scale);
-    for i in (0..d).step_by(64) {
-        let mut sums = [L::zero(); 4];
+    for i in (0..d).step_by(32 * PARTS) {
+        let mut sums = [[L::zero(); 2]; PARTS];
         for j in 0..n {
             let p = L::splat(*s.add(j));
-            for half in 0..2 {
-                let at = i + 32 * half;
+            for (c, sums) in sums.iter_mut().enumerate() {
+                let at = i + 32 * c;
                 if at < d {
                     let values: [L; 2] = v.read_at(j * pitch + at, (d - at).min(32));
-                    sums[2 * half] = p.fma(values[0], sums[2 * half]);
-                    sums[2 * half + 1] = p.fma(values[1], sums[2 * half + 1]);
+                    sums[0] = p.fma(values[0], sums[0]);
+                    sums[1] = p.fma(values[1], sums[1]);
                 }
             }
         }
-        for (c, sum) in sums.into_iter().enumerate() {
+        for (c, sum) in sums.into_iter().flatten().enumerate() {
             let to = i + 16 * c;
             if to < d {
                 sum.store_part(o.at(to), d - to);
             }
         }
     }
+}
+
+/// Parts of 32 numbers of the result that are summed side by side: as many sums as hide how long an addition takes.
+const PARTS: usize = 4;
+
+/// The products of a query with C keys from number `at` of `k` on, summed side by side for the same reason; returns C.
+#[inline(always)]
+unsafe fn dots<L: Lanes, S: Source, const C: usize>(
+    q: F32,
+    k: S,
+    at: usize,
+    scores: *mut f32,
+    d: usize,
+    pitch: usize,
+) -> usize {
+    let mut sums = [L::zero(); C];
+    for i in (0..d).step_by(32) {
+        let some = (d - i).min(32);
+        let [q, q_next]: [L; 2] = q.read_at(i, some);
+        for c in 0..C {
+            let [key, next]: [L; 2] = k.read_at(at + c * pitch + i, some);
+            sums[c] = q_next.fma(next, q.fma(key, sums[c]));
+        }
+    }
+    for c in 0..C {
+        *scores.add(c) = sums[c].sum();
+    }
+    C
 }
 
 vectorised! {

@@ -68,6 +68,10 @@ pub(super) trait Source: Copy + Send + Sync {
     type Block: Copy;
     /// Where number `at` lies, or its block. It need not be there.
     fn address(self, at: usize) -> *const u8;
+    /// The same of numbers that are f32 as they lie.
+    fn plain(self, _at: usize) -> Option<*const f32> {
+        None
+    }
     /// The block that begins with number `at`.
     unsafe fn block<L: Lanes>(self, at: usize) -> Self::Block;
     /// Numbers `from` to `from + n` of a block, n up to 32; those behind are 0. `from` is a multiple of 32.
@@ -107,6 +111,10 @@ impl Source for F32 {
     #[inline(always)]
     fn address(self, at: usize) -> *const u8 {
         self.0.wrapping_add(at).cast()
+    }
+    #[inline(always)]
+    fn plain(self, at: usize) -> Option<*const f32> {
+        Some(self.0.wrapping_add(at))
     }
     #[inline(always)]
     unsafe fn block<L: Lanes>(self, at: usize) -> *const f32 {

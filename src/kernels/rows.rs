@@ -143,9 +143,16 @@ unsafe fn strips<L: Lanes, W: Source>(x: F32, w: W, y: Out, (m, n, k): Sizes, be
         sums.fill([L::zero(); STRIP]);
         for at in (0..k).step_by(DEPTH) {
             let width = (k - at).min(DEPTH);
-            for (c, to) in plain.0.chunks_mut(DEPTH).enumerate().take(columns) {
-                unpack::<L, W>(w, (first + c) * k + at, &mut to[..width.next_multiple_of(32)], width);
-            }
+            let (weights, apart) = match w.plain(first * k + at) {
+                // The sums of columns that are not there go nowhere, but what they are made of must be.
+                Some(weights) if columns == STRIP => (weights, k),
+                _ => {
+                    for (c, to) in plain.0.chunks_mut(DEPTH).enumerate().take(columns) {
+                        unpack::<L, W>(w, (first + c) * k + at, &mut to[..width.next_multiple_of(32)], width);
+                    }
+                    (plain.0.as_ptr(), DEPTH)
+                }
+            };
             let mut i = 0;
             while i < m {
                 let rows = match m - i {
@@ -154,11 +161,11 @@ unsafe fn strips<L: Lanes, W: Source>(x: F32, w: W, y: Out, (m, n, k): Sizes, be
                     _ => 1,
                 };
                 for c in (0..columns).step_by(4) {
-                    let (x, w) = (x.0.add(i * k + at), plain.0.as_ptr().add(c * DEPTH));
+                    let (x, w) = ((x.0.add(i * k + at), k), (weights.add(c * apart), apart));
                     match rows {
-                        4 => add::<L, 4>((x, k), w, width, &mut sums[i..], c),
-                        2 => add::<L, 2>((x, k), w, width, &mut sums[i..], c),
-                        _ => add::<L, 1>((x, k), w, width, &mut sums[i..], c),
+                        4 => add::<L, 4>(x, w, width, &mut sums[i..], c),
+                        2 => add::<L, 2>(x, w, width, &mut sums[i..], c),
+                        _ => add::<L, 1>(x, w, width, &mut sums[i..], c),
                     }
                 }
                 i += rows;
@@ -189,17 +196,17 @@ unsafe fn unpack<L: Lanes, W: Source>(w: W, at: usize, plain: &mut [f32], width:
     }
 }
 
-/// Adds to the sums of R rows and the four columns from `c` on what `width` steps give; `w` has the first column's weights, and x's
-/// rows are so far from each other.
+/// Adds to the sums of R rows and the four columns from `c` on what `width` steps give; `w` has the first column's weights. Columns,
+/// and x's rows, are so far from each other.
 #[inline(always)]
 unsafe fn add<L: Lanes, const R: usize>(
     (x, pitch): (*const f32, usize),
-    w: *const f32,
+    (w, apart): (*const f32, usize),
     width: usize,
     sums: &mut [[L; STRIP]],
     c: usize,
 ) {
-    let mut blocks = Blocks::<F32, R, 4> { x: [x; R], w: [w, w.add(DEPTH), w.add(2 * DEPTH), w.add(3 * DEPTH)] };
+    let mut blocks = Blocks::<F32, R, 4> { x: [x; R], w: [w, w.add(apart), w.add(2 * apart), w.add(3 * apart)] };
     let mut own = [[L::zero(); 4]; R];
     for r in 0..R {
         blocks.x[r] = x.add(r * pitch);
