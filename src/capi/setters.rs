@@ -234,7 +234,8 @@ pub unsafe extern "C" fn sitter_sample_options_set_decoding(
     })
 }
 
-/// Places that a pass of speculative decoding verifies; 2 to 256, default 16. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+/// Places that a pass of speculative decoding verifies, 2 to 256; 0, the default, leaves it to the library: 16, but for
+/// "speculative" on a CPU as many as pay there. SITTER_E_INVALID_ARGUMENT. Since 1.1.
 #[no_mangle]
 pub unsafe extern "C" fn sitter_sample_options_set_window(
     options: *mut sitter_sample_options,

@@ -162,6 +162,14 @@ unsafe fn strips<L: Lanes, W: Source>(x: F32, w: W, y: Out, (m, n, k): Sizes, be
                 };
                 for c in (0..columns).step_by(4) {
                     let (x, w) = ((x.0.add(i * k + at), k), (weights.add(c * apart), apart));
+                    if i == 0 && apart != DEPTH {
+                        // As `unpack` does.
+                        for c in 0..4 {
+                            for line in 0..DEPTH / 16 {
+                                L::prefetch(w.0.wrapping_add(c * apart + DEPTH + 16 * line));
+                            }
+                        }
+                    }
                     match rows {
                         4 => add::<L, 4>(x, w, width, &mut sums[i..], c),
                         2 => add::<L, 2>(x, w, width, &mut sums[i..], c),

@@ -9,6 +9,7 @@ use super::{Decoding, Options, MAX_PICTURES};
 use crate::model::family::Prediction;
 use crate::model::outline::Outline;
 use crate::model::personalized::Personalized;
+use crate::ops;
 use crate::random::picture_seed;
 use crate::run::Control;
 use crate::{Error, Result};
@@ -55,8 +56,10 @@ impl<'v> Drawing<'v> {
             return Err(Error::internal("this model draws scale after scale"));
         };
         let raster = Raster::new(model, grid);
-        let window = (options.window as usize).min(raster.places());
-        let room = match options.decoding {
+        let pictures = prompts.len() * options.count as usize;
+        let (decoding, window) = options.way(pictures, ops::own_kernels_on(view.model.device()));
+        let window = window.min(raster.places());
+        let room = match decoding {
             Decoding::Sequential => raster.places(),
             Decoding::Speculative | Decoding::SpeculativeDistribution => Jacobi::room(&raster, window),
         };
@@ -69,7 +72,7 @@ impl<'v> Drawing<'v> {
         let (decoder, first) = Decoder::new(model, &read, grid, room, options, stop)?;
         let seeds = prompts.iter().flat_map(|_| (0..options.count).map(|i| picture_seed(options.seed, i)));
         let seeds: Vec<u64> = seeds.collect();
-        let way = match options.decoding {
+        let way = match decoding {
             Decoding::Sequential => Way::Sequential(Sequential::new(&decoder, &seeds, raster)?),
             Decoding::Speculative => Way::Speculative(Jacobi::new(&decoder, &seeds, raster, window, true)?),
             Decoding::SpeculativeDistribution => {

@@ -4,6 +4,7 @@ use super::sequential::positions_at_once;
 use super::{Decoding, Options};
 use crate::model::footprint::Drawn;
 use crate::model::outline::{bytes, Outline};
+use crate::ops;
 use crate::{Error, Result};
 
 /// Bytes that drawing so many prompts takes beside the model's weights.
@@ -12,8 +13,9 @@ pub fn needed(outline: &Outline, options: &Options, prompts: u64) -> u64 {
     let (codes, patch) = outline.footprint.codebook();
     let columns = (options.width / patch.max(1)) as usize;
     // Places of a pass, and numbers for each code of a picture: noise and where it comes from, or probabilities.
-    let window = u128::from(options.window);
-    let (places, noise) = match options.decoding {
+    let (decoding, window) = options.way(pictures as usize, ops::own_kernels_on(&outline.device));
+    let window = window as u128;
+    let (places, noise) = match decoding {
         Decoding::Sequential => (1, 2 * positions_at_once(pictures as usize, codes, columns) as u128),
         Decoding::Speculative => (window, 8 * window),
         Decoding::SpeculativeDistribution => (window, 12 * window),

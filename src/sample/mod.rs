@@ -82,7 +82,8 @@ pub struct Options {
     /// `speculative_distribution` needs fewer passes and gives another picture from the same distribution, which `window`
     /// changes too. Default `sequential`; which is faster depends on model and machine, see docs/decoding.md.
     pub decoding: Decoding,
-    /// Places that a pass of speculative decoding verifies; 2 to 256, default 16.
+    /// Places that a pass of speculative decoding verifies, 2 to 256; 0, the default, leaves it to the library: 16, but for
+    /// `speculative` on a CPU as many as pay there.
     pub window: u32,
     /// Guidance of each scale instead of one for all, coarse to fine, of models that draw scale after scale; 0 to 100
     /// each. The last one counts for the scales behind, too; more than the picture has scales are an error. Default none.
@@ -110,7 +111,7 @@ impl Default for Options {
             temperature: 1.0,
             seed: 0,
             decoding: Decoding::default(),
-            window: 16,
+            window: 0,
             guidance_by_scale: vec![],
             temperature_by_scale: vec![],
             top_p: 1.0,
@@ -155,13 +156,33 @@ impl Options {
             finite("temperature_by_scale", value, 0.01, 100.0)?;
         }
         finite("top_p", self.top_p, 0.0, 1.0)?;
-        if !(2..=MAX_WINDOW).contains(&self.window) {
-            return Err(Error::invalid("window", format!("{} is outside 2 to {MAX_WINDOW}", self.window)));
+        if self.window != 0 && !(2..=MAX_WINDOW).contains(&self.window) {
+            return Err(Error::invalid("window", format!("{} is neither 0 nor 2 to {MAX_WINDOW}", self.window)));
         }
         if !(1..=MAX_PICTURES).contains(&(self.count as usize)) {
             return Err(Error::invalid("count", format!("{} is outside 1 to {MAX_PICTURES}", self.count)));
         }
         Ok(())
+    }
+
+    /// How the codes of so many pictures are drawn, and how many places a pass verifies. `own_kernels` says whether those for the
+    /// CPU do it.
+    fn way(&self, pictures: usize, own_kernels: bool) -> (Decoding, usize) {
+        /// More rows of a batch cost a CPU as much as the passes that they save, see docs/decoding.md.
+        const ROWS: usize = 8;
+        const USUAL: usize = 16;
+        let rows = pictures * if self.guided() { 2 } else { 1 };
+        let window = match (self.decoding, self.window as usize) {
+            (Decoding::Sequential, _) => 1,
+            // The same picture in any case.
+            (Decoding::Speculative, 0) if own_kernels => ROWS / rows.max(1),
+            (_, 0) => USUAL,
+            (_, window) => window,
+        };
+        match window {
+            0 | 1 => (Decoding::Sequential, 1),
+            window => (self.decoding, window),
+        }
     }
 
     /// Guidance of each scale; the last one counts for those behind.

@@ -191,7 +191,7 @@ class Model:
 
         What is None is as the model recommends, see `sample_options`. The same seed gives the same pictures.
         decoding: "sequential", "speculative" (the same pictures in fewer passes) or "speculative_distribution" (others, in
-        still fewer). window: places that a speculative pass verifies, 2 to 256.
+        still fewer). window: places that a speculative pass verifies, 2 to 256; 0 leaves it to the library.
         Of models that draw scale after scale (Infinity), which know none of these nor top_k: guidance_by_scale,
         temperature_by_scale: a number for each scale, coarse to fine; the last one counts for those behind. top_p: the less
         likely value of a bit is never drawn if its probability is at most 1 less this.
