@@ -122,10 +122,23 @@ pub fn level() -> Level {
     }
 }
 
-/// Makes all kernels use a level, or the best if the processor lacks it.
+/// Makes all kernels use a level, if it can be had here. Tiles that the processor lacks are emulated.
 #[cfg(test)]
-pub fn set_level(level: Level) {
-    LEVEL.store(level.min(best_level()) as u8, Ordering::Relaxed);
+pub fn set_level(level: Level) -> bool {
+    let here = level <= best_level() || level == Level::Amx && tiles_here();
+    if here {
+        LEVEL.store(level as u8, Ordering::Relaxed);
+    }
+    here
+}
+
+/// Whether what multiplies tiles can run here, on the processor or emulated.
+#[cfg(test)]
+fn tiles_here() -> bool {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    return best_level() >= Level::Avx512Bf16 && amx::emulated::here();
+    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+    false
 }
 
 /// Defines a function that runs `$inner::<L>`, or `$inner::<L, $source>`, with the vectors that its first argument, a
