@@ -3,12 +3,16 @@
 //! Operands are rounded and packed as in [`halves`](super::halves), the left one row by row. Intrinsics of AMX are not stable in Rust,
 //! inline assembly is. Where the processor has no tiles, tests run all this on emulated ones.
 
-use super::gemm::{Job, DEPTH, WIDEST};
+use super::gemm::{product, Job, Left, DEPTH, WIDEST};
 use super::halves::{round_32, Panel};
 use super::lanes::{Avx512, Lanes};
+use super::matrix::Matrix;
+use super::{Level, Out};
+use half::bf16;
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count, _mm512_storeu_si512, _xgetbv};
 use std::mem::MaybeUninit;
+use std::sync::OnceLock;
 
 #[cfg(test)]
 pub mod emulated;
@@ -17,6 +21,23 @@ pub mod emulated;
 pub const TILE: (usize, usize) = (32, WIDEST);
 /// Pairs of k in a tile.
 pub const PAIRS: usize = 16;
+
+/// Whether to multiply by tiles in this process, which has AVX512-BF16: they are there, they multiply rightly, and nobody is against it.
+pub fn usable() -> bool {
+    static USABLE: OnceLock<bool> = OnceLock::new();
+    *USABLE.get_or_init(|| {
+        let wanted = std::env::var_os("SITTER_AMX").is_none_or(|on| on != "0");
+        if !wanted || !allowed() {
+            return false;
+        }
+        // SAFETY: tiles and AVX512-BF16 are there.
+        let right = unsafe { multiply_rightly() };
+        if !right {
+            log::warn!("products by this processor's tiles (AMX) are wrong; they are not used. Please report this");
+        }
+        right
+    })
+}
 
 /// Whether there is AMX with bf16 here, and the system lets this process use it.
 pub fn allowed() -> bool {
@@ -184,15 +205,34 @@ unsafe fn multiply(left: *const f32, right: *const f32, blocks: usize, sums: *mu
     );
 }
 
+/// Whether products by tiles are those of AVX512-BF16. Of whole numbers so small that no sum is rounded, so that they have to be the
+/// same in whatever order a processor adds, and so large that fewer digits would not do.
+///
+/// # Safety
+/// Tiles and AVX512-BF16 are there.
+unsafe fn multiply_rightly() -> bool {
+    // Two strips of rows, panels of columns and panels of steps, the second of each a part of one.
+    const SIZES: (usize, usize, usize) = (41, 53, 1063);
+    let (m, n, k) = SIZES;
+    let number = |i: usize| ((i as u32).wrapping_mul(2_654_435_761) >> 16) as f32 % 201.0 - 100.0;
+    let a: Vec<f32> = (0..m * k).map(number).collect();
+    let b: Vec<bf16> = (0..k * n).map(|i| bf16::from_f32(number(m * k + i))).collect();
+    let products = |level, transposed| {
+        let mut c = vec![0f32; m * n];
+        let left = Left { data: &a, row: k, column: 1 };
+        let right = (Matrix::Bf16(&b), if transposed { k } else { n }, transposed);
+        product(level, SIZES, left, right, (Out::new(&mut c), n), (false, false));
+        c
+    };
+    [false, true].iter().all(|&transposed| products(Level::Amx, transposed) == products(Level::Avx512Bf16, transposed))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::kernels::buffer::Scratch;
-    use crate::kernels::gemm::{product, Left};
-    use crate::kernels::matrix::Matrix;
-    use crate::kernels::{tiles_here, Level, Out};
+    use crate::kernels::tiles_here;
     use crate::random::{Purpose, Stream};
-    use half::bf16;
 
     #[test]
     fn a_tile_of_the_result_has_the_sums_of_products() {
@@ -333,6 +373,19 @@ mod tests {
         let alone = with(1);
         for threads in [2, 5] {
             assert_eq!(with(threads), alone, "{threads} threads");
+        }
+    }
+
+    #[test]
+    fn tiles_that_multiply_wrongly_are_found_out() {
+        if !tiles_here() {
+            return;
+        }
+        // SAFETY: tiles and AVX512-BF16 are there.
+        let rightly = || unsafe { multiply_rightly() };
+        assert!(rightly());
+        if !allowed() {
+            assert!(!emulated::wrongly(rightly));
         }
     }
 }

@@ -92,9 +92,8 @@ pub fn best_level() -> Level {
             if !is_x86_feature_detected!("avx512bf16") {
                 return Level::Avx512;
             }
-            // Not by itself: it has run on no such processor yet.
             #[cfg(target_os = "linux")]
-            if std::env::var_os("SITTER_AMX").is_some_and(|on| on == "1") && amx::allowed() {
+            if amx::usable() {
                 return Level::Amx;
             }
             return Level::Avx512Bf16;
