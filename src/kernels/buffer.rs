@@ -1,11 +1,14 @@
 //! Memory for results, and for what is forgotten at the end of a piece of work.
 
 use std::cell::RefCell;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 
-/// Numbers with no meaning: what this thread used for an earlier piece of work, so that memory is not asked for, cleared and given back
-/// with each.
-pub struct Scratch(Vec<f32>, usize);
+/// Numbers with no meaning, from the beginning of a line of the cache on: what this thread used for an earlier piece of work, so that
+/// memory is not asked for, cleared and given back with each.
+pub struct Scratch {
+    numbers: Vec<f32>,
+    range: Range<usize>,
+}
 
 thread_local! {
     /// Last used, first taken: pieces of work inside each other find the sizes that they had before.
@@ -15,10 +18,11 @@ thread_local! {
 impl Scratch {
     pub fn of(n: usize) -> Self {
         let mut numbers = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
-        if numbers.len() < n {
-            numbers = zeros(n);
+        if numbers.len() < n + LINE {
+            numbers = zeros(n + LINE);
         }
-        Scratch(numbers, n)
+        let start = line(&numbers);
+        Scratch { numbers, range: start..start + n }
     }
 }
 
@@ -26,13 +30,13 @@ impl Deref for Scratch {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        &self.0[..self.1]
+        &self.numbers[self.range.clone()]
     }
 }
 
 impl DerefMut for Scratch {
     fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.0[..self.1]
+        &mut self.numbers[self.range.clone()]
     }
 }
 
@@ -40,10 +44,25 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         // A large one would stay as long as the thread does.
         const KEPT: usize = 1 << 20;
-        if self.0.len() <= KEPT {
-            FREE.with_borrow_mut(|free| free.push(std::mem::take(&mut self.0)));
+        if self.numbers.len() <= KEPT {
+            FREE.with_borrow_mut(|free| free.push(std::mem::take(&mut self.numbers)));
         }
     }
+}
+
+/// Zeros, `n` of them from an address on that is the beginning of a line of the cache: vectors across two cost twice as much.
+pub fn aligned(n: usize) -> (Vec<f32>, usize) {
+    let zeros = zeros(n + LINE);
+    let start = line(&zeros);
+    (zeros, start)
+}
+
+/// Numbers in a line of the cache.
+const LINE: usize = 16;
+
+/// Numbers before the first line that begins in there.
+fn line(numbers: &[f32]) -> usize {
+    numbers.as_ptr().align_offset(4 * LINE).min(LINE)
 }
 
 /// `n` zeros. Of a large buffer the system is asked to hand out large pages: the first touch of each page costs as much as

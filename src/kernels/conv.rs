@@ -4,10 +4,11 @@
 //! positions of its inputs, 48 tiles wide, stay in the first-level cache while the weights of all outputs go by. It reads the picture as
 //! it lies: no unfolded, padded, normalised or upsampled copy is made.
 
+use super::buffer::aligned;
 use super::lanes::Lanes;
 use super::matrix::F32;
 use super::winograd::{Doubled, Four, Scheme};
-use super::{level, parallel, vectorised, zeros, Level, Out};
+use super::{level, parallel, vectorised, Level, Out};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A picture [channels, height, width] as a convolution reads it.
@@ -112,13 +113,6 @@ pub fn conv3x3(x: Planes, weight: &[f32], bias: &[f32], y: &mut [f32], add: bool
             }
         }
     });
-}
-
-/// Zeros, `n` of them from an address on that is the beginning of a line of the cache: vectors across two cost twice as much.
-fn aligned(n: usize) -> (Vec<f32>, usize) {
-    let zeros = zeros(n + 16);
-    let start = zeros.as_ptr().align_offset(64).min(16);
-    (zeros, start)
 }
 
 /// Rows of the tile of a matrix product that stays in registers.

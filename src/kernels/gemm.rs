@@ -32,7 +32,7 @@ pub fn gemm(sizes: (usize, usize, usize), a: Left, b: (Matrix, usize, bool), c: 
     let (m, n, _) = sizes;
     assert!(m == 0 || n == 0 || c.0.len() >= last(m, c.1, n) && c.1 >= n, "the result is too short");
     // SAFETY: `c` is borrowed mutably and long enough.
-    unsafe { product(sizes, a, b, (Out::new(c.0), c.1), add, true) }
+    unsafe { product(level(), sizes, a, b, (Out::new(c.0), c.1), (add, true)) }
 }
 
 /// As [`gemm`], on this thread alone, for tasks that are parallel themselves.
@@ -46,7 +46,7 @@ pub(super) unsafe fn gemm_here(
     c: (Out, usize),
     add: bool,
 ) {
-    product(sizes, a, b, c, add, false)
+    product(level(), sizes, a, b, c, (add, false))
 }
 
 /// Numbers from the first to the last of some rows.
@@ -54,13 +54,17 @@ fn last(rows: usize, pitch: usize, columns: usize) -> usize {
     (rows - 1) * pitch + columns
 }
 
-unsafe fn product(
+/// As [`gemm`], with the vectors of a level, and on this thread alone or not.
+///
+/// # Safety
+/// The processor has those vectors; for the rest as [`gemm_here`].
+pub(super) unsafe fn product(
+    level: Level,
     (m, n, k): (usize, usize, usize),
     a: Left,
     (b, pitch, transposed): (Matrix, usize, bool),
     (c, stride): (Out, usize),
-    accumulate: bool,
-    spread: bool,
+    (accumulate, spread): (bool, bool),
 ) {
     if m == 0 || n == 0 {
         return;
@@ -77,10 +81,10 @@ unsafe fn product(
     assert!(b.len() >= last(rows, pitch, columns) && pitch >= columns, "the right operand is too short");
     assert!(b.group() == 1 || (pitch % b.group() == 0 && columns % 32 == 0), "quantised rows are whole blocks");
 
-    let level = level();
     let level = match level {
         // What multiplies bf16 rounds the left operand along its rows.
         Level::Avx512Bf16 | Level::Amx if a.column != 1 || !matches!(b, Matrix::Bf16(_)) => Level::Avx512,
+        // However few rows there are: the bits of one may not depend on those beside it.
         level => level,
     };
     let (tile_rows, tile_columns) = tile_size(level);

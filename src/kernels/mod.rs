@@ -92,9 +92,8 @@ pub fn best_level() -> Level {
             if !is_x86_feature_detected!("avx512bf16") {
                 return Level::Avx512;
             }
-            // Not by itself: it has run on no such processor yet.
             #[cfg(target_os = "linux")]
-            if std::env::var_os("SITTER_AMX").is_some_and(|on| on == "1") && amx::allowed() {
+            if amx::usable() {
                 return Level::Amx;
             }
             return Level::Avx512Bf16;
@@ -122,10 +121,23 @@ pub fn level() -> Level {
     }
 }
 
-/// Makes all kernels use a level, or the best if the processor lacks it.
+/// Makes all kernels use a level, if it can be had here. Tiles that the processor lacks are emulated.
 #[cfg(test)]
-pub fn set_level(level: Level) {
-    LEVEL.store(level.min(best_level()) as u8, Ordering::Relaxed);
+pub fn set_level(level: Level) -> bool {
+    let here = level <= best_level() || level == Level::Amx && tiles_here();
+    if here {
+        LEVEL.store(level as u8, Ordering::Relaxed);
+    }
+    here
+}
+
+/// Whether what multiplies tiles can run here, on the processor or emulated.
+#[cfg(test)]
+fn tiles_here() -> bool {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    return best_level() >= Level::Avx512Bf16 && amx::emulated::here();
+    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+    false
 }
 
 /// Defines a function that runs `$inner::<L>`, or `$inner::<L, $source>`, with the vectors that its first argument, a

@@ -289,15 +289,15 @@ pub mod testing {
     /// Held while the level of vectors matters: it is one for the whole process.
     pub static LEVEL: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
-    /// Runs with each kind of vectors that this processor has.
+    /// Runs with each kind of vectors that this processor has, and with tiles that are emulated if it has none.
     pub fn at_each_level(f: impl Fn()) {
         let _level = LEVEL.lock().unwrap_or_else(|e| e.into_inner());
         for level in [Level::Portable, Level::Avx2, Level::Avx512, Level::Avx512Bf16, Level::Amx] {
-            if level <= best_level() {
-                set_level(level);
+            if set_level(level) {
                 f();
             }
         }
+        set_level(best_level());
     }
 
     pub fn assert_close(found: &Tensor, expected: &Tensor, what: &str) {
