@@ -1142,7 +1142,8 @@ sitter_status sitter_sample_options_set_width(struct sitter_sample_options *opti
                                               struct sitter_error **err);
 
 /*
- Places that a pass of speculative decoding verifies; 2 to 256, default 16. SITTER_E_INVALID_ARGUMENT. Since 1.1.
+ Places that a pass of speculative decoding verifies, 2 to 256; 0, the default, leaves it to the library: 16, but for
+ "speculative" on a CPU as many as pay there. SITTER_E_INVALID_ARGUMENT. Since 1.1.
  */
 SITTER_API
 sitter_status sitter_sample_options_set_window(struct sitter_sample_options *options,

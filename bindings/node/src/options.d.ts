@@ -73,7 +73,8 @@ export interface SampleFields {
    */
   decoding?: 'sequential' | 'speculative' | 'speculative_distribution';
   /**
-   * Places that a pass of speculative decoding verifies; 2 to 256, default 16.
+   * Places that a pass of speculative decoding verifies, 2 to 256; 0, the default, leaves it to the library: 16,
+   * but for `speculative` on a CPU as many as pay there.
    */
   window?: number;
   /**

@@ -129,7 +129,9 @@ MEANINGS: dict[str, dict[str, str]] = {
             "same picture; `speculative_distribution` needs fewer passes and gives another picture from the same "
             "distribution, which `window` changes too. Default `sequential`; which is faster depends on model and "
             "machine, see docs/decoding.md."),
-        "window": "Places that a pass of speculative decoding verifies; 2 to 256, default 16.",
+        "window": (
+            "Places that a pass of speculative decoding verifies, 2 to 256; 0, the default, leaves it to the "
+            "library: 16, but for `speculative` on a CPU as many as pay there."),
         "guidance_by_scale": (
             "Guidance of each scale instead of one for all, coarse to fine, of models that draw scale after "
             "scale; 0 to 100 each. The last one counts for the scales behind, too; more than the picture has "
