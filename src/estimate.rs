@@ -155,7 +155,7 @@ impl Training<'_> {
         // Where the class has an update of its own its pictures come behind the subject's.
         let pictures = u128::from(options.batch_size) * if options.draws_class() { 2 } else { 1 };
         let (h, size, all) = (footprint.hidden(), at.activation(), tokens * pictures);
-        let kept = footprint.kept(all, size);
+        let kept = footprint.kept(all, at);
         let recompute = options.recompute.decide(trained, kept, self.outline.free.map(u128::from));
         let memory = if recompute { (trained + 1) * all * h * size } else { trained * kept };
         // Small groups go side by side.

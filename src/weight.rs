@@ -80,7 +80,7 @@ impl Format {
 
 /// The format of the weights by name: `auto`, `f32`, `bf16`, `q8_0` or `q4_k`. `auto` is bf16 on a GPU and f32 on the CPU.
 /// Activations are bf16 on a GPU (beside f32 weights f32) and always f32 on the CPU, where they are rounded to bf16 for a product with bf16
-/// weights if the processor multiplies bf16.
+/// weights if the processor multiplies bf16, and beside weights that are not f32 to be kept for the way back.
 ///
 /// f16 is not offered: activations of the 7B model exceed its range.
 pub fn parse_dtype(name: &str, device: &Device) -> Result<Format> {

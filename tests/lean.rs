@@ -83,21 +83,25 @@ fn distance(a: &BTreeMap<String, Tensor>, b: &BTreeMap<String, Tensor>, start: &
 
 #[test]
 fn recomputing_layers_and_going_back_twice_change_no_bit() {
-    for (name, trainable) in [
-        ("plain", Trainable::QKV),
-        ("grouped", Trainable::ALL),
-        ("plain", Trainable::LORA),
-        ("grouped", Trainable::MLP),
+    for (name, dtype, trainable) in [
+        ("plain", "f32", Trainable::QKV),
+        ("grouped", "f32", Trainable::ALL),
+        ("plain", "f32", Trainable::LORA),
+        ("grouped", "f32", Trainable::MLP),
+        ("grouped", "bf16", Trainable::ALL),
+        ("plain", "bf16", Trainable::QKV),
+        ("plain", "q8_0", Trainable::LORA),
     ] {
-        let model = open(name, "f32");
+        let model = open(name, dtype);
         let base = Options { recompute: Recompute::Always, clip_norm: 0.5, ..options(trainable.clone()) };
         let (expected, losses) = taught(&model, &base, 3);
         for (recompute, keep_gradients) in
             [(Recompute::Never, true), (Recompute::Always, false), (Recompute::Auto, false)]
         {
             let (found, same) = taught(&model, &Options { recompute, keep_gradients, ..base.clone() }, 3);
-            assert!(bits(&found) == bits(&expected), "{name} {trainable:?} {recompute:?} keep {keep_gradients}");
-            assert_eq!(same, losses);
+            let what = format!("{name} {dtype} {trainable:?} {recompute:?} keep {keep_gradients}");
+            assert!(bits(&found) == bits(&expected), "{what}");
+            assert_eq!(same, losses, "{what}");
         }
     }
 }

@@ -1,11 +1,14 @@
 //! What the estimate promises is what is allocated, counted by an allocator of our own.
 
 use sitter::estimate::{Estimate, Request};
+use sitter::model::family::{Keep, Mode};
 use sitter::model::outline::Outline;
+use sitter::model::personalized::Personalized;
 use sitter::model::{Model, OpenOptions};
 use sitter::personalize::{train, Dataset, Method, Options, Recompute, StateFormat, Trainable};
 use sitter::picture::Picture;
 use sitter::run::{Flow, Run, Stage};
+use sitter::tokens::Tokens;
 use sitter::{sample, Error};
 use sizes::Size;
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -150,6 +153,39 @@ fn training_takes_what_the_estimate_says_for_every_trainable_set() {
     }
 }
 
+/// What a layer of Llama's kind keeps for its backward pass: its input, queries, keys, values, what attention mixed, middle, gate and
+/// up, in the format of weights that are not quantised, and a normaliser of each head in f32.
+#[test]
+fn a_layer_keeps_what_its_backward_pass_needs_in_two_bytes_a_number_where_weights_are_not_f32() {
+    let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
+    // A helper that comes late would be counted with the memory that it works in.
+    let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    for (dtype, bytes) in [("f32", 4), ("bf16", 2), ("q8_0", 2), ("q4_k", 2)] {
+        for size in [&Size { dtype, ..SMALL }, &Size { dtype, ..SIZES[1] }, &Size { dtype, ..SIZES[3] }] {
+            let folder = tempfile::tempdir().unwrap();
+            let (model, _) = open(size, folder.path());
+            let side = size.side / model.facts().patch;
+            let tokens = Tokens::new(side, side, vec![7; (side * side) as usize]).unwrap();
+            let example = Personalized::new(&model, &[]).unwrap().example("a dog", &tokens).unwrap();
+            let layers = model.facts().layers;
+            let (count, taken) = alone.install(|| {
+                let mut pass = model.family().pass(&[(&example, 1.0)], None, &Mode::default()).unwrap();
+                pass.forward(0, Keep::All).unwrap();
+                let before = LIVE.load(Ordering::Relaxed);
+                (1..layers).for_each(|layer| pass.forward(layer, Keep::All).unwrap());
+                (pass.tokens(), (LIVE.load(Ordering::Relaxed) - before) / (layers - 1))
+            });
+            let (h, kv) = (size.hidden, size.hidden / size.heads * size.kv_heads);
+            let stated = count * (bytes * (4 * h + 2 * kv + 2 * size.intermediate) + 4 * size.heads);
+            let what = format!("{} {h} {dtype}", size.preset);
+            let ratio = taken as f64 / stated as f64;
+            assert!((ratio - 1.0).abs() < 0.01, "{what}: {taken} bytes a layer, stated are {stated}");
+            let outline = Outline::of(&model);
+            assert_eq!(outline.footprint.kept(count as u128, &outline.at), stated as u128, "{what}");
+        }
+    }
+}
+
 #[test]
 fn drawing_takes_what_the_estimate_says() {
     let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
@@ -177,27 +213,32 @@ fn drawing_takes_what_the_estimate_says() {
 #[test]
 fn infinity_takes_what_the_estimate_says() {
     let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
-    let size = Size { preset: "infinity-small", hidden: 256, layers: 6, intermediate: 1024, ..SMALL };
-    let folder = tempfile::tempdir().unwrap();
-    let before = LIVE.load(Ordering::Relaxed);
-    let (model, taken) = open(&size, folder.path());
-    let start = before + beside(&model, taken);
-    let drawing = sample::Options { width: 256, height: 256, count: 2, ..sample::Options::for_model(&model).unwrap() };
-    let base = Options {
-        class_word: "dog".into(),
-        layer_steps: 2,
-        batch_size: 1,
-        image_size: 256,
-        ..Options::for_model(&model, Method::Arbooth).unwrap()
-    };
-    let promised =
-        |train: &Options| Estimate::of(&Outline::of(&model), &Request { sample: &drawing, prompts: 1, train });
-    PEAK.store(LIVE.load(Ordering::Relaxed), Ordering::Relaxed);
-    sample::sample(&model, "a dog", &[], &drawing, &mut Run::new()).unwrap();
-    assert_near(PEAK.load(Ordering::Relaxed) - start, promised(&base).sample, "drawing");
-    for (recompute, optimizer_state) in [(Recompute::Never, StateFormat::F32), (Recompute::Always, StateFormat::Int8)] {
-        let options = Options { recompute, optimizer_state, ..base.clone() };
-        let (_, layers) = stages(&model, &options, start);
-        assert_near(layers, promised(&options).layers, &format!("arbooth {recompute:?}"));
+    for dtype in ["f32", "bf16"] {
+        let size = Size { preset: "infinity-small", hidden: 256, layers: 6, intermediate: 1024, dtype, ..SMALL };
+        let folder = tempfile::tempdir().unwrap();
+        let before = LIVE.load(Ordering::Relaxed);
+        let (model, taken) = open(&size, folder.path());
+        let start = before + beside(&model, taken);
+        let drawing =
+            sample::Options { width: 256, height: 256, count: 2, ..sample::Options::for_model(&model).unwrap() };
+        let base = Options {
+            class_word: "dog".into(),
+            layer_steps: 2,
+            batch_size: 1,
+            image_size: 256,
+            ..Options::for_model(&model, Method::Arbooth).unwrap()
+        };
+        let promised =
+            |train: &Options| Estimate::of(&Outline::of(&model), &Request { sample: &drawing, prompts: 1, train });
+        PEAK.store(LIVE.load(Ordering::Relaxed), Ordering::Relaxed);
+        sample::sample(&model, "a dog", &[], &drawing, &mut Run::new()).unwrap();
+        assert_near(PEAK.load(Ordering::Relaxed) - start, promised(&base).sample, &format!("{dtype} drawing"));
+        for (recompute, optimizer_state) in
+            [(Recompute::Never, StateFormat::F32), (Recompute::Always, StateFormat::Int8)]
+        {
+            let options = Options { recompute, optimizer_state, ..base.clone() };
+            let (_, layers) = stages(&model, &options, start);
+            assert_near(layers, promised(&options).layers, &format!("{dtype} arbooth {recompute:?}"));
+        }
     }
 }

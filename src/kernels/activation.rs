@@ -13,7 +13,7 @@ fn pieces(n: usize, part: impl Fn(usize, usize) + Sync) {
 }
 
 /// For what has no kernel of its own: `part(at, piece)` writes the numbers of `y` from `at` on.
-pub fn fill(y: &mut [f32], part: impl Fn(usize, &mut [f32]) + Sync) {
+pub fn fill<T: Copy + Send>(y: &mut [T], part: impl Fn(usize, &mut [T]) + Sync) {
     let (n, y) = (y.len(), Out::new(y));
     // SAFETY: the pieces lie within y and do not overlap.
     pieces(n, |at, n| part(at, unsafe { std::slice::from_raw_parts_mut(y.at(at), n) }));

@@ -68,14 +68,23 @@ fn line(numbers: &[f32]) -> usize {
 /// `n` zeros. Of a large buffer the system is asked to hand out large pages: the first touch of each page costs as much as
 /// some thousand multiplications, and a pass through a model touches gigabytes of fresh ones.
 pub fn zeros(n: usize) -> Vec<f32> {
-    let zeros = vec![0f32; n];
+    blank(n)
+}
+
+/// The same for the bits of numbers in bf16.
+pub fn zero_bits(n: usize) -> Vec<u16> {
+    blank(n)
+}
+
+fn blank<T: Copy + Default>(n: usize) -> Vec<T> {
+    let zeros = vec![T::default(); n];
     #[cfg(target_os = "linux")]
     large_pages(&zeros);
     zeros
 }
 
 #[cfg(target_os = "linux")]
-fn large_pages(buffer: &[f32]) {
+fn large_pages<T>(buffer: &[T]) {
     const PAGE: usize = 2 << 20;
     let range = buffer.as_ptr_range();
     let (start, end) = ((range.start as usize).next_multiple_of(PAGE), range.end as usize / PAGE * PAGE);

@@ -4,6 +4,8 @@
 //! All of them add in the same order and with the same fused multiplications, except [`Portable`], which rounds each
 //! product.
 
+use half::bf16;
+
 /// One vector of sixteen numbers.
 ///
 /// # Safety
@@ -88,6 +90,19 @@ pub trait Lanes: Copy {
         let mut whole = [0f32; 16];
         self.store(whole.as_mut_ptr());
         std::ptr::copy_nonoverlapping(whole.as_ptr(), to, n);
+    }
+
+    /// The first `n` lanes as the nearest bf16, of two equally near ones the even one.
+    #[inline(always)]
+    unsafe fn store_bf16_part(self, to: *mut u16, n: usize) {
+        let mut whole = [0f32; 16];
+        self.store(whole.as_mut_ptr());
+        // The compiler finds the vectors itself.
+        let mut bits = [0u16; 16];
+        for (bits, x) in bits.iter_mut().zip(whole) {
+            *bits = bf16::from_f32(x).to_bits();
+        }
+        std::ptr::copy_nonoverlapping(bits.as_ptr(), to, n.min(16));
     }
 
     /// e to the power of each lane, to 2 units in the last place; 0 below -87, large numbers are cut at e^88.

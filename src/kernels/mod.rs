@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `team` | the threads that share a piece of work |
 //! | `buffer` | memory for results |
+//! | `rounding` | numbers to bf16 and back |
 //! | `lanes` | vectors of sixteen numbers on AVX-512, AVX2 or neither |
 //! | `matrix` | weights as they lie in memory: f32, bf16, q8_0, q4_k |
 //! | `gemm` | products of large matrices |
@@ -42,6 +43,7 @@ mod matrix;
 mod modulate;
 mod norm;
 mod quantiser;
+mod rounding;
 mod rows;
 mod softmax;
 mod team;
@@ -50,7 +52,7 @@ mod winograd;
 pub use activation::{add, fill, silu_mul, silu_mul_backward};
 pub use attention::Attention;
 pub use bias::{add_to_rows, fill_rows, gelu, quick_gelu};
-pub use buffer::zeros;
+pub use buffer::{zero_bits, zeros};
 pub use conv::{conv3x3, group_norm, Planes};
 pub use cosine::Cosine;
 pub use gelu::{gelu_tanh, gelu_tanh_backward};
@@ -60,6 +62,7 @@ pub use matrix::Matrix;
 pub use modulate::{add_gated, gate_backward, layer_norm, layer_norm_backward, row_sums};
 pub use norm::{rms_norm, rms_norm_backward, rotate, Rotary};
 pub use quantiser::{q4_k, q8_0};
+pub use rounding::{from_bf16, to_bf16};
 pub use rows::rows;
 pub use softmax::softmax;
 pub use team::{parallel, together};
@@ -174,15 +177,15 @@ pub(crate) use vectorised;
 
 /// A pointer that may go to other threads; who uses it sees to it that they write to different places.
 #[derive(Clone, Copy)]
-pub(crate) struct Out(*mut f32);
+pub(crate) struct Out<T = f32>(*mut T);
 
 // SAFETY: a plain address. Each use says which part of the memory a task writes, and tasks do not share parts.
-unsafe impl Send for Out {}
+unsafe impl<T: Send> Send for Out<T> {}
 // SAFETY: as above.
-unsafe impl Sync for Out {}
+unsafe impl<T: Send> Sync for Out<T> {}
 
-impl Out {
-    pub fn new(slice: &mut [f32]) -> Self {
+impl<T> Out<T> {
+    pub fn new(slice: &mut [T]) -> Self {
         Out(slice.as_mut_ptr())
     }
 
@@ -196,7 +199,7 @@ impl Out {
 
     /// # Safety
     /// `at` must lie within the memory that this was made of.
-    pub unsafe fn at(self, at: usize) -> *mut f32 {
+    pub unsafe fn at(self, at: usize) -> *mut T {
         self.0.add(at)
     }
 }

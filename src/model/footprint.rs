@@ -104,8 +104,8 @@ pub trait Footprint: Send + Sync {
     /// Numbers of the state of a token between two layers.
     fn hidden(&self) -> u128;
 
-    /// What the backward pass needs of a layer for so many tokens, `size` bytes an activation.
-    fn kept(&self, tokens: u128, size: u128) -> u128;
+    /// What the backward pass needs of a layer for so many tokens.
+    fn kept(&self, tokens: u128, at: &Place) -> u128;
 
     /// What a layer's backward pass holds for so many tokens, but for the layer's input.
     fn backward(&self, tokens: u128, at: &Place) -> u128;

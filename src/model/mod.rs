@@ -46,6 +46,7 @@ use crate::weight::{parse_dtype, Format};
 use crate::{Error, Result};
 use candle_core::Device;
 use family::{Facts, Family, Opening};
+use footprint::Place;
 use outline::Outline;
 use recommended::Recommended;
 use serde::Serialize;
@@ -212,6 +213,11 @@ impl Model {
             can_decode: facts.can_decode,
             licence: self.family.licence(),
         }
+    }
+
+    /// Where and in what numbers it runs, as far as memory goes.
+    pub(crate) fn place(&self) -> Place {
+        Place::new(self.format, self.device())
     }
 
     /// A picture brought to a size that the model knows; `target` is the side of the square whose area it is to have.

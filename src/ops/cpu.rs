@@ -6,6 +6,7 @@ use crate::weight::Weight;
 use crate::{Error, Result};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Storage, Tensor, D};
+use half::bf16;
 use rayon::prelude::*;
 use std::cell::Cell;
 use std::ops::{Deref, Range};
@@ -80,7 +81,7 @@ fn matrix<R>(weight: &Weight, f: impl FnOnce(Matrix) -> R) -> Result<R> {
 }
 
 /// The same with those of a tensor of f32 or bf16, from the first to the last, whatever lies between them.
-fn dense<R>(t: &Tensor, f: impl FnOnce(Matrix) -> R) -> Result<R> {
+pub(super) fn dense<R>(t: &Tensor, f: impl FnOnce(Matrix) -> R) -> Result<R> {
     let (storage, layout) = t.storage_and_layout();
     match &*storage {
         Storage::Cpu(CpuStorage::F32(all)) => Ok(f(Matrix::F32(&all[span(layout)]))),
@@ -337,7 +338,7 @@ fn change_floats(t: &Tensor, f: impl FnOnce(&mut [f32]) -> Result<()>) -> Result
 /// The numbers of a tensor.
 pub enum Numbers<'a> {
     F32(&'a mut [f32]),
-    Bf16(&'a mut [half::bf16]),
+    Bf16(&'a mut [bf16]),
 }
 
 /// Changes the numbers of a contiguous tensor on the CPU where they lie. Who calls it owns all tensors that share them.

@@ -1,18 +1,20 @@
 //! The numeric building blocks of a transformer layer, forward and backward.
 //!
 //! Each has two forms that give the same numbers: `cpu` calls the kernels of this library, with f32 activations whatever
-//! the weights are in; `plain` is made of candle's operations, for GPUs, with activations in the dtype of the weights. Of what
-//! would be many of those, a GPU gets kernels of our own, `fused`.
+//! the weights are in (what is kept for the way back may be bf16, see [`Room`]); `plain` is made of candle's operations, for
+//! GPUs, with activations in the dtype of the weights. Of what would be many of those, a GPU gets kernels of our own, `fused`.
 //! No operation here records a graph: what a backward pass needs is handed to it.
 
 mod cpu;
 pub(crate) mod fused;
 mod plain;
 mod pointwise;
+mod room;
 
 pub use cpu::{change, floats, quantise, Numbers};
 pub use plain::{product as matmul, standardised, COLUMNS, SCORES};
 pub use pointwise::{difference, gelu, gelu_backward, ln, positive_part, product, quotient, root, square, sum};
+pub use room::{widened, Room};
 
 use crate::device::to_host;
 use crate::kernels;
@@ -404,6 +406,36 @@ mod tests {
                 assert_close(&own.0, &plain.0, "queries");
                 assert_close(&own.1, &plain.1, "keys");
                 assert_close(&own.2, &plain.2, "values");
+            }
+        });
+    }
+
+    #[test]
+    fn numbers_become_the_nearest_bf16_and_come_back_with_any_vectors() {
+        let ordinary = random(&[1003]).to_vec1::<f32>().unwrap();
+        // Halfway, where the even one counts; just above; what is larger than any bf16; what is smaller than any normal one.
+        let odd =
+            [0x3f80_8000, 0x3f81_8000, 0x3f80_8001, 0x7f7f_ffff, 0xff7f_8000, 0x0000_8001, 0x8000_0000, 0x7f80_0000];
+        let expected = [0x3f80, 0x3f82, 0x3f81, 0x7f80, 0xff80, 0x0001, 0x8000, 0x7f80];
+        let of_odd: Vec<f32> = odd.map(f32::from_bits).to_vec();
+        at_each_level(|| {
+            let rounded = |values: &[f32]| {
+                let x = Tensor::new(values, &Device::Cpu).unwrap();
+                // The second of two things.
+                let mut room = Room::new(2 * values.len(), DType::BF16, &x).unwrap();
+                room.keep(x.zeros_like().unwrap()).unwrap();
+                let narrow = room.keep(x.clone()).unwrap();
+                assert!(room.keep(x).is_err(), "more than there is room for");
+                let same: Vec<f32> = widened(narrow.clone(), DType::F32).unwrap().to_vec1().unwrap();
+                let bits: Vec<u16> = narrow.to_vec1::<half::bf16>().unwrap().iter().map(|b| b.to_bits()).collect();
+                assert!(same.iter().zip(&bits).all(|(x, bits)| x.to_bits() == u32::from(*bits) << 16));
+                (bits, same)
+            };
+            assert_eq!(rounded(&of_odd).0, expected);
+            let (bits, same) = rounded(&[f32::NAN, f32::from_bits(0x7f80_0001), f32::from_bits(0xffff_ffff)]);
+            assert!(same.iter().all(|x| x.is_nan()), "{bits:x?}");
+            for (x, rounded) in ordinary.iter().zip(rounded(&ordinary).1) {
+                assert!((x - rounded).abs() <= x.abs() * 2f32.powi(-8), "{x} became {rounded}");
             }
         });
     }

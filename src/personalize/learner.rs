@@ -256,6 +256,7 @@ impl<'m> Learner<'m> {
             // Where the class has an update of its own they are not in its prompts.
             vectors: before == 0 && self.parameters.iter().any(|p| p.place == Place::Vectors),
             recompute: self.options.recompute,
+            at: self.view.model.place(),
         };
         let rate = self.rate();
         let mut number = step_key(self.stage, self.steps()) + ((before as u64) << 32);

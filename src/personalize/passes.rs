@@ -1,13 +1,14 @@
 //! A step's way through the layers and back.
 //!
-//! The forward pass keeps what each layer was given, nothing else if memory is short. On the way back each layer is computed
-//! anew, turned into gradients and let go of; gradients of weights are handed over layer by layer. The groups of a step go
-//! through a layer one after the other, so a layer's gradients are whole when it is done.
+//! The forward pass keeps what each layer's backward pass needs; if memory is short only what the layer was given, which on the way
+//! back is computed anew. There each layer is turned into gradients and let go of; gradients of weights are handed over layer by
+//! layer. The groups of a step go through a layer one after the other, so a layer's gradients are whole when it is done.
 
 use super::options::Recompute;
 use crate::device;
 use crate::kernels::together;
 use crate::model::family::{Family, Keep, Objective, Pass};
+use crate::model::footprint::Place;
 use crate::ops;
 use crate::weights::{sum, Gradients, Wanted};
 use crate::Result;
@@ -24,6 +25,8 @@ pub struct Plan<'a> {
     /// Whether the gradient of the learned vectors is wanted.
     pub vectors: bool,
     pub recompute: Recompute,
+    /// Where the model runs.
+    pub at: Place,
 }
 
 /// Takes the groups of a step through the model. `on_loss` gets their loss before the way back begins, `on_layer` the gradients of
@@ -38,7 +41,7 @@ pub fn run(
 ) -> Result<Option<Tensor>> {
     let layers = family.facts().layers;
     let lowest = if plan.vectors { 0 } else { lowest(family, plan.wanted) };
-    let keep = match recomputes(family, passes, plan.recompute, layers - lowest) {
+    let keep = match recomputes(family, passes, plan, layers - lowest) {
         true => Keep::Input,
         false => Keep::All,
     };
@@ -83,12 +86,11 @@ fn lowest(family: &dyn Family, wanted: &Wanted) -> usize {
 }
 
 /// Whether layers are computed anew on the way back.
-fn recomputes(family: &dyn Family, passes: &[Box<dyn Pass + '_>], recompute: Recompute, backward: usize) -> bool {
+fn recomputes(family: &dyn Family, passes: &[Box<dyn Pass + '_>], plan: &Plan, backward: usize) -> bool {
     let footprint = family.footprint();
-    let size = family.dtype().size_in_bytes() as u128;
-    let kept = passes.iter().map(|pass| footprint.kept(pass.tokens() as u128, size)).sum();
+    let kept = passes.iter().map(|pass| footprint.kept(pass.tokens() as u128, &plan.at)).sum();
     let free = device::free_memory(family.device()).map(u128::from);
-    recompute.decide(backward as u128, kept, free)
+    plan.recompute.decide(backward as u128, kept, free)
 }
 
 /// Applies `f` to each group: side by side where a group alone would not fill the processor, else one after the other, so that

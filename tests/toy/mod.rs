@@ -435,12 +435,12 @@ impl Footprint for ToyFootprint {
         WIDTH as u128
     }
 
-    fn kept(&self, tokens: u128, size: u128) -> u128 {
-        tokens * self.hidden() * size
+    fn kept(&self, tokens: u128, at: &Place) -> u128 {
+        tokens * self.hidden() * at.activation()
     }
 
     fn backward(&self, tokens: u128, at: &Place) -> u128 {
-        3 * self.kept(tokens, at.activation())
+        3 * self.kept(tokens, at)
     }
 
     fn loss(&self, tokens: u128, at: &Place) -> u128 {

@@ -109,11 +109,13 @@ impl Footprint for InfinityFootprint {
         self.config.width as u128
     }
 
-    fn kept(&self, tokens: u128, _size: u128) -> u128 {
+    fn kept(&self, tokens: u128, at: &Place) -> u128 {
         // Input; queries, keys and values before their turn; what both attentions mixed and the first gave; middle and after;
         // cross-attention's queries; the MLP before its activation and what it gave.
         let c = self.hidden();
-        tokens * (F32 * (12 * c + self.config.hidden as u128) + 8 * self.config.heads as u128)
+        // On a GPU all of it is f32.
+        let size = if at.on_gpu { F32 } else { at.dense() };
+        tokens * (size * (12 * c + self.config.hidden as u128) + 8 * self.config.heads as u128)
     }
 
     fn backward(&self, tokens: u128, at: &Place) -> u128 {
@@ -121,8 +123,10 @@ impl Footprint for InfinityFootprint {
         let heads = self.config.heads as u128;
         let scores = (tokens * tokens * heads).min((tokens * tokens).max(SCORES as u128));
         let whole = if at.on_gpu { scores * 28 } else { 0 };
-        // What is kept, the widest state of the MLP with its gradient, and what comes and goes.
-        self.kept(tokens, F32) + tokens * F32 * (h + 4 * c) + tokens * heads * F32 + whole
+        let rounded = !at.on_gpu && at.dense() < F32;
+        // What is kept, the widest state of the MLP, as it was before it was rounded, with its gradient, and what comes and goes.
+        let states = 4 * c + if rounded { 2 * h } else { h };
+        self.kept(tokens, at) + tokens * F32 * states + tokens * heads * F32 + whole
     }
 
     fn loss(&self, tokens: u128, _at: &Place) -> u128 {

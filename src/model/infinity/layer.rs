@@ -11,7 +11,7 @@ use super::names::{
     V_BIAS,
 };
 use super::ops::{self, Turning};
-use crate::ops::{add, attention, attention_backward, Rows, Seen};
+use crate::ops::{add, attention, attention_backward, widened, Room, Rows, Seen};
 use crate::run::Control;
 use crate::weights::{Gradients, Part, Target, Wanted, WeightId, Weights};
 use crate::{Error, Result};
@@ -27,6 +27,8 @@ pub struct Layer<'a> {
     /// The number of its first weight.
     pub first: WeightId,
     pub index: usize,
+    /// What is kept for the backward pass in.
+    pub keeps: DType,
 }
 
 /// What a pass needs besides its input.
@@ -63,7 +65,7 @@ pub struct Filling<'a> {
     pub last: bool,
 }
 
-/// What a forward pass leaves for the backward pass.
+/// What a forward pass leaves for the backward pass, in the dtype that the block keeps things in, but for the normalisers.
 pub struct Kept {
     x: Tensor,
     /// [B, T, 3 C] with its bias. What attention makes of it is made again.
@@ -157,7 +159,7 @@ impl Layer<'_> {
     }
 
     /// The block's result for x [B, T, C]. With a cache, new keys and values go into it and all in it are seen. With `keep` also
-    /// what the backward pass needs.
+    /// what the backward pass needs; each thing is rounded, if at all, when it has been used here.
     pub fn forward(
         &self,
         x: &Tensor,
@@ -169,6 +171,10 @@ impl Layer<'_> {
         let config = context.config;
         let (heads, d) = (config.heads, config.head_dim());
         let [first, second] = self.steering(context)?;
+        let (width, texts) = (config.width, context.texts.source.dims()[1]);
+        let numbers = if keep { b * (t * (11 * width + config.hidden) + 2 * texts * width) } else { 0 };
+        let mut room = Room::new(numbers, self.keeps, x)?;
+        let mut used = |x: Tensor| if keep { room.keep(x) } else { Ok(x) };
 
         context.stop.check()?;
         let h = ops::layer_norm(x, &first.factor, &first.summand, EPS)?;
@@ -176,15 +182,17 @@ impl Layer<'_> {
         let qkv = self.linear(QKV, Some(&bias))?.forward(&h)?;
         drop(h);
         let [q, k, v] = self.turned(&qkv, context)?;
+        let qkv = used(qkv)?;
         let (seen_k, seen_v) = match &mut filling {
             Some(filling) => filling.put(&k, &v)?,
             None => (k.clone(), v.clone()),
         };
         let rows = Rows { spans: &context.spans, seen: context.seen.as_ref(), one_by_one: false };
         let (mixed, normalisers) = attention(&q, &seen_k.transpose(1, 2)?, &seen_v.transpose(1, 2)?, &rows, keep)?;
-        drop((seen_k, seen_v));
+        drop((q, k, v, seen_k, seen_v));
         let attended = self.linear(SELF_OUT, None)?.forward(&mixed)?;
         let middle = ops::gated_sum(x, &attended, &first.gate)?;
+        let (mixed, attended) = (used(mixed)?, used(attended)?);
 
         context.stop.check()?;
         let h = ops::layer_norm(&middle, self.vector(CROSS_NORM)?, self.vector(CROSS_NORM + 1)?, EPS)?;
@@ -206,17 +214,23 @@ impl Layer<'_> {
         let rows = Rows { spans: &context.text_spans, seen: context.text_seen.as_ref(), one_by_one: false };
         let (cross_mixed, cross_normalisers) =
             attention(&cross_q, &cross_k.transpose(1, 2)?, &cross_v.transpose(1, 2)?, &rows, keep)?;
+        let (cross_q, cross_k, cross_v) = (used(cross_q)?, used(cross_k)?, used(cross_v)?);
         let after = add(self.linear(CROSS_OUT, None)?.forward(&cross_mixed)?, &middle)?;
+        let (middle, cross_mixed) = (used(middle)?, used(cross_mixed)?);
 
         context.stop.check()?;
         let h = ops::layer_norm(&after, &second.factor, &second.summand, EPS)?;
         let inner = self.linear(UP, None)?.forward(&h)?;
         drop(h);
-        let given = self.linear(DOWN, None)?.forward(&ops::gelu(&inner, None)?)?;
+        let h = ops::gelu(&inner, None)?;
+        let inner = used(inner)?;
+        let given = self.linear(DOWN, None)?.forward(&h)?;
+        drop(h);
         let y = ops::gated_sum(&after, &given, &second.gate)?;
+        let (after, given) = (used(after)?, used(given)?);
         let kept = match (normalisers, cross_normalisers) {
             (Some(normalisers), Some(cross_normalisers)) => Some(Kept {
-                x: x.clone(),
+                x: used(x.clone())?,
                 qkv,
                 mixed,
                 normalisers,
@@ -293,33 +307,35 @@ impl Layer<'_> {
                 Ok(())
             };
 
+        // Each thing that was kept in the dtype that is computed with, not before it is needed.
+        let wide = |x: Tensor| widened(x, DType::F32);
+
         // MLP
-        let (gm, gate) = ops::gate_backward(&g, steered.then_some(&kept.given), &second.gate)?;
-        drop(kept.given);
-        let ga = self.through(DOWN, &gm, || ops::gelu(&kept.inner, None), wanted, &mut found)?;
+        let given = steered.then(|| wide(kept.given)).transpose()?;
+        let (gm, gate) = ops::gate_backward(&g, given.as_ref(), &second.gate)?;
+        drop(given);
+        let inner = wide(kept.inner)?;
+        let ga = self.through(DOWN, &gm, || ops::gelu(&inner, None), wanted, &mut found)?;
         drop(gm);
-        let gi = ops::gelu_backward(&ga, kept.inner)?;
+        let gi = ops::gelu_backward(&ga, inner)?;
         drop(ga);
-        let h = || ops::layer_norm(&kept.after, &second.factor, &second.summand, EPS);
+        let after = wide(kept.after)?;
+        let h = || ops::layer_norm(&after, &second.factor, &second.summand, EPS);
         let gh = self.through(UP, &gi, h, wanted, &mut found)?;
         drop(gi);
-        let (gx, norm) = ops::layer_norm_backward(&gh, &kept.after, &second.factor, EPS, steered)?;
-        drop((gh, kept.after));
+        let (gx, norm) = ops::layer_norm_backward(&gh, &after, &second.factor, EPS, steered)?;
+        drop((gh, after));
         steer(1, gate, norm, &second.drop)?;
         let g = add(gx, &g)?;
 
         // Cross-attention
-        let gm = self.through(CROSS_OUT, &g, || Ok(kept.cross_mixed.clone()), wanted, &mut found)?;
+        let mixed = wide(kept.cross_mixed)?;
+        let gm = self.through(CROSS_OUT, &g, || Ok(mixed.clone()), wanted, &mut found)?;
         let rows = Rows { spans: &context.text_spans, seen: context.text_seen.as_ref(), one_by_one: false };
-        let seen = (&kept.cross_k.transpose(1, 2)?, &kept.cross_v.transpose(1, 2)?);
-        let (gq, gk, gv) = attention_backward(
-            &gm,
-            (&kept.cross_q, seen.0, seen.1),
-            &kept.cross_mixed,
-            &kept.cross_normalisers,
-            &rows,
-        )?;
-        drop((gm, kept.cross_q, kept.cross_k, kept.cross_v, kept.cross_mixed));
+        let (q, k, v) = (wide(kept.cross_q)?, wide(kept.cross_k)?, wide(kept.cross_v)?);
+        let seen = (&k.transpose(1, 2)?, &v.transpose(1, 2)?);
+        let (gq, gk, gv) = attention_backward(&gm, (&q, seen.0, seen.1), &mixed, &kept.cross_normalisers, &rows)?;
+        drop((gm, q, k, v, mixed));
         let flat = |x: Tensor| x.reshape((b, (), c));
         self.text_back(
             &Tensor::cat(&[flat(gk)?, flat(gv)?], 2)?,
@@ -329,11 +345,12 @@ impl Layer<'_> {
             texts.then_some(&mut *to),
         )?;
         let cross_norm = (self.vector(CROSS_NORM)?, self.vector(CROSS_NORM + 1)?);
-        let h = || ops::layer_norm(&kept.middle, cross_norm.0, cross_norm.1, EPS);
+        let middle = wide(kept.middle)?;
+        let h = || ops::layer_norm(&middle, cross_norm.0, cross_norm.1, EPS);
         let gh = self.through(CROSS_Q, &flat(gq)?, h, wanted, &mut found)?;
         let asked = [CROSS_NORM, CROSS_NORM + 1].map(whole);
-        let (gx, norm) = ops::layer_norm_backward(&gh, &kept.middle, cross_norm.0, EPS, asked.contains(&true))?;
-        drop((gh, kept.middle));
+        let (gx, norm) = ops::layer_norm_backward(&gh, &middle, cross_norm.0, EPS, asked.contains(&true))?;
+        drop((gh, middle));
         if let Some((factor, summand)) = norm {
             let both =
                 [(CROSS_NORM, factor), (CROSS_NORM + 1, summand)].into_iter().zip(asked).filter(|(_, asked)| *asked);
@@ -342,29 +359,33 @@ impl Layer<'_> {
         let g = add(gx, &g)?;
 
         // Self-attention
-        let (ga, gate) = ops::gate_backward(&g, steered.then_some(&kept.attended), &first.gate)?;
-        drop(kept.attended);
-        let gm = self.through(SELF_OUT, &ga, || Ok(kept.mixed.clone()), wanted, &mut found)?;
+        let attended = steered.then(|| wide(kept.attended)).transpose()?;
+        let (ga, gate) = ops::gate_backward(&g, attended.as_ref(), &first.gate)?;
+        drop(attended);
+        let mixed = wide(kept.mixed)?;
+        let gm = self.through(SELF_OUT, &ga, || Ok(mixed.clone()), wanted, &mut found)?;
         drop(ga);
         let rows = Rows { spans: &context.spans, seen: context.seen.as_ref(), one_by_one: false };
-        let [q, k, v] = self.turned(&kept.qkv, context)?;
+        let qkv = wide(kept.qkv)?;
+        let [q, k, v] = self.turned(&qkv, context)?;
         let seen = (&k.transpose(1, 2)?, &v.transpose(1, 2)?);
-        let (gq, gk, gv) = attention_backward(&gm, (&q, seen.0, seen.1), &kept.mixed, &kept.normalisers, &rows)?;
-        drop((gm, q, k, v, kept.mixed));
+        let (gq, gk, gv) = attention_backward(&gm, (&q, seen.0, seen.1), &mixed, &kept.normalisers, &rows)?;
+        drop((gm, q, k, v, mixed));
         let (strength, ones) = (self.strengths(config)?, Tensor::ones(config.heads, DType::F32, g.device())?);
         let turning = |first, strength| Turning { first, strength, cos: &context.cos, sin: &context.sin };
         let gqkv = Tensor::zeros((b, t, 3 * c), DType::F32, g.device())?;
         gqkv.slice_set(&flat(gv)?, 2, 2 * c)?;
-        let (gqkv, strengths) = ops::turn_backward(&gq, &kept.qkv, &turning(0, &strength), gqkv)?;
-        let (gqkv, _) = ops::turn_backward(&gk, &kept.qkv, &turning(c, &ones), gqkv)?;
-        drop((gq, gk, kept.qkv));
+        let (gqkv, strengths) = ops::turn_backward(&gq, &qkv, &turning(0, &strength), gqkv)?;
+        let (gqkv, _) = ops::turn_backward(&gk, &qkv, &turning(c, &ones), gqkv)?;
+        drop((gq, gk, qkv));
         if whole(STRENGTH) {
             let raw = self.vector(STRENGTH)?;
             let free = raw.flatten_all()?.le(MOST)?.to_dtype(DType::F32)?;
             let sum = ((strengths * strength)? * free)?.reshape(raw.shape())?;
             found.push((target(STRENGTH), sum));
         }
-        let h = || ops::layer_norm(&kept.x, &first.factor, &first.summand, EPS);
+        let x = wide(kept.x)?;
+        let h = || ops::layer_norm(&x, &first.factor, &first.summand, EPS);
         let bias = self.qkv_bias()?;
         let gh = self.linear(QKV, Some(&bias))?.backward(self.id(QKV), &gqkv, h, true, None, wanted, &mut found)?;
         let gh = gh.ok_or_else(|| Error::internal("no gradient of what went in"))?;
@@ -375,8 +396,8 @@ impl Layer<'_> {
             }
         }
         drop(gqkv);
-        let (gx, norm) = ops::layer_norm_backward(&gh, &kept.x, &first.factor, EPS, steered)?;
-        drop((gh, kept.x));
+        let (gx, norm) = ops::layer_norm_backward(&gh, &x, &first.factor, EPS, steered)?;
+        drop((gh, x));
         steer(0, gate, norm, &first.drop)?;
         let g = add(gx, &g)?;
 

@@ -9,7 +9,7 @@ use super::ops;
 use super::schedule::Schedule;
 use crate::files::checkpoint::Checkpoint;
 use crate::model::quantised::Quantised;
-use crate::ops::{own_kernels, together, Seen};
+use crate::ops::{own_kernels, own_kernels_on, together, Seen};
 use crate::run::Control;
 use crate::weight::{Format, Weight};
 use crate::weights::{Spec, Weights};
@@ -32,6 +32,8 @@ pub struct Transformer {
     head: Dense,
     /// Whether the level's row is added before each chunk of blocks (as in ARBooth's code) and not once.
     pub each_chunk: bool,
+    /// What blocks keep for their backward pass in: on the CPU the dtype of weights that are not quantised, elsewhere f32.
+    keeps: DType,
 }
 
 /// Keys and values of all blocks, for scale after scale.
@@ -87,6 +89,7 @@ impl Transformer {
             word: dense("word_embed", c, config.bits)?,
             head: dense("head", 2 * config.bits, c)?,
             each_chunk: false,
+            keeps: if own_kernels_on(device) { format.dense() } else { DType::F32 },
             config,
         })
     }
@@ -100,7 +103,7 @@ impl Transformer {
     }
 
     pub fn layer(&self, index: usize) -> Layer<'_> {
-        Layer { weights: &self.weights, first: index * NAMES.len(), index }
+        Layer { weights: &self.weights, first: index * NAMES.len(), index, keeps: self.keeps }
     }
 
     /// The first token of each text, [B, 1, C].

@@ -78,8 +78,8 @@ impl Footprint for JanusFootprint {
         self.config.shape.hidden as u128
     }
 
-    fn kept(&self, tokens: u128, size: u128) -> u128 {
-        self.config.shape.kept(tokens, size)
+    fn kept(&self, tokens: u128, at: &Place) -> u128 {
+        self.config.shape.kept(tokens, at)
     }
 
     fn backward(&self, tokens: u128, at: &Place) -> u128 {

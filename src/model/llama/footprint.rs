@@ -14,28 +14,32 @@ impl Shape {
         rows * 2 * self.layers as u128 * self.kv() * slots * at.dense()
     }
 
-    /// What the backward pass needs of a layer for so many tokens, `size` bytes an activation.
-    pub fn kept(&self, tokens: u128, size: u128) -> u128 {
-        let (h, kv) = (self.hidden as u128, self.kv());
+    /// What the backward pass needs of a layer for so many tokens.
+    pub fn kept(&self, tokens: u128, at: &Place) -> u128 {
+        tokens * (self.kept_numbers() as u128 * at.dense() + F32 * self.heads as u128)
+    }
+
+    /// Of a token, but for the normalisers.
+    pub(super) fn kept_numbers(&self) -> usize {
+        let kv = self.kv_heads * self.head_dim;
         // Input, queries, keys, values, what attention mixed, middle, gate, up; in post-norm models what the sub-layers gave.
-        let post = if self.post_norm { 2 * h } else { 0 };
-        let numbers = 4 * h + 2 * kv + 2 * self.intermediate as u128 + post;
-        tokens * (numbers * size + 4 * self.heads as u128)
+        let post = if self.post_norm { 2 * self.hidden } else { 0 };
+        4 * self.hidden + 2 * kv + 2 * self.intermediate + post
     }
 
     /// What a layer's backward pass holds for so many tokens, but for the layer's input.
     pub fn backward(&self, tokens: u128, at: &Place) -> u128 {
         let (h, kv, i) = (self.hidden as u128, self.kv(), self.intermediate as u128);
-        let post = if self.post_norm { 2 * h } else { 0 };
-        let kept = 3 * h + 2 * kv + 2 * i + post;
-        // With the gradient that comes and the one that goes, and the widest state of the MLP.
+        // Where it is rounded, all that is kept lies there to the end; else gate and up become their gradients.
+        let rounded = at.dense() < at.activation();
+        let kept = self.kept_numbers() as u128 - if rounded { 0 } else { h + 2 * i };
         let heads = self.heads as u128;
         // On a GPU the probabilities of some heads are there at once, with their gradients and those of the scores; and queries, keys,
         // values and what came of them lie head by head, too, with their gradients.
         let scores = (tokens * tokens * heads).min((tokens * tokens).max(SCORES as u128));
         let whole = if at.on_gpu { 3 * scores + tokens * (4 * h + 6 * kv) } else { 0 };
-        // What the MLP needs is gone by then.
-        let numbers = (tokens * (kept + i + 3 * h)).max(tokens * (kept - 2 * i + 3 * h) + whole);
-        numbers * at.activation() + tokens * F32 * heads
+        // Gate, up and the widest state of the MLP, which are gone by then, the gradient that comes and the one that goes.
+        let numbers = (tokens * (3 * i + 3 * h)).max(tokens * 3 * h + whole);
+        tokens * kept * at.dense() + numbers * at.activation() + tokens * F32 * heads
     }
 }

@@ -6,10 +6,10 @@
 use super::Shape;
 use crate::model::cache::LayerCache;
 use crate::model::places::Context;
-use crate::ops::{self, Heads};
+use crate::ops::{self, Heads, Room};
 use crate::weights::{Entry, Gradients, Part, Spec, Target, Wanted, WeightId, Weights};
 use crate::{Error, Result};
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 /// Epsilon of the norm on queries and keys; fixed, whatever the configuration says.
 const QK_NORM_EPS: f64 = 1e-5;
@@ -75,15 +75,17 @@ pub struct Layer<'a> {
     weights: &'a Weights,
     shape: &'a Shape,
     index: usize,
+    keeps: DType,
 }
 
-/// What a forward pass leaves for the backward pass.
+/// What a forward pass leaves for the backward pass, in the dtype that the layer keeps things in.
 pub struct Kept {
     x: Tensor,
     /// Queries, keys and values as they are projected, [B, T, heads, d]: norm and rotation cost little and are done again.
     projected: [Tensor; 3],
     /// [B, T, heads d], and what the attention left.
     mixed: Tensor,
+    /// f32.
     normalisers: Tensor,
     /// Behind the attention's residual sum.
     middle: Tensor,
@@ -94,9 +96,9 @@ pub struct Kept {
 }
 
 impl<'a> Layer<'a> {
-    /// `weights` begin with those of each layer.
-    pub fn new(weights: &'a Weights, shape: &'a Shape, index: usize) -> Self {
-        Layer { weights, shape, index }
+    /// `weights` begin with those of each layer; what the backward pass needs is kept in the dtype `keeps`.
+    pub fn new(weights: &'a Weights, shape: &'a Shape, index: usize, keeps: DType) -> Self {
+        Layer { weights, shape, index, keeps }
     }
 
     fn id(&self, number: usize) -> WeightId {
@@ -165,27 +167,36 @@ impl<'a> Layer<'a> {
         self.at(DOWN).forward(&ops::silu_mul(&gate, &up)?)
     }
 
-    /// As the forward pass without a cache, with what [`Layer::backward`] needs of it.
+    /// As the forward pass without a cache, with what [`Layer::backward`] needs of it. Each thing is rounded, if at all, when it has
+    /// been used here: the result is the same.
     pub fn forward_keeping(&self, x: &Tensor, context: &Context) -> Result<(Tensor, Kept)> {
         let post_norm = self.shape.post_norm;
+        let (b, t, _) = x.dims3()?;
+        let mut room = Room::new(b * t * self.shape.kept_numbers(), self.keeps, x)?;
         let h = if post_norm { x.clone() } else { self.norm(NORM_IN, x)? };
         let [q, k, v] = self.project(&h)?;
+        drop(h);
         let (seen_q, seen_k) = (self.turn(Q_NORM, &q, context)?, self.turn(K_NORM, &k, context)?.transpose(1, 2)?);
         let (mixed, normalisers) = ops::attention(&seen_q, &seen_k, &v.transpose(1, 2)?, &context.rows(false), true)?;
-        drop((h, seen_q, seen_k));
+        drop((seen_q, seen_k));
+        let projected = [room.keep(q)?, room.keep(k)?, room.keep(v)?];
         let normalisers = normalisers.ok_or_else(|| Error::internal("attention kept nothing"))?;
         let attended = self.at(O).forward(&mixed)?;
+        let mixed = room.keep(mixed)?;
         let y = if post_norm { self.norm(NORM_IN, &attended)? } else { attended.clone() };
-        let before_attention_norm = post_norm.then_some(attended);
+        let attended = post_norm.then_some(attended).map(|x| room.keep(x)).transpose()?;
         let middle = ops::add(self.dropped(y, 0, context)?, x)?;
         let h = if post_norm { middle.clone() } else { self.norm(NORM_MIDDLE, &middle)? };
         let (gate, up) = (self.at(GATE).forward(&h)?, self.at(UP).forward(&h)?);
         drop(h);
-        let given = self.at(DOWN).forward(&ops::silu_mul(&gate, &up)?)?;
+        let h = ops::silu_mul(&gate, &up)?;
+        let (gate, up) = (room.keep(gate)?, room.keep(up)?);
+        let given = self.at(DOWN).forward(&h)?;
+        drop(h);
         let y = if post_norm { self.norm(NORM_MIDDLE, &given)? } else { given.clone() };
-        let before_norm = before_attention_norm.map(|attended| [attended, given]);
+        let before_norm = attended.map(|attended| Ok::<_, Error>([attended, room.keep(given)?])).transpose()?;
         let y = ops::add(self.dropped(y, 1, context)?, &middle)?;
-        let (x, projected) = (x.clone(), [q, k, v]);
+        let (x, middle) = (room.keep(x.clone())?, room.keep(middle)?);
         Ok((y, Kept { x, projected, mixed, normalisers, middle, gate, up, before_norm }))
     }
 
@@ -194,10 +205,10 @@ impl<'a> Layer<'a> {
         let post_norm = self.shape.post_norm;
         let mut found: Gradients = Vec::new();
         let Kept { x, projected: [q, k, v], mixed, normalisers, middle, gate, up, before_norm } = kept;
-        let (attended, given) = match before_norm {
-            Some([attended, given]) => (Some(attended), Some(given)),
-            None => (None, None),
-        };
+        let (attended, given) = before_norm.map(|[attended, given]| (attended, given)).unzip();
+        // Each in the dtype that is computed with, not before it is needed.
+        let dtype = g.dtype();
+        let wide = |x: Tensor| ops::widened(x, dtype);
         let any = |numbers: &[usize]| wanted.any(numbers.iter().map(|&n| self.id(n)));
         let asked = |numbers: &[usize], x: &dyn Fn() -> Result<Tensor>| any(numbers).then(x).transpose();
         let back = |number: usize, g: &Tensor, x: &Option<Tensor>, sum: Option<Tensor>, found: &mut Gradients| {
@@ -206,16 +217,17 @@ impl<'a> Layer<'a> {
 
         // MLP
         let gm = self.dropped(g.clone(), 1, context)?;
-        let gm = match &given {
-            Some(given) => self.norm_backward(NORM_MIDDLE, &gm, given, wanted, &mut found)?,
+        let gm = match given {
+            Some(given) => self.norm_backward(NORM_MIDDLE, &gm, &wide(given)?, wanted, &mut found)?,
             None => gm,
         };
-        drop(given);
+        let (gate, up) = (wide(gate)?, wide(up)?);
         let h = asked(&[DOWN], &|| ops::silu_mul(&gate, &up))?;
         let g_act = back(DOWN, &gm, &h, None, &mut found)?;
         drop((gm, h));
         let (g_gate, g_up) = ops::silu_mul_backward(&g_act, gate, up)?;
         drop(g_act);
+        let middle = wide(middle)?;
         let normed = || if post_norm { Ok(middle.clone()) } else { self.norm(NORM_MIDDLE, &middle) };
         let h = asked(&[GATE, UP], &normed)?;
         let gh = back(GATE, &g_gate, &h, None, &mut found)?;
@@ -231,14 +243,15 @@ impl<'a> Layer<'a> {
 
         // Attention
         let ga = self.dropped(g.clone(), 0, context)?;
-        let ga = match &attended {
-            Some(attended) => self.norm_backward(NORM_IN, &ga, attended, wanted, &mut found)?,
+        let ga = match attended {
+            Some(attended) => self.norm_backward(NORM_IN, &ga, &wide(attended)?, wanted, &mut found)?,
             None => ga,
         };
-        drop(attended);
+        let mixed = wide(mixed)?;
         let h = asked(&[O], &|| Ok(mixed.clone()))?;
         let g_mixed = back(O, &ga, &h, None, &mut found)?;
         drop((ga, h));
+        let (q, k, v) = (wide(q)?, wide(k)?, wide(v)?);
         let (seen_q, seen_k) = (self.turn(Q_NORM, &q, context)?, self.turn(K_NORM, &k, context)?.transpose(1, 2)?);
         let (seen_v, rows) = (v.transpose(1, 2)?, context.rows(false));
         let (gq, gk, gv) = ops::attention_backward(&g_mixed, (&seen_q, &seen_k, &seen_v), &mixed, &normalisers, &rows)?;
@@ -248,6 +261,7 @@ impl<'a> Layer<'a> {
         let gv = flat_heads(&gv)?;
 
         // Projections
+        let x = wide(x)?;
         let normed = || if post_norm { Ok(x.clone()) } else { self.norm(NORM_IN, &x) };
         let h = asked(&[Q, K, V], &normed)?;
         let gh = back(Q, &gq, &h, None, &mut found)?;

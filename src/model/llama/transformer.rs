@@ -32,14 +32,19 @@ impl Transformer {
         self.rotary.dtype
     }
 
-    pub fn layer(&self, index: usize) -> Layer<'_> {
-        Layer::new(&self.weights, &self.shape, index)
+    /// What is kept for later in: the dtype of the weights that are not quantised.
+    fn keeps(&self) -> DType {
+        self.embed_tokens.dtype()
     }
 
-    /// Room for keys and values, in the dtype of the weights that are not quantised.
+    pub fn layer(&self, index: usize) -> Layer<'_> {
+        Layer::new(&self.weights, &self.shape, index, self.keeps())
+    }
+
+    /// Room for keys and values.
     pub fn new_cache(&self, rows: usize, capacity: usize) -> Result<Cache> {
         let Shape { layers, kv_heads, head_dim, .. } = self.shape;
-        Cache::new(&CacheShape { layers, rows, kv_heads, capacity, head_dim }, self.embed_tokens.dtype(), self.device())
+        Cache::new(&CacheShape { layers, rows, kv_heads, capacity, head_dim }, self.keeps(), self.device())
     }
 
     /// Hidden states behind the final norm, [B, T, hidden], of input embeddings [B, T, hidden].

@@ -80,8 +80,8 @@ impl Footprint for LuminaFootprint {
         self.config.hidden_size as u128
     }
 
-    fn kept(&self, tokens: u128, size: u128) -> u128 {
-        self.shape.kept(tokens, size)
+    fn kept(&self, tokens: u128, at: &Place) -> u128 {
+        self.shape.kept(tokens, at)
     }
 
     fn backward(&self, tokens: u128, at: &Place) -> u128 {
