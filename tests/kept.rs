@@ -6,23 +6,21 @@
 mod verbs;
 
 use candle_core::Tensor;
-use sitter::model::family::{Keep, Mode, Objective};
+use sitter::model::family::{Example, Family, Keep, Mode, Objective};
 use sitter::model::personalized::Personalized;
 use sitter::model::Model;
 use sitter::run::Run;
 use sitter::weights::{Part, Target, Wanted};
+use std::sync::Arc;
 use verbs::{open, own_side, picture, LEARNING};
 
-/// The loss of a picture, and the gradients of all weights of the layers, the last one's first.
-fn slopes(model: &Model, side: u32) -> (f64, Vec<(Target, Tensor)>) {
-    let family = model.family();
-    let tokens = model.encode(&picture(1, side), &Run::new()).unwrap();
-    let example = Personalized::new(model, &[]).unwrap().example("a photo of a dog", &tokens).unwrap();
+/// The loss of an example, and the gradients of all weights of the layers, the last one's first.
+fn slopes(family: &dyn Family, example: &Example) -> (f64, Vec<(Target, Tensor)>) {
     let weights = family.weights();
     let of_layers = weights.iter().enumerate().filter(|(_, entry)| entry.spec.layer.is_some());
     let wanted = Wanted::new(weights.len(), of_layers.map(|(weight, _)| Target { part: Part::Whole, weight }));
     let each = 1.0 / example.labelled.len() as f32;
-    let mut pass = family.pass(&[(&example, each)], None, &Mode::default()).unwrap();
+    let mut pass = family.pass(&[(example, each)], None, &Mode::default()).unwrap();
     let layers = family.facts().layers;
     (0..layers).for_each(|layer| pass.forward(layer, Keep::All).unwrap());
     let loss = pass.loss(&Objective { z_loss: 1e-5, with_gradient: true }).unwrap();
@@ -34,22 +32,34 @@ fn square(t: &Tensor) -> f64 {
     f64::from(t.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap())
 }
 
+/// A model with the numbers that weights of another have, in f32: nothing is rounded for a product.
+fn with_numbers_of(model: &Model, narrow: &Model) -> Arc<dyn Family> {
+    let mut weights = model.family().weights().clone();
+    for (id, entry) in narrow.family().weights().iter().enumerate() {
+        weights.entry_mut(id).weight = entry.weight.to_f32().unwrap().into();
+    }
+    model.family().with(weights)
+}
+
 #[test]
 fn gradients_of_a_bf16_model_are_those_of_f32_to_what_bf16_resolves() {
     for (name, side) in LEARNING {
         let (whole, narrow) = (open(name, "cpu", "f32"), open(name, "cpu", "bf16"));
         let side = own_side(&whole, side);
-        let ((exact, expected), (loss, found)) = (slopes(&whole, side), slopes(&narrow, side));
+        let tokens = whole.encode(&picture(1, side), &Run::new()).unwrap();
+        let example = Personalized::new(&whole, &[]).unwrap().example("a photo of a dog", &tokens).unwrap();
+        let (exact, expected) = slopes(with_numbers_of(&whole, &narrow).as_ref(), &example);
+        let (loss, found) = slopes(with_numbers_of(&narrow, &narrow).as_ref(), &example);
         assert!((loss / exact - 1.0).abs() < 1e-3, "{name}: loss {loss} and {exact}");
         let (mut apart, mut size) = (0.0, 0.0);
         for ((target, expected), (same, found)) in expected.iter().zip(&found) {
             assert_eq!(target, same, "{name}");
             let (gap, all) = (square(&(found - expected).unwrap()), square(expected));
-            println!("{name} {}: {:.4}", whole.family().weights()[target.weight].spec.name, (gap / all).sqrt());
             (apart, size) = (apart + gap, size + all);
         }
         let gap = (apart / size).sqrt();
         println!("{name}: {gap:.5}");
-        assert!(gap < 2f64.powi(-6), "{name}: gradients differ by {gap}");
+        // Of a number 2^-8 is lost at most; it grows from layer to layer, most where scores are large.
+        assert!(gap < 2f64.powi(-5), "{name}: gradients differ by {gap}");
     }
 }

@@ -345,3 +345,65 @@ fn flat_heads(x: &Tensor) -> Result<Tensor> {
     let (b, t, heads, d) = x.dims4()?;
     Ok(x.reshape((b, t, heads * d))?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::places::Rotary;
+    use crate::ops::testing::random;
+    use candle_core::Device;
+
+    const SHAPE: Shape = Shape {
+        prefix: "",
+        vocabulary: 0,
+        hidden: 64,
+        intermediate: 176,
+        layers: 1,
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 16,
+        norm_eps: 1e-5,
+        rope_theta: 10000.0,
+        post_norm: false,
+        head_norms: true,
+    };
+
+    fn norm(x: &Tensor) -> f64 {
+        f64::from(x.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap()).sqrt()
+    }
+
+    #[test]
+    fn gradients_made_of_what_is_kept_in_bf16_are_those_of_f32_to_what_bf16_resolves_and_results_are_the_same() {
+        for (post_norm, head_norms) in [(false, true), (true, true), (false, false)] {
+            let shape = Shape { post_norm, head_norms, ..SHAPE };
+            let mut weights = Weights::default();
+            for spec in shape.layer_specs(0) {
+                let size = if spec.linear { 0.1 } else { 1.0 };
+                let weight = (random(&spec.dims) * size).unwrap();
+                weights.push(spec, weight.into());
+            }
+            let all = (0..weights.len()).map(|weight| Target { part: Part::Whole, weight });
+            let wanted = Wanted::new(weights.len(), all);
+            let rotary = Rotary { head_dim: 16, theta: 10000.0, dtype: DType::F32, device: Device::Cpu };
+            let context = rotary.causal(40).unwrap();
+            let (x, g) = (random(&[2, 40, 64]), random(&[2, 40, 64]));
+            let way = |keeps| {
+                let layer = Layer::new(&weights, &shape, 0, keeps);
+                let (y, kept) = layer.forward_keeping(&x, &context).unwrap();
+                assert_eq!(kept.gate.dtype(), keeps);
+                let (gx, found) = layer.backward(g.copy().unwrap(), kept, &context, &wanted).unwrap();
+                assert_eq!(found.len(), weights.len());
+                (y, [vec![gx], found.into_iter().map(|(_, gradient)| gradient).collect()].concat())
+            };
+            let ((y, expected), (same, found)) = (way(DType::F32), way(DType::BF16));
+            let bits = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert_eq!(bits(&y), bits(&same));
+            for (i, (expected, found)) in expected.iter().zip(&found).enumerate() {
+                let gap = norm(&(found - expected).unwrap()) / norm(expected);
+                // Of a number 2^-8 is lost at most; scores are differences of products of several.
+                let most = 2f64.powi(-5);
+                assert!(gap > 0.0 && gap < most, "post-norm {post_norm}, norms of heads {head_norms}, {i}: {gap}");
+            }
+        }
+    }
+}
