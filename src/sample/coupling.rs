@@ -36,7 +36,7 @@ impl Coupling {
             codes,
             within: square(BLOCK, |row, column| row <= column)?,
             before: square(blocks, |row, column| row < column)?,
-            rank: link.upload((0..blocks * BLOCK).rev().map(|rank| rank as f32).collect(), blocks * BLOCK)?,
+            rank: link.upload((1..=blocks * BLOCK).rev().map(|rank| rank as f32).collect(), blocks * BLOCK)?,
             #[cfg(test)]
             broken: false,
         })
@@ -101,6 +101,16 @@ mod tests {
         let drawn = link.download(&coupling.invert(&mass, &uniform).unwrap()).unwrap().concat();
         let count = |code: usize| drawn.iter().filter(|&&c| c == code as u32).count();
         assert_eq!([count(3), count(BLOCK - 1), count(BLOCK + 1)], [250, 500, 250]);
+    }
+
+    #[test]
+    fn the_last_code_has_its_share_where_codes_fill_the_blocks() {
+        let link = Link::new(&Device::Cpu);
+        let coupling = Coupling::new(&link, BLOCK).unwrap();
+        let mass = link.upload(vec![1f32; BLOCK], (1, 1, BLOCK)).unwrap();
+        let uniform = link.upload((0..BLOCK).map(|i| (i as f32 + 0.5) / BLOCK as f32).collect(), (1, BLOCK)).unwrap();
+        let drawn = link.download(&coupling.invert(&mass, &uniform).unwrap()).unwrap().concat();
+        assert!(drawn.into_iter().eq(0..BLOCK as u32));
     }
 
     #[test]
