@@ -30,12 +30,13 @@ impl Shape {
         let kept = 3 * h + 2 * kv + 2 * i + post;
         // With the gradient that comes and the one that goes, and the widest state of the MLP.
         let heads = self.heads as u128;
-        // On a GPU the probabilities of some heads are there at once, with their gradients and those of the scores; and queries, keys,
-        // values and what came of them lie head by head, too, with their gradients.
-        let scores = (tokens * tokens * heads).min((tokens * tokens).max(SCORES as u128));
-        let whole = if at.on_gpu { 3 * scores + tokens * (4 * h + 6 * kv) } else { 0 };
+        // On a GPU the probabilities of a block of queries are there at once, with their gradients and those of the scores; queries, what
+        // came of them and its gradient, keys and values lie head by head, too; and the gradients of keys and values are sums in f32.
+        let scores = (tokens * tokens * heads).min((tokens * heads).max(SCORES as u128));
+        let (whole, sums) = if at.on_gpu { (3 * scores + tokens * 5 * h, tokens * 2 * h * F32) } else { (0, 0) };
         // What the MLP needs is gone by then.
-        let numbers = (tokens * (kept + i + 3 * h)).max(tokens * (kept - 2 * i + 3 * h) + whole);
-        numbers * at.activation() + tokens * F32 * heads
+        let mlp = tokens * (kept + i + 3 * h) * at.activation();
+        let attention = (tokens * (kept - 2 * i + 3 * h) + whole) * at.activation() + sums;
+        mlp.max(attention) + tokens * F32 * heads
     }
 }
