@@ -45,15 +45,15 @@ impl Estimate {
         let Request { sample, prompts, train } = request;
         let weights = outline.footprint.weights(&outline.at);
         let side = u128::from(train.image_size);
-        let pixels = |pixels: u128| bytes(weights + outline.footprint.pixels(pixels, &outline.at));
+        let (footprint, at) = (&outline.footprint, &outline.at);
         let optimizer_device = optimizer_device(outline, train);
         let train = &Options { optimizer_device, ..(*train).clone() };
         let training = Training { outline, options: train };
         let layers = training.layers();
         Estimate {
             weights: bytes(weights),
-            encode: pixels(side * side),
-            decode: pixels(u128::from(sample.width) * u128::from(sample.height)),
+            encode: bytes(weights + footprint.encoding(side * side, at)),
+            decode: bytes(weights + footprint.decoding(u128::from(sample.width) * u128::from(sample.height), at)),
             sample: bytes(weights).saturating_add(sample::memory::needed(outline, sample, *prompts)),
             embedding: bytes(weights + training.passes(outline.footprint.layers())),
             layers: bytes(weights + layers.device + if outline.at.on_gpu { 0 } else { layers.host }),
@@ -154,12 +154,15 @@ impl Training<'_> {
         let tokens = footprint.tokens(side, side);
         // Where the class has an update of its own its pictures come behind the subject's.
         let pictures = u128::from(options.batch_size) * if options.draws_class() { 2 } else { 1 };
-        let (h, size, all) = (footprint.hidden(), at.activation(), tokens * pictures);
+        let (h, size, all) = (footprint.hidden(), footprint.state(at), tokens * pictures);
         let kept = footprint.kept(all, at);
         let recompute = options.recompute.decide(trained, kept, self.outline.free.map(u128::from));
         let memory = if recompute { (trained + 1) * all * h * size } else { trained * kept };
         // Small groups go side by side.
-        let group = if at.on_gpu { all.div_ceil(u128::from(options.accumulation.max(1))) } else { tokens };
+        let group = match at.on_gpu && !footprint.apart() {
+            true => all.div_ceil(u128::from(options.accumulation.max(1))),
+            false => tokens,
+        };
         let beside = match !at.on_gpu && tokens * h <= SMALL as u128 {
             true => pictures.min(rayon::current_num_threads() as u128),
             false => 1,

@@ -47,6 +47,14 @@ pub mod weights;
 
 pub use error::{Error, Result};
 
+// What the tests of the ways to do things do, which calls this library by its name.
+#[cfg(test)]
+extern crate self as sitter;
+#[cfg(test)]
+#[path = "../tests/verbs/mod.rs"]
+#[allow(dead_code)]
+mod verbs;
+
 use model::personalized::Personalized;
 use model::subject::Subject;
 use model::Model;

@@ -3,9 +3,9 @@
 use super::weight::Weight;
 use crate::ops;
 use crate::{Error, Result};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Tensor, TensorId};
 use std::collections::BTreeMap;
-use std::ops::Index;
+use std::ops::{Index, Range};
 use std::sync::Arc;
 
 /// The number of a weight in its model's [`Weights`].
@@ -160,10 +160,18 @@ impl Wanted {
 impl Entry {
     /// `x W^T`, the low-rank change included, for x [.., in].
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = ops::linear(x, &self.weight)?;
+        self.with_change(x, ops::linear(x, &self.weight)?)
+    }
+
+    /// The same in f32, see [`ops::linear_f32`].
+    pub fn forward_f32(&self, x: &Tensor) -> Result<Tensor> {
+        self.with_change(x, ops::linear_f32(x, &self.weight)?)
+    }
+
+    fn with_change(&self, x: &Tensor, y: Tensor) -> Result<Tensor> {
         match &self.low_rank {
             Some(LowRank { down, up, scale }) => {
-                let change = ops::linear(&ops::linear(x, down)?, up)?;
+                let change = ops::linear(&ops::linear(x, down)?, up)?.to_dtype(y.dtype())?;
                 ops::add(y, &scaled(change, *scale)?)
             }
             None => Ok(y),
@@ -214,6 +222,16 @@ fn scaled(x: Tensor, scale: f64) -> Result<Tensor> {
 #[derive(Clone, Default)]
 pub struct Weights {
     entries: Vec<Entry>,
+    /// By the number of the first.
+    joined: BTreeMap<WeightId, Joined>,
+}
+
+/// Matrices that lie one behind the other, so that one product serves all.
+#[derive(Clone)]
+struct Joined {
+    whole: Tensor,
+    /// What the weights are as long as nobody changed them: rows of the whole.
+    parts: Vec<TensorId>,
 }
 
 impl Weights {
@@ -237,6 +255,32 @@ impl Weights {
         &mut self.entries[id]
     }
 
+    /// Has matrices of equal width with numbers one behind the other lie so, too; quantised ones stay where they are.
+    pub fn join(&mut self, ids: Range<WeightId>) -> Result<()> {
+        let tensors = self.entries[ids.clone()].iter().map(|entry| entry.tensor().ok()).collect::<Option<Vec<_>>>();
+        let Some(tensors) = tensors else { return Ok(()) };
+        let whole = Tensor::cat(&tensors, 0)?;
+        let (mut parts, mut row) = (vec![], 0);
+        for entry in &mut self.entries[ids.clone()] {
+            let rows = entry.spec.dims[0];
+            let part = whole.narrow(0, row, rows)?;
+            row += rows;
+            parts.push(part.id());
+            entry.weight = part.into();
+        }
+        self.joined.insert(ids.start, Joined { whole, parts });
+        Ok(())
+    }
+
+    /// The rows of a matrix and of those that lie behind it, if they were joined and nothing was changed of them or added to them.
+    pub fn joined(&self, first: WeightId) -> Option<&Tensor> {
+        let joined = self.joined.get(&first)?;
+        let is_part = |(entry, part): (&Entry, &TensorId)| {
+            entry.low_rank.is_none() && matches!(&entry.weight, Weight::Dense(t) if t.id() == *part)
+        };
+        self.entries[first..].iter().zip(&joined.parts).all(is_part).then_some(&joined.whole)
+    }
+
     /// The weight of this name.
     pub fn find(&self, name: &str) -> Option<&Entry> {
         self.entries.iter().find(|e| e.spec.name == name)
@@ -251,10 +295,22 @@ impl Weights {
             left -= 1;
             entry.apply(change)?;
         }
-        match left {
-            0 => Ok(()),
-            _ => Err(Error::invalid("subject", "changes weights that the model does not have")),
+        if left > 0 {
+            return Err(Error::invalid("subject", "changes weights that the model does not have"));
         }
+        // Those that were changed all lie together again; the others would have to be copied.
+        for (first, Joined { parts, .. }) in self.joined.clone() {
+            let ids = first..first + parts.len();
+            let changed = |id: WeightId| {
+                let Entry { spec, weight, low_rank } = &self.entries[id];
+                let other = matches!(weight, Weight::Dense(t) if t.id() != parts[id - first]);
+                other && low_rank.is_none() && changes.contains_key(&spec.name)
+            };
+            if ids.clone().all(changed) {
+                self.join(ids)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -289,5 +345,51 @@ impl Entry {
         };
         self.weight = ops::sum(&self.weight.to_f32()?, &delta)?.to_dtype(dtype)?.into();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::random;
+
+    fn weights() -> Weights {
+        let mut weights = Weights::default();
+        for (name, rows) in [("q", 3), ("k", 2), ("v", 2), ("o", 3)] {
+            let dims = vec![rows, 4];
+            let spec = Spec { name: name.into(), layer: Some(0), roles: &[], dims: dims.clone(), linear: true };
+            weights.push(spec, random(&dims).into());
+        }
+        weights
+    }
+
+    fn numbers(t: &Tensor) -> Vec<f32> {
+        t.flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    #[test]
+    fn joined_matrices_are_what_they_were_until_one_is_changed_and_again_when_all_are() {
+        let mut joined = weights();
+        let before: Vec<_> = joined.iter().map(|entry| numbers(entry.tensor().unwrap())).collect();
+        assert!(joined.joined(0).is_none());
+        joined.join(0..3).unwrap();
+        let after: Vec<_> = joined.iter().map(|entry| numbers(entry.tensor().unwrap())).collect();
+        assert_eq!(after, before);
+        assert_eq!(numbers(joined.joined(0).unwrap()), before[..3].concat());
+        assert!(joined.joined(1).is_none());
+
+        let delta =
+            |rows: usize| Change::Delta(Tensor::ones((rows, 4), DType::F32, &candle_core::Device::Cpu).unwrap());
+        let mut some = joined.clone();
+        some.apply(&BTreeMap::from([("k".to_string(), delta(2))])).unwrap();
+        assert!(some.joined(0).is_none() && joined.joined(0).is_some());
+        let mut all = joined.clone();
+        all.apply(&[("q", 3), ("k", 2), ("v", 2)].map(|(name, rows)| (name.to_string(), delta(rows))).into()).unwrap();
+        let changed: Vec<f32> = before[..3].concat().iter().map(|x| x + 1.0).collect();
+        assert_eq!(numbers(all.joined(0).unwrap()), changed);
+        let mut low = joined.clone();
+        let change = Change::LowRank { down: random(&[1, 4]), up: random(&[2, 1]) };
+        low.apply(&BTreeMap::from([("v".to_string(), change)])).unwrap();
+        assert!(low.joined(0).is_none());
     }
 }

@@ -1,6 +1,7 @@
 //! Keys and values of tokens that were read, so that those behind them need not read them again.
 
-use crate::ops::fused;
+use super::places::Context;
+use crate::ops::fused::{self, New};
 use crate::Result;
 use candle_core::{DType, Device, Tensor};
 
@@ -75,26 +76,32 @@ impl LayerCache {
         let dtype = self.keys.dtype();
         let (k, v) = (k.to_dtype(dtype)?, v.to_dtype(dtype)?);
         let end = filled.iter().max().map_or(0, |filled| filled + k.dims()[2]);
-        let seen = || Ok((self.keys.narrow(2, 0, end)?, self.values.narrow(2, 0, end)?));
-        let mut row = 0;
-        if fused::serve(&k) {
-            let (k, v) = (k.transpose(1, 2)?, v.transpose(1, 2)?);
-            for run in filled.chunk_by(|a, b| a == b) {
-                let of = |t: &Tensor| t.narrow(0, row, run.len());
-                fused::put([&of(&self.keys)?, &of(&self.values)?], [&of(&k)?, &of(&v)?], run[0])?;
-                row += run.len();
-            }
-            return seen();
-        }
         let (k, v) = (k.contiguous()?, v.contiguous()?);
         // Rows filled equally far are written at once.
+        let mut row = 0;
         for run in filled.chunk_by(|a, b| a == b) {
             for (all, new) in [(&self.keys, &k), (&self.values, &v)] {
                 all.narrow(0, row, run.len())?.slice_set(&new.narrow(0, row, run.len())?, 2, run[0])?;
             }
             row += run.len();
         }
-        seen()
+        Ok((self.keys.narrow(2, 0, end)?, self.values.narrow(2, 0, end)?))
+    }
+
+    /// Whether [`LayerCache::take`] can stand for norm, rotation and [`LayerCache::append`].
+    pub fn takes(&self, projected: &[Tensor; 3], filled: &[usize], context: &Context) -> bool {
+        let even = filled.windows(2).all(|pair| pair[0] == pair[1]);
+        fused::serve(&projected[0]) && projected[0].dtype() == self.keys.dtype() && (even || context.slots.is_some())
+    }
+
+    /// Puts the keys, behind norm and rotation, and values of new tokens behind each row's `filled` old ones: to `slots`, u32 [B, T], where
+    /// rows are filled differently. Returns the queries [B, T, heads, d] behind the same, and all keys and values up to the last slot
+    /// filled.
+    pub fn take(&mut self, new: &New, filled: &[usize], slots: Option<&Tensor>) -> Result<[Tensor; 3]> {
+        let last = filled.iter().max().copied().unwrap_or(0);
+        let queries = fused::turn_and_put(new, [&self.keys, &self.values], last, slots)?;
+        let end = last + queries.dims()[1];
+        Ok([queries, self.keys.narrow(2, 0, end)?, self.values.narrow(2, 0, end)?])
     }
 }
 
@@ -104,19 +111,50 @@ mod tests {
     use crate::ops::plainly;
     use crate::ops::testing::random;
 
+    /// Rows filled equally far and not, projections that lie together and apart, with norms and without.
     #[test]
-    fn the_kernel_for_gpus_puts_keys_and_values_where_the_cpu_puts_them() {
-        let shape = CacheShape { layers: 1, rows: 3, kv_heads: 2, capacity: 7, head_dim: 6 };
-        let (k, v) = (random(&[3, 2, 2, 6]), random(&[3, 2, 2, 6]));
-        let put = || {
-            let mut cache = Cache::new(&shape, DType::F32, &Device::Cpu).unwrap();
-            cache.filled = vec![1, 1, 4];
-            let view = |t: &Tensor| t.transpose(1, 2).unwrap();
-            let (layer, filled) = cache.layer(0);
-            let (keys, values) = layer.append(&view(&k), &view(&v), filled).unwrap();
-            [keys, values].map(|t| t.flatten_all().unwrap().to_vec1::<f32>().unwrap())
-        };
-        let expected = put();
-        crate::device::twin::with_kernels(|| assert_eq!(plainly(put), expected));
+    fn the_kernel_for_gpus_turns_and_puts_what_the_cpu_turns_and_puts() {
+        let (b, t, heads, kv, d) = (3, 2, 4, 2, 6);
+        let shape = CacheShape { layers: 1, rows: b, kv_heads: kv, capacity: 7, head_dim: d };
+        let all = random(&[b, t, heads + 2 * kv, d]);
+        let part = |first: usize, count: usize| all.narrow(2, first, count).unwrap();
+        let together = [part(0, heads), part(heads, kv), part(heads + kv, kv)];
+        let apart = together.clone().map(|t| t.contiguous().unwrap());
+        let norms: Vec<Tensor> = [2, 2, 1, 1].map(|rows| random(&[rows, d])).into();
+        // As a table for more tokens lies.
+        let table = |rows: usize| random(&[rows, t + 3, 1, d / 2]).narrow(1, 1, t).unwrap();
+        let tables = [[table(b), table(b)], [table(1), table(1)]];
+        for filled in [vec![3, 3, 3], vec![1, 1, 4]] {
+            let slots: Vec<u32> = filled.iter().flat_map(|&n| (0..t).map(move |i| (n + i) as u32)).collect();
+            let slots = Tensor::from_vec(slots, (b, t), &Device::Cpu).unwrap();
+            let differ = filled[0] != filled[2];
+            for (projected, [cos, sin], with_norms) in [(&together, &tables[0], true), (&apart, &tables[1], false)] {
+                let norms = with_norms.then(|| [0, 1, 2, 3].map(|i| &norms[i]));
+                let numbers = |t: Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+                let [q, k, v] = projected;
+                let turned = |x: &Tensor, at: usize| match norms {
+                    Some(n) => {
+                        let of = crate::ops::Heads { weight: n[at], bias: n[at + 1], eps: 1e-5, cos, sin };
+                        crate::ops::norm_and_rotate(x, &of).unwrap()
+                    }
+                    None => crate::ops::rotate(x, cos, sin).unwrap(),
+                };
+                let mut cache = Cache::new(&shape, DType::F32, &Device::Cpu).unwrap();
+                let (keys, values) = plainly(|| {
+                    let view = |t: &Tensor| t.transpose(1, 2).unwrap();
+                    cache.layers[0].append(&view(&turned(k, 2)), &view(v), &filled).unwrap()
+                });
+                let expected = [plainly(|| turned(q, 0)), keys, values].map(numbers);
+                crate::device::twin::with_each(|| {
+                    let new = New { projected, norms, eps: 1e-5, cos, sin };
+                    let mut cache = Cache::new(&shape, DType::F32, &Device::Cpu).unwrap();
+                    let found = plainly(|| cache.layers[0].take(&new, &filled, differ.then_some(&slots)).unwrap());
+                    for (found, expected) in found.map(numbers).iter().zip(&expected) {
+                        let gap = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+                        assert!(found.len() == expected.len() && gap < 1e-5, "{filled:?} {with_norms}: {gap}");
+                    }
+                });
+            }
+        }
     }
 }

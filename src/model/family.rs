@@ -377,8 +377,8 @@ pub trait NextToken: Sync {
     /// Input embeddings [B, T, hidden] of rows of one length.
     fn embed(&self, rows: &[&[Piece]], vectors: Option<&Tensor>) -> Result<Tensor>;
 
-    /// Input embeddings [B, T, hidden] of symbols, u32 [B, T] on the model's device.
-    fn embed_symbols(&self, symbols: &Tensor) -> Result<Tensor>;
+    /// Input embeddings [times B, T, hidden] of symbols, u32 [B, T] on the model's device, all of them `times` times.
+    fn embed_symbols(&self, symbols: &Tensor, times: usize) -> Result<Tensor>;
 
     fn rotary(&self) -> &Rotary;
 

@@ -40,6 +40,15 @@ impl Place {
         }
     }
 
+    /// Logits of a drawn place that are there at once: in rows of the batch, and as scores, probabilities and their like in pictures.
+    pub fn drawn(&self, rows: u128, pictures: u128) -> u128 {
+        if self.on_gpu {
+            rows + 3 * pictures
+        } else {
+            3 * rows + pictures
+        }
+    }
+
     /// Logits of a chunk that are there at once in the loss: on a GPU with their exponentials and gradients, which lie apart.
     pub fn logits(&self) -> u128 {
         if self.on_gpu {
@@ -92,8 +101,23 @@ pub trait Footprint: Send + Sync {
     /// All weights, the image tokenizer's included.
     fn weights(&self, at: &Place) -> u128;
 
-    /// What encoding or decoding a picture of so many pixels takes.
-    fn pixels(&self, pixels: u128, at: &Place) -> u128;
+    /// What encoding a picture of so many pixels takes.
+    fn encoding(&self, pixels: u128, at: &Place) -> u128;
+
+    /// What decoding one takes.
+    fn decoding(&self, pixels: u128, at: &Place) -> u128 {
+        self.encoding(pixels, at)
+    }
+
+    /// Whether the examples of a group go through the layers one by one.
+    fn apart(&self) -> bool {
+        false
+    }
+
+    /// Bytes of a number of the state between two layers.
+    fn state(&self, at: &Place) -> u128 {
+        at.activation()
+    }
 
     /// What drawing takes beside the weights.
     fn drawing(&self, drawn: &Drawn, at: &Place) -> u128;

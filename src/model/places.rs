@@ -19,6 +19,8 @@ pub struct Context {
     pub spans: Vec<Span>,
     /// The same on the device. None if all may be seen, or where spans will do.
     pub seen: Option<Seen>,
+    /// The slots of the tokens, u32 [B, T] on the device, where the rows of a cache are filled differently and spans will not do.
+    pub slots: Option<Tensor>,
     pub dropout: Option<Dropout>,
     pub stop: Control,
 }
@@ -84,6 +86,7 @@ impl Rotary {
                 true => Seen::new(&spans.concat(), spans.len(), slots, &self.device)?,
             },
             spans: spans.concat(),
+            slots: None,
             dropout: None,
             stop: Control::default(),
         })
@@ -105,66 +108,86 @@ pub struct Places {
     /// [capacity, head_dim / 2]
     cos: Tensor,
     sin: Tensor,
-    /// 0, 1, ..., u32 [capacity].
-    slots: Tensor,
     first: Vec<u32>,
-    /// The same, u32 [rows, 1].
-    first_on_device: Tensor,
-    masked: bool,
+    /// None where spans will do.
+    there: Option<There>,
     stop: Control,
+}
+
+/// What is on a device that has no use for spans.
+struct There {
+    /// The tables for the slots of each row, or of one for all: [B or 1, capacity, 1, head_dim / 2].
+    cos: Tensor,
+    sin: Tensor,
+    /// 0, 1, ..., u32 [1, capacity].
+    slots: Tensor,
+    /// Where each row begins, u32 [rows, 1].
+    first: Tensor,
 }
 
 impl Places {
     /// Tables for caches of `capacity` slots, whose rows begin in these slots.
     pub fn new(rotary: &Rotary, first: &[u32], capacity: usize, stop: Control) -> Result<Self> {
-        let (cos, sin) = rotary.tables(&[(0..capacity as u32).collect()])?;
+        let slots = 0..capacity as u32;
+        let (cos, sin) = rotary.tables(&[slots.clone().collect()])?;
+        let there = match rotary.masked() {
+            false => None,
+            true => {
+                let differ = first.windows(2).any(|pair| pair[0] != pair[1]);
+                let rows = if differ { first } else { &first[..1] };
+                let positions: Vec<Vec<u32>> =
+                    rows.iter().map(|&first| slots.clone().map(|slot| slot.saturating_sub(first)).collect()).collect();
+                let (cos, sin) = rotary.tables(&positions)?;
+                Some(There {
+                    cos,
+                    sin,
+                    slots: Tensor::arange(0, capacity as u32, &rotary.device)?.unsqueeze(0)?,
+                    first: Tensor::from_slice(first, (first.len(), 1), &rotary.device)?,
+                })
+            }
+        };
         let flat = |t: Tensor| t.reshape((capacity, t.elem_count() / capacity.max(1)));
-        Ok(Places {
-            cos: flat(cos)?,
-            sin: flat(sin)?,
-            slots: Tensor::arange(0, capacity as u32, &rotary.device)?,
-            first: first.to_vec(),
-            first_on_device: Tensor::from_slice(first, (first.len(), 1), &rotary.device)?,
-            masked: rotary.masked(),
-            stop,
-        })
+        Ok(Places { cos: flat(cos)?, sin: flat(sin)?, first: first.to_vec(), there, stop })
     }
 
     /// The context of a pass that puts `new` tokens behind what each row of the cache is filled with. `on_device` are the numbers
     /// of filled slots, u32 [rows, 1]; it may be left out if all rows are filled equally far.
     pub fn behind(&self, cache: &Cache, on_device: Option<&Tensor>, new: usize) -> Result<Context> {
         let filled = cache.filled();
-        let end = filled.iter().max().unwrap_or(&0) + new;
-        let even = filled.windows(2).all(|pair| pair[0] == pair[1]);
-        let half = self.cos.dim(1)?;
         let span = |first: u32, filled: usize| (0..new).map(move |i| (first, (filled + i + 1) as u32));
         let spans = self.first.iter().zip(filled).flat_map(|(&first, &filled)| span(first, filled)).collect();
-        let context = |positions: &Tensor, rows: usize, seen: Option<Seen>| -> Result<Context> {
-            let rotary = |table: &Tensor| table.index_select(positions, 0)?.reshape((rows, new, 1, half));
-            let (cos, sin) = (rotary(&self.cos)?, rotary(&self.sin)?);
-            Ok(Context { cos, sin, seen, spans, dropout: None, stop: self.stop.clone() })
+        let context = |cos: Tensor, sin: Tensor, seen: Option<Seen>, slots: Option<Tensor>| {
+            Ok(Context { cos, sin, spans, seen, slots, dropout: None, stop: self.stop.clone() })
         };
-        if !self.masked {
+        let at = |positions: &Tensor, table: &Tensor| -> Result<Tensor> {
+            let rows = table.index_select(positions, 0)?;
+            Ok(rows.reshape((positions.elem_count() / new.max(1), new, 1, table.dim(1)?))?)
+        };
+        let Some(there) = &self.there else {
             // On the CPU no table has to be moved, and no operator between tensors is to be used, see `ops::sum`.
             let position = |(&first, &filled): (&u32, &usize)| (0..new).map(move |i| (filled + i) as u32 - first);
             let positions: Vec<u32> = self.first.iter().zip(filled).flat_map(position).collect();
             let n = positions.len();
-            return context(&Tensor::from_vec(positions, n, self.cos.device())?, n / new.max(1), None);
-        }
-        // The slots of the new tokens, [rows or 1, new].
-        let slots = match on_device {
-            _ if even => self.slots.narrow(0, end - new, new)?.unsqueeze(0)?,
-            Some(filled) => filled.broadcast_add(&self.slots.narrow(0, 0, new)?.unsqueeze(0)?)?,
-            None => return Err(Error::Internal { message: "rows filled differently need their numbers".into() }),
+            let positions = Tensor::from_vec(positions, n, self.cos.device())?;
+            return context(at(&positions, &self.cos)?, at(&positions, &self.sin)?, None, None);
         };
-        let positions = slots.broadcast_sub(&self.first_on_device)?;
-        context(&positions.flatten_all()?, positions.dim(0)?, self.seen(slots, even && new == 1))
+        if filled.windows(2).all(|pair| pair[0] == pair[1]) {
+            let slots = |table: &Tensor| table.narrow(1, filled[0], new);
+            let last = if new == 1 { None } else { Some(slots(&there.slots)?) };
+            return context(slots(&there.cos)?, slots(&there.sin)?, self.seen(there, last), None);
+        }
+        let Some(on_device) = on_device else {
+            return Err(Error::Internal { message: "rows filled differently need their numbers".into() });
+        };
+        let slots = on_device.broadcast_add(&there.slots.narrow(1, 0, new)?)?;
+        let positions = slots.broadcast_sub(&there.first)?.flatten_all()?;
+        let seen = self.seen(there, Some(slots.clone()));
+        context(at(&positions, &self.cos)?, at(&positions, &self.sin)?, seen, Some(slots))
     }
 
-    /// What new tokens in these slots, [rows or 1, new], see: `all` slots that their row has, or those up to their own.
-    fn seen(&self, slots: Tensor, all: bool) -> Option<Seen> {
-        let first = self.first.iter().any(|&first| first > 0).then(|| self.first_on_device.clone());
-        let last = (!all).then_some(slots);
+    /// What new tokens see that have these slots, or of which each sees all that there are.
+    fn seen(&self, there: &There, last: Option<Tensor>) -> Option<Seen> {
+        let first = self.first.iter().any(|&first| first > 0).then(|| there.first.clone());
         (first.is_some() || last.is_some()).then_some(Seen { first, last })
     }
 }

@@ -5,14 +5,16 @@
 //! GPUs, with activations in the dtype of the weights. Of what would be many of those, a GPU gets kernels of our own, `fused`.
 //! No operation here records a graph: what a backward pass needs is handed to it.
 
+mod attention;
 mod cpu;
 pub(crate) mod fused;
 mod plain;
 mod pointwise;
 mod room;
 
+pub use attention::SCORES;
 pub use cpu::{change, floats, quantise, Numbers};
-pub use plain::{product as matmul, standardised, COLUMNS, SCORES};
+pub use plain::{input_gradient_f32, product as matmul, standardised, COLUMNS};
 pub use pointwise::{difference, gelu, gelu_backward, ln, positive_part, product, quotient, root, square, sum};
 pub use room::{widened, Room};
 
@@ -115,6 +117,36 @@ pub fn linear_packed(x: &Tensor, weight: &Weight, few: usize) -> Result<Tensor> 
         true => cpu::linear(x, weight, few),
         false => plain::linear(x, weight),
     }
+}
+
+/// As [`linear`], but in f32 as it comes out of the sums, whatever x is in: logits, which a head in bf16 would give in steps of a tenth.
+pub fn linear_f32(x: &Tensor, weight: &Weight) -> Result<Tensor> {
+    match own_kernels(x) {
+        true => linear(x, weight),
+        false => plain::linear_f32(x, weight),
+    }
+}
+
+/// `y + bias` for a bias `[width]`; the numbers of y are taken over.
+pub fn add_bias(y: Tensor, bias: &Tensor) -> Result<Tensor> {
+    if fused::serve(&y) {
+        return fused::add_bias(&y, &bias.to_dtype(y.dtype())?);
+    }
+    sum(&y, &bias.to_dtype(y.dtype())?)
+}
+
+/// Rows of a table [n, width] by their numbers, u32 [B, T]: [times B, T, width], all of them `times` times. With `of`, u32, they are numbers
+/// of its numbers.
+pub fn rows(table: &Tensor, ids: &Tensor, of: Option<&Tensor>, times: usize) -> Result<Tensor> {
+    let ((b, t), flat) = (ids.dims2()?, ids.flatten_all()?);
+    let rows = match fused::serve(table) {
+        true => fused::rows_of(table, &flat, of, times)?,
+        false => {
+            let ids = of.map_or(Ok(flat.clone()), |of| of.index_select(&flat, 0))?;
+            Tensor::cat(&vec![table.index_select(&ids, 0)?; times], 0)?
+        }
+    };
+    Ok(rows.reshape((times * b, t, ()))?)
 }
 
 /// Errors if products with weights of this format are wrong there. The kernels of a GPU for them do not say so themselves where the
@@ -440,10 +472,78 @@ mod tests {
         });
     }
 
+    /// Queries at the end of a cache that has room behind, in rows that begin in different slots.
+    #[test]
+    fn a_few_queries_get_of_a_cache_what_those_of_the_cpu_get() {
+        for (b, t, heads, kv, d, slots) in
+            [(2, 1, 4, 4, 24, 75), (2, 7, 4, 2, 128, 130), (1, 3, 2, 1, 4, 3), (3, 1, 2, 1, 64, 1)]
+        {
+            let cache = random(&[2, b, kv, slots + 9, d]);
+            let [k, v] = [0, 1].map(|i| cache.get(i).unwrap().narrow(2, 0, slots).unwrap());
+            let q = random(&[b, t, heads, d]);
+            let first = |row: usize| (3 * row as u32).min((slots - t) as u32);
+            let span = |row: usize, i: usize| (first(row), (slots - t + i + 1) as u32);
+            let spans: Vec<_> = (0..b).flat_map(|row| (0..t).map(move |i| span(row, i))).collect();
+            let seen = Seen::new(&spans, b, slots, &Device::Cpu).unwrap();
+            let rows = Rows { spans: &spans, seen: seen.as_ref(), one_by_one: true };
+            let expected = attention(&q, &k, &v, &rows, false).unwrap().0;
+            crate::device::twin::with_each(|| {
+                let found = plainly(|| {
+                    assert!(fused::attends(&q, &k, &v));
+                    attention(&q, &k, &v, &rows, false).unwrap().0
+                });
+                assert_close(&found, &expected, &format!("{b} {t} {heads} {kv} {d} {slots}"));
+                // Alone as among others, to the bit.
+                let last = q.narrow(1, t - 1, 1).unwrap();
+                let spans: Vec<_> = (0..b).map(|row| span(row, t - 1)).collect();
+                let seen = Seen::new(&spans, b, slots, &Device::Cpu).unwrap();
+                let rows = Rows { spans: &spans, seen: seen.as_ref(), one_by_one: true };
+                let alone = plainly(|| attention(&last, &k, &v, &rows, false).unwrap().0);
+                let [a, b] = [found.narrow(1, t - 1, 1).unwrap(), alone]
+                    .map(|t| t.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+                assert_eq!(a, b);
+            });
+        }
+    }
+
+    #[test]
+    fn gate_and_up_may_lie_side_by_side() {
+        let both = random(&[2, 5, 140]);
+        let [gate, up] = [0, 70].map(|at| both.narrow(2, at, 70).unwrap());
+        let g = random(&[2, 5, 70]);
+        let whole = |t: &Tensor| t.contiguous().unwrap();
+        let expected = silu_mul(&whole(&gate), &whole(&up)).unwrap();
+        let (g_gate, g_up) = silu_mul_backward(&g, whole(&gate).copy().unwrap(), whole(&up).copy().unwrap()).unwrap();
+        crate::device::twin::with_kernels(|| {
+            plainly(|| {
+                assert_close(&silu_mul(&gate, &up).unwrap(), &expected, "silu");
+                let (a, b) = silu_mul_backward(&g, gate.clone(), up.clone()).unwrap();
+                assert_close(&a, &g_gate, "gate");
+                assert_close(&b, &g_up, "up");
+            })
+        });
+    }
+
+    #[test]
+    fn rows_of_a_table_come_as_often_as_asked() {
+        let table = random(&[9, 5]);
+        let ids = |v: [u32; 4]| Tensor::new(&v, &Device::Cpu).unwrap().reshape((2, 2)).unwrap();
+        let of = Tensor::new(&[8u32, 0, 4], &Device::Cpu).unwrap();
+        let rows = || {
+            let plain = rows(&table, &ids([3, 0, 8, 3]), None, 2).unwrap();
+            let mapped = rows(&table, &ids([2, 0, 1, 2]), Some(&of), 1).unwrap();
+            assert_eq!((plain.dims(), mapped.dims()), (&[4, 2, 5][..], &[2, 2, 5][..]));
+            [plain, mapped].map(|t| t.flatten_all().unwrap().to_vec1::<f32>().unwrap())
+        };
+        let expected = rows();
+        assert_eq!(expected[1][..5], table.get(4).unwrap().to_vec1::<f32>().unwrap());
+        crate::device::twin::with_kernels(|| assert_eq!(plainly(rows), expected));
+    }
+
     /// As compiled for the CPU; `plainly` calls them then.
     #[test]
     fn the_kernels_for_gpus_give_what_those_of_the_cpu_give() {
-        crate::device::twin::with_kernels(|| {
+        crate::device::twin::with_each(|| {
             kernels_give_what_plain_operations_give_at_every_level_of_vectors();
             attention_and_its_gradients_are_those_of_plain_operations();
             attention_to_another_sequence_has_gradients_of_its_length();

@@ -1,8 +1,9 @@
 //! The building blocks in candle's operations, for any device. Statistics, softmax and loss in f32, the rest in the dtype
 //! of the activations. On a GPU `fused` does in one launch what would be many.
 
-use super::{fused, Heads, Rows, Seen};
-use crate::device::to_host;
+pub use super::attention::{attention, attention_backward};
+use super::{fused, Heads};
+use crate::device::{kernel, to_host};
 use crate::weight::Weight;
 use crate::{Error, Result};
 use candle_core::quantized::QMatMul;
@@ -26,7 +27,7 @@ pub fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 
 /// Whether the matrices of a tensor lie as cuBLAS takes them: each by rows or by columns, and one behind the other at equal distances
 /// (candle's `gemm_config`).
-fn in_order(x: &Tensor) -> bool {
+pub fn in_order(x: &Tensor) -> bool {
     let (dims, stride) = (x.dims(), x.stride());
     let ([outer @ .., rows, columns], [.., down, across]) = (dims, stride) else { return false };
     let by_rows = (*across == 1 || *columns == 1) && (*down == *columns || *rows == 1);
@@ -61,6 +62,52 @@ pub fn linear(x: &Tensor, weight: &Weight) -> Result<Tensor> {
         }
     };
     with_width(x, y, weight.dims()[0])
+}
+
+/// As [`linear`], in f32 as it comes out of the sums.
+pub fn linear_f32(x: &Tensor, weight: &Weight) -> Result<Tensor> {
+    let rows = flat(x)?;
+    let y = match weight {
+        Weight::Dense(w) if rows.dtype() == DType::BF16 => {
+            product_f32(&rows.contiguous()?, &w.to_dtype(DType::BF16)?, true, None)?
+        }
+        Weight::Dense(w) => product(&rows, &w.to_dtype(x.dtype())?.t()?)?,
+        Weight::Quantised(q) => QMatMul::from_arc(q.tensor()?)?.forward(&rows.to_dtype(DType::F32)?)?,
+    };
+    with_width(x, y, weight.dims()[0])
+}
+
+/// See [`kernel::product_f32`].
+fn product_f32(x: &Tensor, weight: &Tensor, across: bool, sum: Option<Tensor>) -> Result<Tensor> {
+    if !x.device().is_cpu() {
+        return kernel::product_f32(x, weight, across, sum);
+    }
+    let weight = weight.to_dtype(DType::F32)?;
+    let y = x.to_dtype(DType::F32)?.matmul(&if across { weight.t()? } else { weight })?;
+    Ok(match sum {
+        Some(sum) => (sum + y)?,
+        None => y,
+    })
+}
+
+/// As [`input_gradient`] for a bf16 gradient, but f32 as it comes out of the sums, and so is `sum`.
+pub fn input_gradient_f32(g: &Tensor, weight: &Weight, sum: Option<Tensor>) -> Result<Tensor> {
+    let w = match weight {
+        Weight::Dense(w) => w.to_dtype(g.dtype())?,
+        Weight::Quantised(_) => weight.to_f32()?.to_dtype(g.dtype())?,
+    };
+    let sum = sum.map(|sum| flat(&sum)?.contiguous().map_err(Error::from)).transpose()?;
+    let dx = match g.dtype() {
+        DType::BF16 => product_f32(&flat(g)?.contiguous()?, &w, false, sum)?,
+        _ => {
+            let dx = product(&flat(g)?.contiguous()?, &w)?;
+            match sum {
+                Some(sum) => (sum + dx)?,
+                None => dx,
+            }
+        }
+    };
+    with_width(g, dx, weight.dims()[1])
 }
 
 pub fn input_gradient(g: &Tensor, weight: &Weight, sum: Option<Tensor>) -> Result<Tensor> {
@@ -172,145 +219,9 @@ pub fn norm_and_rotate_backward(
     Ok((dx.to_dtype(x.dtype())?, sums))
 }
 
-/// Each key/value head serves n query heads: [B, kv, S, d] -> [B, kv n, S, d].
-fn repeat(x: &Tensor, n: usize) -> Result<Tensor> {
-    let (b, kv, s, d) = x.dims4()?;
-    match n {
-        // A cache is used where it lies.
-        1 if in_order(x) => Ok(x.clone()),
-        1 => Ok(x.contiguous()?),
-        n => Ok(x.unsqueeze(2)?.expand((b, kv, n, s, d))?.reshape((b, kv * n, s, d))?),
-    }
-}
-
-/// What is added to scores [B, heads, T, S]: 0 for what is seen, minus infinity for the rest.
-fn mask(seen: &Seen, slots: usize, dtype: DType) -> Result<Tensor> {
-    let row = |limit: &Tensor| -> Result<(Tensor, Tensor)> {
-        let (b, t) = limit.dims2()?;
-        let each = Tensor::arange(0, slots as u32, limit.device())?.reshape((1, 1, 1, slots))?;
-        Ok((each, limit.reshape((b, 1, t, 1))?))
-    };
-    let begun = seen.first.as_ref().map(|first| row(first).and_then(|(each, at)| Ok(each.broadcast_ge(&at)?)));
-    let reached = seen.last.as_ref().map(|last| row(last).and_then(|(each, at)| Ok(each.broadcast_le(&at)?)));
-    let both = match (begun.transpose()?, reached.transpose()?) {
-        (Some(begun), Some(reached)) => begun.broadcast_mul(&reached)?,
-        (Some(one), None) | (None, Some(one)) => one,
-        (None, None) => return Err(Error::internal("limits that limit nothing")),
-    };
-    // ln 1 = 0, ln 0 = minus infinity.
-    Ok(both.to_dtype(DType::F32)?.log()?.to_dtype(dtype)?)
-}
-
-/// Probabilities of scores [B, heads, T, S] times `scale`, in their dtype.
-fn softmax(scores: &Tensor, seen: Option<&Seen>, scale: f64) -> Result<Tensor> {
-    if fused::serve(scores) {
-        return fused::softmax(scores, seen, scale);
-    }
-    let scores = (scores * scale)?;
-    let scores = match seen {
-        Some(seen) => scores.broadcast_add(&mask(seen, scores.dim(D::Minus1)?, scores.dtype())?)?,
-        None => scores,
-    };
-    Ok(candle_nn::ops::softmax_last_dim(&scores.to_dtype(DType::F32)?.contiguous()?)?.to_dtype(scores.dtype())?)
-}
-
-/// The gradient of the scores in [`softmax`], whose result was p.
-fn softmax_backward(dp: &Tensor, p: &Tensor, scale: f64) -> Result<Tensor> {
-    if fused::serve(dp) {
-        return fused::softmax_backward(dp, p, scale);
-    }
-    let (wide, dtype) = (p.to_dtype(DType::F32)?, dp.dtype());
-    let dp = dp.to_dtype(DType::F32)?;
-    let along = (&dp * &wide)?.sum_keepdim(D::Minus1)?;
-    Ok(((wide * dp.broadcast_sub(&along)?)? * scale)?.to_dtype(dtype)?)
-}
-
-/// Queries as [B, heads, T, d], keys and values as [B, heads, S, d], and the probabilities [B, heads, T, S].
-fn attend(q: &Tensor, k: &Tensor, v: &Tensor, rows: &Rows) -> Result<[Tensor; 4]> {
-    let (_, _, heads, d) = q.dims4()?;
-    let n = heads / k.dim(1)?;
-    let q = q.transpose(1, 2)?.contiguous()?;
-    let (k, v) = (repeat(k, n)?, repeat(v, n)?);
-    let p = softmax(&product(&q, &k.t()?)?, rows.seen, (d as f64).powf(-0.5))?;
-    Ok([q, k, v, p])
-}
-
-/// Scores that are held at once, as long as those of one head are not more; in tests so few that there are several portions.
-pub const SCORES: usize = if cfg!(test) { 1 << 14 } else { 1 << 26 };
-
 /// Numbers that a convolution makes of its input at once, nine for each place and channel: half a gigabyte, in tests so few that there
 /// are several bands. Where candle counts more than 32 bits hold, the rest of a picture stays unwritten.
 pub const COLUMNS: usize = if cfg!(test) { 1 << 14 } else { 1 << 27 };
-
-/// Key/value heads that are attended to at a time: first and count.
-fn portions(q: &Tensor, k: &Tensor) -> Result<Vec<(usize, usize)>> {
-    let (b, t, heads, _) = q.dims4()?;
-    let (_, kv, slots, _) = k.dims4()?;
-    let one = b * t * slots * (heads / kv);
-    let at_once = (SCORES / one.max(1)).clamp(1, kv);
-    Ok((0..kv).step_by(at_once).map(|first| (first, at_once.min(kv - first))).collect())
-}
-
-pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, rows: &Rows, keep: bool) -> Result<(Tensor, Option<Tensor>)> {
-    let dtype = q.dtype();
-    let q = &q.to_dtype(k.dtype())?;
-    let (b, t, heads, d) = q.dims4()?;
-    let share = heads / k.dim(1)?;
-    let mut parts = Vec::new();
-    for (first, count) in portions(q, k)? {
-        let q = q.narrow(2, first * share, count * share)?;
-        let [_, _, v, p] = attend(&q, &k.narrow(1, first, count)?, &v.narrow(1, first, count)?, rows)?;
-        parts.push(product(&p, &v)?.transpose(1, 2)?);
-    }
-    let o = Tensor::cat(&parts, 2)?.reshape((b, t, heads * d))?.to_dtype(dtype)?;
-    // The backward pass takes the probabilities anew: to keep them would cost more than all else.
-    let kept = keep.then(|| Tensor::zeros(1, DType::F32, q.device())).transpose()?;
-    Ok((o, kept))
-}
-
-pub fn attention_backward(
-    g: &Tensor,
-    (q, k, v): (&Tensor, &Tensor, &Tensor),
-    _o: &Tensor,
-    _kept: &Tensor,
-    rows: &Rows,
-) -> Result<(Tensor, Tensor, Tensor)> {
-    let (b, t, heads, d) = q.dims4()?;
-    let share = heads / k.dim(1)?;
-    let g = g.reshape((b, t, heads, d))?;
-    let (mut dq, mut dk, mut dv) = (Vec::new(), Vec::new(), Vec::new());
-    for (first, count) in portions(q, k)? {
-        let some = |x: &Tensor| x.narrow(2, first * share, count * share);
-        let of = |x: &Tensor| x.narrow(1, first, count);
-        let part = portion_backward(&some(&g)?, (&some(q)?, &of(k)?, &of(v)?), rows)?;
-        dq.push(part.0);
-        dk.push(part.1);
-        dv.push(part.2);
-    }
-    Ok((Tensor::cat(&dq, 2)?, Tensor::cat(&dk, 2)?, Tensor::cat(&dv, 2)?))
-}
-
-/// Gradients of queries [B, T, heads, d] and of keys and values [B, S, kv, d], for some heads.
-fn portion_backward(
-    g: &Tensor,
-    (q, k, v): (&Tensor, &Tensor, &Tensor),
-    rows: &Rows,
-) -> Result<(Tensor, Tensor, Tensor)> {
-    let (b, _, heads, d) = q.dims4()?;
-    let (_, kv, slots, _) = k.dims4()?;
-    let [q, k, v, p] = attend(q, k, v, rows)?;
-    let g = g.transpose(1, 2)?.contiguous()?;
-    let dv = product(&p.t()?, &g)?;
-    let ds = softmax_backward(&product(&g, &v.t()?)?, &p, (d as f64).powf(-0.5))?;
-    drop(p);
-    let (dq, dk) = (product(&ds, &k)?, product(&ds.t()?, &q)?);
-    let shared = |x: Tensor| -> Result<Tensor> {
-        let x = x.reshape((b, kv, heads / kv, slots, d))?;
-        let x = if heads == kv { x.squeeze(2)? } else { x.sum(2)? };
-        Ok(x.transpose(1, 2)?.contiguous()?)
-    };
-    Ok((dq.transpose(1, 2)?.contiguous()?, shared(dk)?, shared(dv)?))
-}
 
 pub fn silu_mul(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     if fused::serve(gate) {

@@ -118,7 +118,7 @@ impl<'m> Learner<'m> {
                 false => entry.weight.to_f32()?.to_dtype(own)?,
             };
             // A copy, so that updates do not change the model.
-            push(name.clone(), Part::Whole, to_host(&value)?.copy()?, own)?;
+            push(name.clone(), Part::Whole, to_host(&value.force_contiguous()?)?, own)?;
         }
         Self::new(model, options, Stage::Layers, vectors, parameters)
     }
@@ -357,7 +357,7 @@ impl<'m> Learner<'m> {
             let out = |t: &Tensor| -> Result<Tensor> { Ok(t.to_dtype(entry.weight.dense_dtype())?.copy()?) };
             match part {
                 Part::Whole => {
-                    let before = to_host(&entry.weight.to_f32()?)?;
+                    let before = to_host(&entry.weight.to_f32()?.force_contiguous()?)?;
                     let delta = ops::difference(&value.to_dtype(DType::F32)?, &before)?;
                     changes.insert(name, Change::Delta(out(&delta)?));
                 }

@@ -298,7 +298,8 @@ impl AdamW {
             Memory::Device(mean, square) => {
                 // The same formulas as below, rounded in nearly the same places.
                 let times = |x: &Tensor, factor: f32| Ok::<_, Error>((x * f64::from(factor))?);
-                let g = times(update.gradient, scale)?;
+                // A vector's may come as a row.
+                let g = times(&update.gradient.reshape(update.value.shape())?, scale)?;
                 let m = ops::sum(&times(mean, b1)?, &times(&g, c1)?)?;
                 let s = ops::sum(&times(square, b2)?, &ops::product(&times(&g, c2)?, &g)?)?;
                 let below = (times(&ops::root(&s)?, 1.0 / root)? + f64::from(eps))?;

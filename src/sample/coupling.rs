@@ -1,7 +1,9 @@
 //! Drawing again with as little change as can be: the rule of distribution-exact speculative decoding.
 
 use super::link::Link;
+use super::logits::{Scorer, UNSOUND};
 use crate::ops;
+use crate::ops::fused::{self, Asked};
 use crate::Result;
 use candle_core::{DType, Tensor, D};
 use candle_nn::ops::softmax_last_dim;
@@ -36,7 +38,7 @@ impl Coupling {
             codes,
             within: square(BLOCK, |row, column| row <= column)?,
             before: square(blocks, |row, column| row < column)?,
-            rank: link.upload((0..blocks * BLOCK).rev().map(|rank| rank as f32).collect(), blocks * BLOCK)?,
+            rank: link.upload((1..=blocks * BLOCK).rev().map(|rank| rank as f32).collect(), blocks * BLOCK)?,
             #[cfg(test)]
             broken: false,
         })
@@ -51,6 +53,36 @@ impl Coupling {
     pub fn uniform(whole: &Tensor) -> Result<Tensor> {
         let step = 1.0 / 16777216.0;
         Ok(whole.to_dtype(DType::F32)?.affine(step, 0.5 * step)?)
+    }
+
+    /// Draws the places of scores [pictures, n, codes] anew, and of those behind it guesses at what `asked` has numbers for: u32. Also
+    /// returns the probabilities that places were drawn from; `last` are those of the pass before, if there was one.
+    pub fn places(
+        &self,
+        scores: &Tensor,
+        last: Option<&Tensor>,
+        asked: &Asked,
+        scorer: &Scorer,
+    ) -> Result<(Tensor, Tensor)> {
+        #[cfg(test)]
+        let may = !self.broken;
+        #[cfg(not(test))]
+        let may = true;
+        if may && fused::serve(scores) {
+            return fused::couple(scores, last, asked, UNSOUND);
+        }
+        let uniform = [asked.keep, asked.anew, asked.behind].map(Self::uniform);
+        let [keep, anew, behind] = uniform;
+        let p = Self::probabilities(scores)?;
+        let drawn = match last {
+            None => self.invert(&p, &anew?)?,
+            Some(q) => {
+                let q = q.flatten(0, 1)?.index_select(&asked.from.flatten_all()?, 0)?.reshape(p.shape())?;
+                self.draw(&p, &q, asked.drafts, &keep?, &anew?)?
+            }
+        };
+        let guessed = self.invert(&p.narrow(1, p.dim(1)? - 1, 1)?, &behind?)?;
+        Ok((Tensor::cat(&[scorer.if_sound(scores, drawn)?, guessed], 1)?, p))
     }
 
     /// Codes distributed as p [pictures, n, codes], of which as many as can be are equal to `drafts` u32 [pictures, n], which
@@ -101,6 +133,58 @@ mod tests {
         let drawn = link.download(&coupling.invert(&mass, &uniform).unwrap()).unwrap().concat();
         let count = |code: usize| drawn.iter().filter(|&&c| c == code as u32).count();
         assert_eq!([count(3), count(BLOCK - 1), count(BLOCK + 1)], [250, 500, 250]);
+    }
+
+    #[test]
+    fn the_last_code_has_its_share_where_codes_fill_the_blocks() {
+        let link = Link::new(&Device::Cpu);
+        let coupling = Coupling::new(&link, BLOCK).unwrap();
+        let mass = link.upload(vec![1f32; BLOCK], (1, 1, BLOCK)).unwrap();
+        let uniform = link.upload((0..BLOCK).map(|i| (i as f32 + 0.5) / BLOCK as f32).collect(), (1, BLOCK)).unwrap();
+        let drawn = link.download(&coupling.invert(&mass, &uniform).unwrap()).unwrap().concat();
+        assert!(drawn.into_iter().eq(0..BLOCK as u32));
+    }
+
+    #[test]
+    fn the_kernel_for_gpus_draws_the_places_that_the_rule_draws() {
+        let (link, pictures, n, window, codes) = (Link::new(&Device::Cpu), 2, 5, 3, 150);
+        let scorer = Scorer::new(&link, &crate::sample::Options::default()).unwrap();
+        let coupling = Coupling::new(&link, codes).unwrap();
+        let mut stream = crate::random::Stream::new(3, crate::random::Purpose::Initial, 0);
+        let mut whole = |rows: usize, columns: usize, below: f32| {
+            let numbers = (0..rows * columns).map(|_| (stream.uniform() * below) as u32).collect();
+            link.upload::<u32>(numbers, (rows, columns)).unwrap()
+        };
+        let (places, same) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
+        for round in 0..40 {
+            let scores = (crate::ops::testing::random(&[pictures, n, codes]) * 2.0).unwrap();
+            // What was drawn from before is near, so that drafts are kept and not; some codes cannot be.
+            let near = (&scores + (crate::ops::testing::random(&[pictures, n, codes]) * 0.5).unwrap()).unwrap();
+            let before = Coupling::probabilities(&near).unwrap();
+            let never = scores
+                .lt(-3.0)
+                .unwrap()
+                .where_cond(&Tensor::full(f32::NEG_INFINITY, scores.shape(), &Device::Cpu).unwrap(), &scores);
+            let scores = never.unwrap();
+            let of = [whole(pictures, n, codes as f32), whole(pictures, n, (pictures * n) as f32)];
+            let random =
+                [whole(pictures, n, 16777216.0), whole(pictures, n, 16777216.0), whole(pictures, window, 16777216.0)];
+            let asked = Asked { drafts: &of[0], from: &of[1], keep: &random[0], anew: &random[1], behind: &random[2] };
+            let last = (round % 4 > 0).then_some(&before);
+            let rule = || coupling.places(&scores, last, &asked, &scorer).unwrap();
+            let (expected, p) = rule();
+            let count = || {
+                let (found, q) = crate::ops::plainly(rule);
+                crate::ops::testing::assert_close(&q, &p, "probabilities");
+                let [found, expected] = [&found, &expected].map(|drawn| link.download(drawn).unwrap().concat());
+                places.set(places.get() + found.len());
+                same.set(same.get() + found.iter().zip(&expected).filter(|(a, b)| a == b).count());
+            };
+            crate::device::twin::with_each(count);
+        }
+        let (places, same) = (places.get(), same.get());
+        // At the edge between two codes rounding may decide.
+        assert!(same + places / 200 >= places, "{same} of {places}");
     }
 
     #[test]

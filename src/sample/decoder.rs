@@ -167,13 +167,20 @@ impl<'v> Decoder<'v> {
         self.start + place
     }
 
+    /// Rows of the batch for each picture.
+    pub fn branches(&self) -> usize {
+        if self.scorer.guided() {
+            2
+        } else {
+            1
+        }
+    }
+
     /// Feeds symbols, u32 [pictures, n], from these slots of each picture's rows on, forgetting what was there; `on_device` are
-    /// the same numbers, u32 [pictures, 1]. Returns the scores behind each symbol, [pictures, n, codes].
+    /// the same numbers for each row of the batch, u32 [rows, 1]. Returns the scores behind each symbol, [pictures, n, codes].
     pub fn feed_at(&mut self, slots: &[usize], on_device: &Tensor, symbols: &Tensor) -> Result<Tensor> {
-        let branches = if self.scorer.guided() { 2 } else { 1 };
-        self.cache.truncate(&slots.repeat(branches));
-        let on_device = Tensor::cat(&vec![on_device; branches], 0)?;
-        let places = self.places.behind(&self.cache, Some(&on_device), symbols.dim(1)?)?;
+        self.cache.truncate(&slots.repeat(self.branches()));
+        let places = self.places.behind(&self.cache, Some(on_device), symbols.dim(1)?)?;
         together(&self.model.rotary().device, || {
             let hidden = self.pass(symbols, &places)?;
             self.scores(&hidden)
@@ -182,9 +189,9 @@ impl<'v> Decoder<'v> {
 
     /// Hidden states [rows, n, hidden] of symbols [pictures, n].
     fn pass(&mut self, symbols: &Tensor, context: &Context) -> Result<Tensor> {
-        let symbols = if self.scorer.guided() { Tensor::cat(&[symbols, symbols], 0)? } else { symbols.clone() };
         self.link.pass();
-        self.model.forward(&self.model.embed_symbols(&symbols)?, context, Some(&mut self.cache))
+        let x = self.model.embed_symbols(symbols, self.branches())?;
+        self.model.forward(&x, context, Some(&mut self.cache))
     }
 
     /// What codes are drawn from behind hidden states [rows, n, hidden]: f32 whatever the model runs in.

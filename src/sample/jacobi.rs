@@ -14,6 +14,7 @@
 use super::coupling::Coupling;
 use super::decoder::{Decoder, Raster};
 use super::noise::Noise;
+use crate::ops::fused::{Asked, Of};
 use crate::random::coupling;
 use crate::Result;
 use candle_core::Tensor;
@@ -76,20 +77,26 @@ impl Jacobi {
     pub fn pass(&mut self, decoder: &mut Decoder, first: Option<&Tensor>) -> Result<Vec<Vec<u32>>> {
         let left = self.lines.iter().map(|line| self.places() - line.known.len()).max().unwrap_or(0);
         let n = if first.is_some() { 1 } else { self.window.min(left) };
-        let asked: Vec<Vec<u32>> = (0..self.lines.len()).map(|picture| self.ask(decoder, picture, n)).collect();
+        let pictures = self.lines.len();
+        let asked: Vec<_> = (0..pictures).map(|picture| self.ask(decoder, picture, n)).collect();
         if let Rule::Shared(noise) = &mut self.rule {
             let until = |line: &Line| self.raster.codes_before(line.known.len() + n + self.window) as u32;
             let until: Vec<u32> = self.lines.iter().map(until).collect();
             noise.reach(&decoder.link, &until)?;
         }
-        let columns = asked.first().map_or(0, Vec::len);
-        let asked = decoder.link.upload(asked.concat(), (self.lines.len(), columns))?;
+        // The slots for each row of the batch; then all that is asked of one kind, picture after picture, so that each lies together.
+        let slots = (0..decoder.branches() * pictures).map(|row| asked[row % pictures].0);
+        let kinds = asked.first().map_or(0, |(_, kinds)| kinds.len());
+        let rest = (0..kinds).flat_map(|kind| asked.iter().flat_map(move |(_, kinds)| kinds[kind].iter().copied()));
+        let all: Vec<u32> = slots.chain(rest).collect();
+        let length = all.len();
+        let all = decoder.link.upload(all, length)?;
         let mut at = 0;
-        let mut columns = |count: usize| {
-            at += count;
-            asked.narrow(1, at - count, count)?.contiguous()
+        let mut part = |rows: usize, count: usize| {
+            at += rows * count;
+            all.narrow(0, at - rows * count, rows * count)?.reshape((rows, count))
         };
-        let (slots, symbols) = (columns(1)?, columns(n)?);
+        let (slots, symbols) = (part(decoder.branches() * pictures, 1)?, part(pictures, n)?);
         let scores = match first {
             Some(scores) => scores.clone(),
             None => {
@@ -99,29 +106,18 @@ impl Jacobi {
             }
         };
         let drawn = match &mut self.rule {
+            // A place behind the window is guessed at by its own noise, and what the last place was drawn from.
             Rule::Shared(noise) => {
-                let (here, behind) = (columns(n)?, columns(self.window)?);
-                let drawn = decoder.scorer.draw(&scores, &noise.of_rows(&here)?)?;
-                // A place behind the window is guessed at by its own noise, and what the last place was drawn from.
-                let noise = noise.of_rows(&behind)?;
-                let last = scores.narrow(1, n - 1, 1)?.broadcast_as(noise.shape())?;
-                Tensor::cat(&[drawn, decoder.scorer.draw(&last, &noise)?], 1)?
+                let of = part(pictures, n + self.window)?;
+                decoder.scorer.draw(&scores, noise, &Of::Rows(&of), n + self.window)?
             }
             Rule::Coupled { coupling, last } => {
-                let (drafts, from) = (columns(n)?, columns(n)?);
-                let (keep, anew) = (Coupling::uniform(&columns(n)?)?, Coupling::uniform(&columns(n)?)?);
-                let behind = Coupling::uniform(&columns(self.window)?)?;
-                let p = Coupling::probabilities(&scores)?;
-                let drawn = match last {
-                    None => coupling.invert(&p, &anew)?,
-                    Some(q) => {
-                        let q = q.flatten(0, 1)?.index_select(&from.flatten_all()?, 0)?.reshape(p.shape())?;
-                        coupling.draw(&p, &q, &drafts, &keep, &anew)?
-                    }
-                };
-                let guessed = coupling.invert(&p.narrow(1, n - 1, 1)?, &behind)?;
+                let (drafts, from, keep) = (part(pictures, n)?, part(pictures, n)?, part(pictures, n)?);
+                let (anew, behind) = (part(pictures, n)?, part(pictures, self.window)?);
+                let asked = Asked { drafts: &drafts, from: &from, keep: &keep, anew: &anew, behind: &behind };
+                let (drawn, p) = coupling.places(&scores, last.as_ref(), &asked, &decoder.scorer)?;
                 *last = Some(p);
-                Tensor::cat(&[decoder.scorer.if_sound(&scores, drawn)?, guessed], 1)?
+                drawn
             }
         };
         self.round += 1;
@@ -129,36 +125,36 @@ impl Jacobi {
         Ok(drawn.iter().enumerate().map(|(picture, drawn)| self.settle(decoder, picture, drawn, n)).collect())
     }
 
-    /// What the device needs to know of a picture for a pass over `n` places: the slot of the first symbol fed, the symbols, and
-    /// what the rule needs.
-    fn ask(&self, decoder: &Decoder, picture: usize, n: usize) -> Vec<u32> {
+    /// What the device needs to know of a picture for a pass over `n` places: the slot of the first symbol fed; and the symbols, and
+    /// what the rule needs, one kind after the other.
+    fn ask(&self, decoder: &Decoder, picture: usize, n: usize) -> (u32, Vec<Vec<u32>>) {
         let line = &self.lines[picture];
         let known = line.known.len();
         let guesses = || line.drafts.iter().copied().chain(std::iter::repeat(decoder.newline()));
-        let mut asked = vec![decoder.slot(known.saturating_sub(1)) as u32];
-        asked.push(line.known.last().copied().unwrap_or(decoder.newline()));
-        asked.extend(guesses().take(n - 1));
+        let symbol = line.known.last().copied().unwrap_or(decoder.newline());
+        let symbols = std::iter::once(symbol).chain(guesses()).take(n).collect();
         let (places, behind) = (known..known + n, known + n..known + n + self.window);
-        match &self.rule {
+        let rest = match &self.rule {
             Rule::Shared(noise) => {
                 // Where nothing is drawn, any noise will do.
                 let row = |place: usize| noise.row(picture, self.raster.position(place).unwrap_or(0));
-                asked.extend(places.map(row));
-                asked.extend(behind.map(row));
+                vec![(known..behind.end).map(row).collect()]
             }
             Rule::Coupled { last, .. } => {
                 let code = |symbol: u32| if symbol < decoder.codes() as u32 { symbol } else { 0 };
-                asked.extend(guesses().take(n).map(code));
                 let before = last.as_ref().map_or(1, |last| last.dims()[1]);
                 let from = |i: usize| (picture * before + (i + line.settled).min(before - 1)) as u32;
-                asked.extend((0..n).map(from));
-                let numbers = |place: usize| coupling(line.seed, place as u32, self.round);
-                asked.extend(places.clone().map(|place| numbers(place)[0]));
-                asked.extend(places.map(|place| numbers(place)[1]));
-                asked.extend(behind.map(|place| numbers(place)[2]));
+                let numbers = |which: usize| move |place: usize| coupling(line.seed, place as u32, self.round)[which];
+                vec![
+                    guesses().take(n).map(code).collect(),
+                    (0..n).map(from).collect(),
+                    places.clone().map(numbers(0)).collect(),
+                    places.map(numbers(1)).collect(),
+                    behind.map(numbers(2)).collect(),
+                ]
             }
-        }
-        asked
+        };
+        (decoder.slot(known.saturating_sub(1)) as u32, [vec![symbols], rest].concat())
     }
 
     /// Takes in what was drawn for the `n` places behind a picture's known symbols, and guesses for the places behind those.
@@ -242,7 +238,7 @@ mod tests {
             let symbols: Vec<Vec<u32>> = pictures.iter().map(symbols).collect();
             if !symbols[0].is_empty() {
                 let symbols = Tensor::new(symbols, &candle_core::Device::Cpu).unwrap();
-                x = Tensor::cat(&[x, model.embed_symbols(&symbols).unwrap()], 1).unwrap();
+                x = Tensor::cat(&[x, model.embed_symbols(&symbols, 1).unwrap()], 1).unwrap();
             }
             let tokens = x.dim(1).unwrap();
             let hidden = model.forward(&x, &model.rotary().causal(tokens).unwrap(), None).unwrap();

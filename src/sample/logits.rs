@@ -4,7 +4,9 @@
 //! ever computed; where the grammar leaves no choice, nothing is drawn.
 
 use super::link::Link;
+use super::noise::Noise;
 use super::Options;
+use crate::ops::fused::Of;
 use crate::ops::{self, fused};
 use crate::Result;
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor, D};
@@ -58,12 +60,21 @@ impl Scorer {
         Ok(scores)
     }
 
-    /// Draws from softmax(scores) by the Gumbel-max rule: u32 [pictures, places], the first of equal sums.
-    pub fn draw(&self, scores: &Tensor, noise: &Tensor) -> Result<Tensor> {
+    /// Draws so many places from softmax(scores) by the Gumbel-max rule: u32 [pictures, places], the first of equal sums. The last of
+    /// the scores [pictures, n, codes] is that of all places behind.
+    pub fn draw(&self, scores: &Tensor, noise: &Noise, of: &Of, places: usize) -> Result<Tensor> {
         if fused::serve(scores) {
-            return fused::draw(scores, noise, UNSOUND);
+            return fused::draw(scores, noise.table(), of, places, UNSOUND);
         }
-        self.if_sound(scores, ops::sum(scores, noise)?.argmax(D::Minus1)?)
+        let n = scores.dim(1)?;
+        let scores = match places > n {
+            true => {
+                let last = scores.narrow(1, n - 1, 1)?.repeat((1, places - n, 1))?;
+                Tensor::cat(&[scores, &last], 1)?
+            }
+            false => scores.clone(),
+        };
+        self.if_sound(&scores, ops::sum(&scores, &noise.of(of, places)?)?.argmax(D::Minus1)?)
     }
 
     /// The drawn codes, but [`UNSOUND`] where a score is not a number.
@@ -158,7 +169,8 @@ mod tests {
         let scorer = scorer(1.0, 2, 1.0);
         let logits = [[[0.5, 1.0, 0.0]], [[0.0, f32::NAN, 1.0]], [[0.0, 1.0, f32::INFINITY]]];
         let scores = scorer.scores(&Tensor::new(&logits, &Device::Cpu).unwrap()).unwrap();
-        let drawn = scorer.draw(&scores, &scores.zeros_like().unwrap()).unwrap().flatten_all().unwrap();
+        let silent = Noise::new(&Link::new(&Device::Cpu), &[0; 3], 1, 3).unwrap();
+        let drawn = scorer.draw(&scores, &silent, &Of::Row(0), 1).unwrap().flatten_all().unwrap();
         assert_eq!(drawn.to_vec1::<u32>().unwrap()[..2], [1, UNSOUND]);
     }
 
@@ -179,7 +191,7 @@ mod tests {
             let scorer = scorer(scale, k, temperature);
             let scores = scorer.scores(&on_device).unwrap();
             for position in 22..30 {
-                let drawn = scorer.draw(&scores, &noise.of_position(position).unwrap()).unwrap();
+                let drawn = scorer.draw(&scores, &noise, &noise.of_position(position), 1).unwrap();
                 for (picture, drawn) in link.download(&drawn).unwrap().concat().into_iter().enumerate() {
                     let branches = logits[picture].iter().zip(&logits[pictures + picture]);
                     let guided: Vec<f32> = branches.map(|(c, u)| scale * (c - u) + u).collect();
@@ -199,14 +211,39 @@ mod tests {
         }
     }
 
+    #[test]
+    fn places_behind_the_scores_are_drawn_from_the_last_of_them_by_their_own_noise() {
+        let (pictures, n, behind, codes) = (2, 3, 4, 20);
+        let link = Link::new(&Device::Cpu);
+        let mut noise = Noise::new(&link, &[8, 9], n + behind, codes).unwrap();
+        noise.reach(&link, &[7, 7]).unwrap();
+        let scores = crate::ops::testing::random(&[pictures, n, codes]);
+        let rows: Vec<u32> =
+            (0..pictures).flat_map(|p| (0..7).map(move |i| (p, i))).map(|(p, i)| noise.row(p, i)).collect();
+        let rows = link.upload(rows, (pictures, n + behind)).unwrap();
+        let scorer = scorer(1.0, 0, 1.0);
+        let drawn = scorer.draw(&scores, &noise, &Of::Rows(&rows), n + behind).unwrap();
+        for (i, drawn) in link.download(&drawn).unwrap().concat().into_iter().enumerate() {
+            let (picture, place) = (i / (n + behind), i % (n + behind));
+            let row = scores.narrow(0, picture, 1).unwrap().narrow(1, place.min(n - 1), 1).unwrap();
+            let row = row.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let mut own = vec![0f32; codes];
+            crate::random::gumbel(&mut own, 8 + picture as u64, place as u32);
+            let sums = row.iter().zip(&own).map(|(score, noise)| score + noise);
+            let best = sums.enumerate().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap().0;
+            assert_eq!(drawn as usize, best, "picture {picture}, place {place}");
+        }
+    }
+
     /// As compiled for the CPU; `plainly` calls them then.
     #[test]
     fn the_kernels_for_gpus_draw_what_the_cpu_draws() {
-        crate::device::twin::with_kernels(|| {
+        crate::device::twin::with_each(|| {
             crate::ops::plainly(|| {
                 guidance_moves_away_from_the_unconditional();
                 top_k_keeps_ties_with_the_last_one();
                 a_score_that_is_not_a_number_is_told_from_a_code();
+                places_behind_the_scores_are_drawn_from_the_last_of_them_by_their_own_noise();
                 draws_are_those_of_the_rule_written_plainly();
             })
         });
@@ -224,7 +261,7 @@ mod tests {
         noise.reach(&link, &[n]).unwrap();
         let mut counts = vec![0u32; logits.len()];
         for position in 0..n {
-            let drawn = scorer.draw(&row, &noise.of_position(position).unwrap()).unwrap();
+            let drawn = scorer.draw(&row, &noise, &noise.of_position(position), 1).unwrap();
             counts[link.download(&drawn).unwrap()[0][0] as usize] += 1;
         }
         let mut statistic = 0.0;

@@ -1,6 +1,7 @@
 //! The Gumbel noise that decides draws, kept on the device until it has been used.
 
 use super::link::Link;
+use crate::ops::fused::Of;
 use crate::random::gumbel;
 use crate::Result;
 use candle_core::{DType, Tensor};
@@ -56,21 +57,30 @@ impl Noise {
         Ok(())
     }
 
-    /// The noise of one position of all pictures, [pictures, 1, codes].
-    pub fn of_position(&self, position: u32) -> Result<Tensor> {
-        Ok(self.table.narrow(1, (position % self.rows()) as usize, 1)?)
+    /// Where the noise of a position is, the same for all pictures.
+    pub fn of_position(&self, position: u32) -> Of<'static> {
+        Of::Row((position % self.rows()) as usize)
     }
 
-    /// Where [`Noise::of_rows`] finds a position of a picture.
+    /// Where a position of a picture is, for [`Of::Rows`].
     pub fn row(&self, picture: usize, position: u32) -> u32 {
         picture as u32 * self.rows() + position % self.rows()
     }
 
-    /// The noise in these rows, u32 [pictures, n]: [pictures, n, codes].
-    pub fn of_rows(&self, rows: &Tensor) -> Result<Tensor> {
-        let (pictures, n) = rows.dims2()?;
-        let codes = self.table.dim(2)?;
-        let table = self.table.reshape((self.table.elem_count() / codes, codes))?;
-        Ok(table.index_select(&rows.flatten_all()?, 0)?.reshape((pictures, n, codes))?)
+    /// f32 [pictures, rows, codes].
+    pub fn table(&self) -> &Tensor {
+        &self.table
+    }
+
+    /// The noise of places, [pictures, places, codes].
+    pub fn of(&self, of: &Of, places: usize) -> Result<Tensor> {
+        let (pictures, rows, codes) = self.table.dims3()?;
+        match of {
+            Of::Row(at) => Ok(self.table.narrow(1, *at, places)?),
+            Of::Rows(given) => {
+                let table = self.table.reshape((pictures * rows, codes))?;
+                Ok(table.index_select(&given.flatten_all()?, 0)?.reshape((pictures, places, codes))?)
+            }
+        }
     }
 }

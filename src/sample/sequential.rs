@@ -50,7 +50,7 @@ impl Sequential {
             let until = (self.position + rows).min(self.raster.codes());
             self.noise.reach(&decoder.link, &vec![until as u32; decoder.pictures])?;
         }
-        let drawn = decoder.scorer.draw(&scores, &self.noise.of_position(self.position as u32)?)?;
+        let drawn = decoder.scorer.draw(&scores, &self.noise, &self.noise.of_position(self.position as u32), 1)?;
         self.position += 1;
         let codes = decoder.download(&drawn)?;
         self.last = Some(drawn);

@@ -71,6 +71,7 @@ fn line(table: &mut String, what: &str, counts: Counts, n: u64) {
     let numbers = [launches, products, copies, allocations, uploads, uploaded_bytes, downloads].map(each);
     let cells: Vec<String> = numbers.iter().map(u64::to_string).collect();
     writeln!(table, "| {what} | {} |", cells.join(" | ")).unwrap();
+    println!("{what}: {}", cells.join(" "));
 }
 
 fn table() -> String {

@@ -372,10 +372,11 @@ impl NextToken for Toy {
         Ok(Tensor::stack(&all, 0)?.reshape((rows.len(), rows[0].len(), WIDTH))?)
     }
 
-    fn embed_symbols(&self, symbols: &Tensor) -> Result<Tensor> {
+    fn embed_symbols(&self, symbols: &Tensor, times: usize) -> Result<Tensor> {
         let (b, t) = symbols.dims2()?;
         let codes = self.embedding.narrow(0, self.words.len(), CODES)?;
-        Ok(codes.index_select(&symbols.flatten_all()?, 0)?.reshape((b, t, WIDTH))?)
+        let rows = codes.index_select(&symbols.flatten_all()?, 0)?.reshape((b, t, WIDTH))?;
+        Ok(Tensor::cat(&vec![rows; times], 0)?)
     }
 
     fn rotary(&self) -> &Rotary {
@@ -419,7 +420,7 @@ impl Footprint for ToyFootprint {
         self.0.iter().map(|spec| spec.numbers() as u128).sum::<u128>() * at.activation()
     }
 
-    fn pixels(&self, pixels: u128, _at: &Place) -> u128 {
+    fn encoding(&self, pixels: u128, _at: &Place) -> u128 {
         4 * pixels
     }
 

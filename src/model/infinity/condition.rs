@@ -4,6 +4,7 @@
 //! Weights of this part do not learn. Everything is f32.
 
 use super::config::{Config, EPS};
+use super::layer::Steady;
 use super::linear::Linear;
 use super::ops;
 use crate::files::checkpoint::Checkpoint;
@@ -11,6 +12,7 @@ use crate::ops::{add, attention, attention_backward, own_kernels, rms_norm, rms_
 use crate::weight::Weight;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
+use std::sync::{Arc, OnceLock};
 
 /// A matrix and its bias.
 #[derive(Clone)]
@@ -53,6 +55,8 @@ pub struct Conditioner {
     head: Dense,
     /// [rows, text]
     pub unconditional: Tensor,
+    /// Of the transformer.
+    blocks: usize,
 }
 
 /// Texts as the transformer has them: B of them, side by side, the shorter ones with zeros behind.
@@ -68,6 +72,8 @@ pub struct Texts {
     pub adaptive: Tensor,
     /// Factor less one and summand before the head, [B, 2, C].
     pub head: Tensor,
+    /// What each block makes of them and its vectors once, for all passes.
+    pub steady: Arc<Vec<OnceLock<Steady>>>,
 }
 
 /// What [`Conditioner::backward`] needs of the forward pass of one text.
@@ -135,6 +141,7 @@ impl Conditioner {
             adaptive: dense("shared_ada_lin.1", 6 * c, c)?,
             head: dense("head_nm.ada_lin.1", 2 * c, c)?,
             unconditional: get("cfg_uncond", &[config.text_rows, text])?,
+            blocks: config.blocks.len(),
         })
     }
 
@@ -163,8 +170,14 @@ impl Conditioner {
         }
         let [source, pooled, adaptive, head] = parts;
         let all = |parts: Vec<Tensor>| Tensor::cat(&parts, 0);
-        let texts =
-            Texts { lengths, source: all(source)?, pooled: all(pooled)?, adaptive: all(adaptive)?, head: all(head)? };
+        let texts = Texts {
+            lengths,
+            source: all(source)?,
+            pooled: all(pooled)?,
+            adaptive: all(adaptive)?,
+            head: all(head)?,
+            steady: Arc::new((0..self.blocks).map(|_| OnceLock::new()).collect()),
+        };
         Ok((texts, kept))
     }
 

@@ -78,8 +78,24 @@ impl Footprint for InfinityFootprint {
         at.scratch() + named + self.rest() + F32 * u128::from(self.vae_numbers) + text
     }
 
-    fn pixels(&self, pixels: u128, at: &Place) -> u128 {
+    fn encoding(&self, pixels: u128, at: &Place) -> u128 {
         convolved(pixels, self.vae.levels[0].max(self.vae.base), at)
+    }
+
+    /// The second level comes with its channels to full resolution, which the kernels of the CPU read as it is.
+    fn decoding(&self, pixels: u128, at: &Place) -> u128 {
+        match (at.on_gpu, self.vae.levels.get(1)) {
+            (true, Some(&second)) => convolved(pixels, second.max(self.vae.levels[0]), at),
+            _ => self.encoding(pixels, at),
+        }
+    }
+
+    fn apart(&self) -> bool {
+        true
+    }
+
+    fn state(&self, _: &Place) -> u128 {
+        F32
     }
 
     fn drawing(&self, drawn: &Drawn, at: &Place) -> u128 {
@@ -90,9 +106,14 @@ impl Footprint for InfinityFootprint {
         // Keys and values of all scales but the last, in every block; of the block that is at work, of all.
         let cache = rows * 2 * c * at.dense() * (layers * before + total);
         let last = rows * (total - before);
-        let states = last * (6 * c + self.config.hidden as u128 * 2) * F32;
-        let scores = if at.on_gpu { (SCORES as u128) * 12 } else { 0 };
-        let drawing = cache + states + scores + rows * layers * 2 * PROMPT * c * at.dense();
+        // Scores of a block of queries and their probabilities, in the dtype of the cache.
+        let scores = (rows * self.config.heads as u128 * (total - before) * total).min(SCORES as u128);
+        let hidden = self.config.hidden as u128;
+        let states = match at.on_gpu {
+            true => (last * 6 * c * F32 + 2 * scores * at.dense()).max(last * (4 * c + hidden * 5 / 2) * F32),
+            false => last * (6 * c + hidden * 2) * F32,
+        };
+        let drawing = cache + states + rows * layers * 2 * PROMPT * c * at.dense();
         // One that does not stay is gone before the pictures are begun.
         if self.keeps_text {
             drawing
@@ -121,12 +142,14 @@ impl Footprint for InfinityFootprint {
     fn backward(&self, tokens: u128, at: &Place) -> u128 {
         let (c, h) = (self.hidden(), self.config.hidden as u128);
         let heads = self.config.heads as u128;
-        let scores = (tokens * tokens * heads).min((tokens * tokens).max(SCORES as u128));
-        let whole = if at.on_gpu { scores * 28 } else { 0 };
+        // Of a block of queries: scores, probabilities and the gradients of both; and what lies head by head, with its gradients.
+        let scores = (tokens * tokens * heads).min((tokens * heads).max(SCORES as u128));
+        // By then what the MLP and cross-attention need is gone.
+        let attention = if at.on_gpu { scores * 3 * F32 + tokens * 16 * c * F32 } else { 0 };
         let rounded = !at.on_gpu && at.dense() < F32;
         // What is kept, the widest state of the MLP, as it was before it was rounded, with its gradient, and what comes and goes.
         let states = 4 * c + if rounded { 2 * h } else { h };
-        self.kept(tokens, at) + tokens * F32 * states + tokens * heads * F32 + whole
+        attention.max(self.kept(tokens, at) + tokens * F32 * states + tokens * heads * F32)
     }
 
     fn loss(&self, tokens: u128, _at: &Place) -> u128 {

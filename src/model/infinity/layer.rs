@@ -11,7 +11,7 @@ use super::names::{
     V_BIAS,
 };
 use super::ops::{self, Turning};
-use crate::ops::{add, attention, attention_backward, widened, Room, Rows, Seen};
+use crate::ops::{add, attention, attention_backward, own_kernels, own_kernels_on, widened, Room, Rows, Seen};
 use crate::run::Control;
 use crate::weights::{Gradients, Part, Target, Wanted, WeightId, Weights};
 use crate::{Error, Result};
@@ -51,7 +51,8 @@ pub struct Context<'a> {
     pub stop: Control,
 }
 
-/// Keys and values of a block, filled scale after scale, and those of the texts, which stay.
+/// Keys and values of a block, filled scale after scale, and those of the texts, which stay. Those lie token by token, [B, slots, heads, d],
+/// for the kernels of this library, and else head by head, [B, heads, slots, d], as products want them.
 pub struct LayerCache {
     keys: Tensor,
     values: Tensor,
@@ -98,6 +99,21 @@ struct Steering {
     summand: Tensor,
 }
 
+/// What a block's vectors and the texts make that stays the same from pass to pass.
+#[derive(Clone)]
+pub struct Steady {
+    /// Gates, factors and summands of the two sub-layers, [B, C] each.
+    gates: [Tensor; 2],
+    factors: [Tensor; 2],
+    summands: [Tensor; 2],
+    /// The bias of queries, keys and values, of which keys have none.
+    bias: Tensor,
+    /// What lengths queries get, `[heads]`: the learned strength, and the root that attention's own scale takes away again.
+    strengths: Tensor,
+    /// The same of keys.
+    ones: Tensor,
+}
+
 impl Layer<'_> {
     fn id(&self, role: Role) -> WeightId {
         self.first + role
@@ -117,12 +133,6 @@ impl Layer<'_> {
         Ok(Linear { weight: &entry.weight, bias: Some(bias), low_rank: entry.low_rank.as_ref() })
     }
 
-    /// The bias of queries, keys and values, of which keys have none.
-    fn qkv_bias(&self) -> Result<Tensor> {
-        let (q, v) = (self.vector(Q_BIAS)?, self.vector(V_BIAS)?);
-        Ok(Tensor::cat(&[q, &q.zeros_like()?, v], 0)?)
-    }
-
     fn cross_bias(&self) -> Result<Tensor> {
         let v = self.vector(CROSS_V_BIAS)?;
         Ok(Tensor::cat(&[&v.zeros_like()?, v], 0)?)
@@ -131,29 +141,49 @@ impl Layer<'_> {
     /// Room for the keys and values of so many tokens, in the dtype of weights that are not quantised.
     pub fn new_cache(&self, rows: usize, slots: usize, config: &Config) -> Result<LayerCache> {
         let (weight, device) = (&self.weights[self.id(QKV)].weight, self.vector(Q_BIAS)?.device());
-        let zeros = || Tensor::zeros((rows, slots, config.heads, config.head_dim()), weight.dense_dtype(), device);
+        let dims = match own_kernels_on(device) {
+            true => (rows, slots, config.heads, config.head_dim()),
+            false => (rows, config.heads, slots, config.head_dim()),
+        };
+        let zeros = || Tensor::zeros(dims, weight.dense_dtype(), device);
         Ok(LayerCache { keys: zeros()?, values: zeros()?, text: None })
     }
 
-    /// What lengths queries get: the learned strength, and the root that attention's own scale takes away again.
-    fn strengths(&self, config: &Config) -> Result<Tensor> {
-        let strength = self.vector(STRENGTH)?.flatten_all()?.minimum(MOST)?.exp()?;
-        Ok((strength * (config.head_dim() as f64).sqrt())?)
-    }
-
-    fn steering(&self, context: &Context) -> Result<[Steering; 2]> {
+    fn steady<'c>(&self, context: &'c Context) -> Result<&'c Steady> {
+        let slot = &context.texts.steady[self.index];
+        if let Some(steady) = slot.get() {
+            return Ok(steady);
+        }
         let adaptive = context.texts.adaptive.broadcast_add(&self.vector(ADAPTIVE)?.squeeze(0)?)?;
         let (b, _, c) = adaptive.dims3()?;
         let of = |i: usize| adaptive.narrow(1, i, 1)?.reshape((b, c))?.contiguous();
+        let (q, v) = (self.vector(Q_BIAS)?, self.vector(V_BIAS)?);
+        let strength = self.vector(STRENGTH)?.flatten_all()?.minimum(MOST)?.exp()?;
+        let config = context.config;
+        let made = Steady {
+            gates: [of(0)?, of(1)?],
+            factors: [(of(2)? + 1.0)?, (of(3)? + 1.0)?],
+            summands: [of(4)?, of(5)?],
+            bias: Tensor::cat(&[q, &q.zeros_like()?, v], 0)?,
+            strengths: (strength * (config.head_dim() as f64).sqrt())?,
+            ones: Tensor::ones(config.heads, DType::F32, adaptive.device())?,
+        };
+        Ok(slot.get_or_init(|| made))
+    }
+
+    fn steering(&self, context: &Context) -> Result<[Steering; 2]> {
+        let steady = self.steady(context)?;
         let part = |site: usize| -> Result<Steering> {
-            let drop =
-                context.drops.as_ref().map(|drops| Tensor::from_slice(&drops[self.index][site], (b, 1), &Device::Cpu));
-            let drop = drop.transpose()?.map(|d| d.to_device(adaptive.device())).transpose()?;
+            let gate = &steady.gates[site];
+            let drop = context.drops.as_ref().map(|drops| &drops[self.index][site]);
+            let drop = drop.map(|d| Tensor::from_slice(d, (d.len(), 1), &Device::Cpu)?.to_device(gate.device()));
+            let drop = drop.transpose()?;
             let gate = match &drop {
-                Some(drop) => of(site)?.broadcast_mul(drop)?,
-                None => of(site)?,
+                Some(drop) => gate.broadcast_mul(drop)?,
+                None => gate.clone(),
             };
-            Ok(Steering { gate, drop, factor: (of(2 + site)? + 1.0)?, summand: of(4 + site)? })
+            let (factor, summand) = (steady.factors[site].clone(), steady.summands[site].clone());
+            Ok(Steering { gate, drop, factor, summand })
         };
         Ok([part(0)?, part(1)?])
     }
@@ -178,18 +208,21 @@ impl Layer<'_> {
 
         context.stop.check()?;
         let h = ops::layer_norm(x, &first.factor, &first.summand, EPS)?;
-        let bias = self.qkv_bias()?;
-        let qkv = self.linear(QKV, Some(&bias))?.forward(&h)?;
+        let qkv = self.linear(QKV, Some(&self.steady(context)?.bias))?.forward(&h)?;
         drop(h);
-        let [q, k, v] = self.turned(&qkv, context)?;
-        let qkv = used(qkv)?;
-        let (seen_k, seen_v) = match &mut filling {
-            Some(filling) => filling.put(&k, &v)?,
-            None => (k.clone(), v.clone()),
+        let by_heads = |x: Tensor| x.transpose(1, 2);
+        let (q, k, v) = match &mut filling {
+            Some(filling) if !own_kernels(x) => self.put(&qkv, context, filling)?,
+            filling => {
+                let [q, k, v] = self.turned(&qkv, context)?;
+                let (k, v) = filling.as_mut().map_or(Ok((k.clone(), v.clone())), |filling| filling.put(&k, &v))?;
+                (q, by_heads(k)?, by_heads(v)?)
+            }
         };
+        let qkv = used(qkv)?;
         let rows = Rows { spans: &context.spans, seen: context.seen.as_ref(), one_by_one: false };
-        let (mixed, normalisers) = attention(&q, &seen_k.transpose(1, 2)?, &seen_v.transpose(1, 2)?, &rows, keep)?;
-        drop((q, k, v, seen_k, seen_v));
+        let (mixed, normalisers) = attention(&q, &k, &v, &rows, keep)?;
+        drop((q, k, v));
         let attended = self.linear(SELF_OUT, None)?.forward(&mixed)?;
         let middle = ops::gated_sum(x, &attended, &first.gate)?;
         let (mixed, attended) = (used(mixed)?, used(attended)?);
@@ -205,13 +238,23 @@ impl Layer<'_> {
                 match &mut filling {
                     Some(Filling { cache, .. }) => {
                         let dtype = cache.keys.dtype();
-                        cache.text.insert((k.to_dtype(dtype)?, v.to_dtype(dtype)?)).clone()
+                        let kept = |t: Tensor| match own_kernels(x) {
+                            true => t.to_dtype(dtype),
+                            // Head by head in memory, whatever it is called.
+                            false => t.to_dtype(dtype)?.transpose(1, 2)?.contiguous()?.transpose(1, 2),
+                        };
+                        cache.text.insert((kept(k)?, kept(v)?)).clone()
                     }
                     None => (k, v),
                 }
             }
         };
         let rows = Rows { spans: &context.text_spans, seen: context.text_seen.as_ref(), one_by_one: false };
+        let cross_q = match &filling {
+            // What comes of it is a factor of a product, as all that is rounded.
+            Some(_) if !own_kernels(x) => cross_q.to_dtype(cross_k.dtype())?,
+            _ => cross_q,
+        };
         let (cross_mixed, cross_normalisers) =
             attention(&cross_q, &cross_k.transpose(1, 2)?, &cross_v.transpose(1, 2)?, &rows, keep)?;
         let (cross_q, cross_k, cross_v) = (used(cross_q)?, used(cross_k)?, used(cross_v)?);
@@ -250,14 +293,39 @@ impl Layer<'_> {
         Ok((y, kept))
     }
 
+    /// Queries [B, T, heads, d], and all keys and values that they see, [B, heads, S, d], of projections [B, T, 3 C] whose keys and values
+    /// go into a cache that lies head by head.
+    fn put(&self, qkv: &Tensor, context: &Context, filling: &mut Filling) -> Result<(Tensor, Tensor, Tensor)> {
+        let Steady { strengths, ones, .. } = self.steady(context)?;
+        let (_, t, width) = qkv.dims3()?;
+        let turning = |first, strength| Turning { first, strength, cos: &context.cos, sin: &context.sin };
+        let (queries, keys) = (turning(0, strengths), turning(width / 3, ones));
+        let (filled, LayerCache { keys: k, values: v, .. }) = (filling.filled, &*filling.cache);
+        if !filling.last {
+            let q = ops::turn_and_put(qkv, &queries, &keys, [k, v], filled)?;
+            return Ok((q, k.narrow(2, 0, filled + t)?, v.narrow(2, 0, filled + t)?));
+        }
+        // Behind copies of the old ones.
+        let (b, heads, _, d) = k.dims4()?;
+        let whole = |old: &Tensor| -> Result<Tensor> {
+            let all = Tensor::zeros((b, heads, filled + t, d), old.dtype(), old.device())?;
+            if filled > 0 {
+                all.slice_set(&old.narrow(2, 0, filled)?.contiguous()?, 2, 0)?;
+            }
+            Ok(all)
+        };
+        let (k, v) = (whole(k)?, whole(v)?);
+        Ok((ops::turn_and_put(qkv, &queries, &keys, [&k, &v], filled)?, k, v))
+    }
+
     /// Queries, keys and values of self-attention, [B, T, heads, d] each, of their projections [B, T, 3 C].
     fn turned(&self, qkv: &Tensor, context: &Context) -> Result<[Tensor; 3]> {
         let (b, t, width) = qkv.dims3()?;
         let (c, config) = (width / 3, context.config);
-        let (strength, ones) = (self.strengths(config)?, Tensor::ones(config.heads, DType::F32, qkv.device())?);
+        let Steady { strengths, ones, .. } = self.steady(context)?;
         let turning = |first, strength| Turning { first, strength, cos: &context.cos, sin: &context.sin };
         let v = qkv.narrow(2, 2 * c, c)?.contiguous()?.reshape((b, t, config.heads, config.head_dim()))?;
-        Ok([ops::turn(qkv, &turning(0, &strength))?, ops::turn(qkv, &turning(c, &ones))?, v])
+        Ok([ops::turn(qkv, &turning(0, strengths))?, ops::turn(qkv, &turning(c, ones))?, v])
     }
 
     /// Keys and values of the texts, [B, L, heads, d]; each text alone, as in [`Conditioner::forward`](super::condition::Conditioner).
@@ -287,7 +355,6 @@ impl Layer<'_> {
         to: &mut TextGradients,
     ) -> Result<(Tensor, Gradients)> {
         let (b, t, c) = g.dims3()?;
-        let config = context.config;
         let [first, second] = self.steering(context)?;
         let whole = |role: Role| wanted.whole(self.id(role));
         let target = |role: Role| Target { part: Part::Whole, weight: self.id(role) };
@@ -371,12 +438,12 @@ impl Layer<'_> {
         let seen = (&k.transpose(1, 2)?, &v.transpose(1, 2)?);
         let (gq, gk, gv) = attention_backward(&gm, (&q, seen.0, seen.1), &mixed, &kept.normalisers, &rows)?;
         drop((gm, q, k, v, mixed));
-        let (strength, ones) = (self.strengths(config)?, Tensor::ones(config.heads, DType::F32, g.device())?);
+        let Steady { strengths: strength, ones, bias, .. } = self.steady(context)?;
         let turning = |first, strength| Turning { first, strength, cos: &context.cos, sin: &context.sin };
         let gqkv = Tensor::zeros((b, t, 3 * c), DType::F32, g.device())?;
         gqkv.slice_set(&flat(gv)?, 2, 2 * c)?;
-        let (gqkv, strengths) = ops::turn_backward(&gq, &qkv, &turning(0, &strength), gqkv)?;
-        let (gqkv, _) = ops::turn_backward(&gk, &qkv, &turning(c, &ones), gqkv)?;
+        let (gqkv, strengths) = ops::turn_backward(&gq, &qkv, &turning(0, strength), gqkv)?;
+        let (gqkv, _) = ops::turn_backward(&gk, &qkv, &turning(c, ones), gqkv)?;
         drop((gq, gk, qkv));
         if whole(STRENGTH) {
             let raw = self.vector(STRENGTH)?;
@@ -386,8 +453,7 @@ impl Layer<'_> {
         }
         let x = wide(kept.x)?;
         let h = || ops::layer_norm(&x, &first.factor, &first.summand, EPS);
-        let bias = self.qkv_bias()?;
-        let gh = self.linear(QKV, Some(&bias))?.backward(self.id(QKV), &gqkv, h, true, None, wanted, &mut found)?;
+        let gh = self.linear(QKV, Some(bias))?.backward(self.id(QKV), &gqkv, h, true, None, wanted, &mut found)?;
         let gh = gh.ok_or_else(|| Error::internal("no gradient of what went in"))?;
         if whole(Q_BIAS) || whole(V_BIAS) {
             let sums = ops::row_sums(&gqkv, 1)?.squeeze(0)?;

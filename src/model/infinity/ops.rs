@@ -5,7 +5,7 @@ use crate::kernels::{self, zeros, Cosine};
 use crate::ops::{self, change, floats, fused, own_kernels, standardised, Numbers};
 use crate::weight::Weight;
 use crate::{Error, Result};
-use candle_core::{DType, Device, Tensor, D};
+use candle_core::{Device, Tensor, D};
 
 fn tensor(values: Vec<f32>, dims: &[usize]) -> Result<Tensor> {
     Ok(Tensor::from_vec(values, dims, &Device::Cpu)?)
@@ -29,19 +29,19 @@ fn spread(rows: &Tensor) -> Result<Tensor> {
     Ok(rows.reshape((rows.elem_count() / width(rows)?, 1, ()))?)
 }
 
-/// Products on a GPU are in the dtype of the weights.
+/// Factors of products on a GPU are in the dtype of the weights.
 fn beside(x: &Tensor, weight: &Weight) -> Result<Tensor> {
-    match own_kernels(x) {
-        true => Ok(x.clone()),
-        false => Ok(x.to_dtype(weight.dense_dtype())?),
-    }
+    Ok(x.to_dtype(weight.dense_dtype())?)
 }
 
 /// `x W^T`
 pub fn linear(x: &Tensor, weight: &Weight) -> Result<Tensor> {
     /// From the sixth scale on packing pays: a token's scale is always as long.
     const FEW: usize = 32;
-    Ok(ops::linear_packed(&beside(x, weight)?, weight, FEW)?.to_dtype(DType::F32)?)
+    match own_kernels(x) {
+        true => ops::linear_packed(x, weight, FEW),
+        false => ops::linear_f32(&beside(x, weight)?, weight),
+    }
 }
 
 /// `g W`, added to `sum`.
@@ -49,20 +49,13 @@ pub fn input_gradient(g: &Tensor, weight: &Weight, sum: Option<Tensor>) -> Resul
     if own_kernels(g) {
         return ops::input_gradient(g, weight, sum);
     }
-    let dx = ops::input_gradient(&beside(g, weight)?, weight, None)?.to_dtype(DType::F32)?;
-    match sum {
-        Some(sum) => Ok((sum + dx)?),
-        None => Ok(dx),
-    }
+    ops::input_gradient_f32(&beside(g, weight)?, weight, sum)
 }
 
 /// `y + bias` for a bias `[C]`; the numbers of y are taken over.
 pub fn add_bias(y: Tensor, bias: &Tensor) -> Result<Tensor> {
     if !own_kernels(&y) {
-        if fused::serve(&y) {
-            return fused::add_bias(&y, bias);
-        }
-        return Ok(y.broadcast_add(bias)?);
+        return ops::add_bias(y, bias);
     }
     let bias = floats(bias)?;
     in_place(y, |y| {
@@ -277,6 +270,20 @@ pub fn turn(x: &Tensor, by: &Turning) -> Result<Tensor> {
     tensor(y, &[b, t, heads, d])
 }
 
+/// As [`turn`] of queries and keys, and with the values behind them: keys and values go to the slots from `at` on of caches
+/// [B, heads, slots, d]. Returns the queries, in the dtype of the caches.
+pub fn turn_and_put(x: &Tensor, queries: &Turning, keys: &Turning, caches: [&Tensor; 2], at: usize) -> Result<Tensor> {
+    if fused::serve(x) {
+        return fused::cosine_put(x, &queries.fused(), caches, at);
+    }
+    let ((b, t, _), (heads, d), dtype) = (x.dims3()?, queries.sizes()?, caches[0].dtype());
+    let v = x.narrow(2, 2 * heads * d, heads * d)?.reshape((b, t, heads, d))?;
+    for (cache, new) in caches.into_iter().zip([turn(x, keys)?, v]) {
+        cache.slice_set(&new.transpose(1, 2)?.to_dtype(dtype)?.contiguous()?, 2, at)?;
+    }
+    Ok(turn(x, queries)?.to_dtype(dtype)?)
+}
+
 /// The gradient of x in [`turn`], which goes to its place in `dx` [B, T, ..], and that of the strengths, `[heads]`.
 pub fn turn_backward(g: &Tensor, x: &Tensor, by: &Turning, dx: Tensor) -> Result<(Tensor, Tensor)> {
     let (heads, d) = by.sizes()?;
@@ -311,6 +318,7 @@ mod tests {
     use super::*;
     use crate::ops::plainly;
     use crate::ops::testing::{assert_close, random};
+    use candle_core::DType;
 
     /// Results by the kernels and by candle's operations agree.
     fn compare(what: &str, f: impl Fn() -> Result<Vec<Tensor>>) {
@@ -344,10 +352,33 @@ mod tests {
         }
     }
 
+    #[test]
+    fn turned_heads_go_into_caches_as_into_tensors() {
+        let (b, t, heads, d, at) = (2, 3, 2, 8, 2);
+        let x = random(&[b, t, 3 * heads * d]);
+        let (strength, cos, sin) = (random(&[heads]), random(&[t, d / 2]), random(&[t, d / 2]));
+        let ones = Tensor::ones(heads, DType::F32, &Device::Cpu).unwrap();
+        let by = |first, strength| Turning { first, strength, cos: &cos, sin: &sin };
+        let (queries, keys) = (by(0, &strength), by(heads * d, &ones));
+        let expected = [turn(&x, &queries).unwrap(), turn(&x, &keys).unwrap()];
+        let put = || {
+            let cache = || Tensor::zeros((b, heads, 7, d), DType::F32, &Device::Cpu).unwrap();
+            let (k, v) = (cache(), cache());
+            let q = turn_and_put(&x, &queries, &keys, [&k, &v], at).unwrap();
+            let there = |cache: Tensor| cache.narrow(2, at, t).unwrap().transpose(1, 2).unwrap();
+            assert_close(&q, &expected[0], "queries");
+            assert_close(&there(k), &expected[1], "keys");
+            let values = x.narrow(2, 2 * heads * d, heads * d).unwrap().reshape((b, t, heads, d)).unwrap();
+            assert_close(&there(v), &values, "values");
+        };
+        plainly(put);
+        crate::device::twin::with_each(|| plainly(put));
+    }
+
     /// As compiled for the CPU; `plainly` calls them then.
     #[test]
     fn the_kernels_for_gpus_give_what_those_of_the_cpu_give() {
-        crate::device::twin::with_kernels(|| {
+        crate::device::twin::with_each(|| {
             kernels_give_what_plain_operations_give();
             turned_heads_and_their_gradients_are_those_of_plain_operations();
         });

@@ -5,6 +5,7 @@ use crate::model::cache::Cache;
 use crate::model::family::{Condition, NextToken, Piece};
 use crate::model::llama::Head;
 use crate::model::places::{Context, Rotary};
+use crate::ops;
 use crate::{Error, Result};
 use candle_core::Tensor;
 
@@ -72,9 +73,9 @@ impl NextToken for Janus {
         Ok(x.reshape((rows.len(), (), self.transformer.shape.hidden))?)
     }
 
-    fn embed_symbols(&self, symbols: &Tensor) -> Result<Tensor> {
-        let (b, t) = symbols.dims2()?;
-        Ok(self.embed_codes(&symbols.flatten_all()?)?.reshape((b, t, self.transformer.shape.hidden))?)
+    fn embed_symbols(&self, symbols: &Tensor, times: usize) -> Result<Tensor> {
+        let vectors = ops::rows(&self.code_vectors, symbols, None, times)?.to_dtype(self.transformer.dtype())?;
+        self.aligner().forward(&vectors)
     }
 
     fn rotary(&self) -> &Rotary {

@@ -52,7 +52,7 @@ impl Footprint for JanusFootprint {
         at.scratch() + named + tables + small + F32 * u128::from(self.vq_numbers)
     }
 
-    fn pixels(&self, pixels: u128, at: &Place) -> u128 {
+    fn encoding(&self, pixels: u128, at: &Place) -> u128 {
         convolved(pixels, self.config.vq.ch, at)
     }
 
@@ -65,7 +65,7 @@ impl Footprint for JanusFootprint {
         let prefix = shape.cache(read, PROMPT, at);
         let reading = prefix + self.backward(read * PROMPT, at);
         let codes = self.config.codes as u128;
-        let head = codes * F32 * (drawn.places * (3 * rows + drawn.pictures) + drawn.pictures * drawn.noise);
+        let head = codes * F32 * (drawn.places * at.drawn(rows, drawn.pictures) + drawn.pictures * drawn.noise);
         reading.max(shape.cache(rows, slots, at) + head + prefix.max(self.backward(rows * drawn.places, at)))
     }
 

@@ -23,14 +23,18 @@ impl<'a> Perceptron<'a> {
         wanted.any(self.first..self.first + 4)
     }
 
-    /// Of x [N, in]: [N, out].
+    /// Of x [.., in]: [.., out].
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.map(2, &ops::gelu(&self.map(0, x)?)?)
     }
 
     fn map(&self, number: usize, x: &Tensor) -> Result<Tensor> {
-        let (weight, bias) = (&self.weights[self.first + number], &self.weights[self.first + number + 1]);
-        ops::sum(&weight.forward(x)?, bias.tensor()?)
+        self.biased(number, self.weights[self.first + number].forward(x)?)
+    }
+
+    /// A product with its bias, which is the weight behind it.
+    fn biased(&self, number: usize, y: Tensor) -> Result<Tensor> {
+        ops::add_bias(y, self.weights[self.first + number + 1].tensor()?)
     }
 
     /// The gradient of x for that of the result; those that are wanted of the weights go to `found`.
@@ -58,7 +62,8 @@ impl<'a> Perceptron<'a> {
 
 impl Head for Perceptron<'_> {
     fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        Ok(self.forward(hidden)?.to_dtype(DType::F32)?)
+        let middle = ops::gelu(&self.map(0, hidden)?)?;
+        self.biased(2, self.weights[self.first + 2].forward_f32(&middle)?)
     }
 
     fn backward(&self, hidden: &Tensor, gradient: &Tensor) -> Result<Tensor> {

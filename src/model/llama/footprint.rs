@@ -29,17 +29,18 @@ impl Shape {
 
     /// What a layer's backward pass holds for so many tokens, but for the layer's input.
     pub fn backward(&self, tokens: u128, at: &Place) -> u128 {
-        let (h, kv, i) = (self.hidden as u128, self.kv(), self.intermediate as u128);
+        let (h, i) = (self.hidden as u128, self.intermediate as u128);
         // Where it is rounded, all that is kept lies there to the end; else gate and up become their gradients.
         let rounded = at.dense() < at.activation();
         let kept = self.kept_numbers() as u128 - if rounded { 0 } else { h + 2 * i };
         let heads = self.heads as u128;
-        // On a GPU the probabilities of some heads are there at once, with their gradients and those of the scores; and queries, keys,
-        // values and what came of them lie head by head, too, with their gradients.
-        let scores = (tokens * tokens * heads).min((tokens * tokens).max(SCORES as u128));
-        let whole = if at.on_gpu { 3 * scores + tokens * (4 * h + 6 * kv) } else { 0 };
+        // On a GPU the probabilities of a block of queries are there at once, with their gradients and those of the scores; queries, what
+        // came of them and its gradient, keys and values lie head by head, too; and the gradients of keys and values are sums in f32.
+        let scores = (tokens * tokens * heads).min((tokens * heads).max(SCORES as u128));
+        let (whole, sums) = if at.on_gpu { (3 * scores + tokens * 5 * h, tokens * 2 * h * F32) } else { (0, 0) };
         // Gate, up and the widest state of the MLP, which are gone by then, the gradient that comes and the one that goes.
-        let numbers = (tokens * (3 * i + 3 * h)).max(tokens * 3 * h + whole);
-        tokens * kept * at.dense() + numbers * at.activation() + tokens * F32 * heads
+        let mlp = tokens * (3 * i + 3 * h) * at.activation();
+        let attention = (tokens * 3 * h + whole) * at.activation() + sums;
+        tokens * kept * at.dense() + mlp.max(attention) + tokens * F32 * heads
     }
 }

@@ -6,10 +6,12 @@
 use super::Shape;
 use crate::model::cache::LayerCache;
 use crate::model::places::Context;
+use crate::ops::fused::New;
 use crate::ops::{self, Heads, Room};
 use crate::weights::{Entry, Gradients, Part, Spec, Target, Wanted, WeightId, Weights};
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
+use std::ops::Range;
 
 /// Epsilon of the norm on queries and keys; fixed, whatever the configuration says.
 const QK_NORM_EPS: f64 = 1e-5;
@@ -95,6 +97,20 @@ pub struct Kept {
     before_norm: Option<[Tensor; 2]>,
 }
 
+impl Shape {
+    /// Matrices of a layer that read the same: one product serves all of them where they lie together.
+    pub fn products(&self, index: usize) -> [Range<WeightId>; 2] {
+        let id = |number: usize| self.weight_id(index, number);
+        [id(Q)..id(V) + 1, id(GATE)..id(UP) + 1]
+    }
+
+    fn weight_id(&self, index: usize, number: usize) -> WeightId {
+        // Without norms of queries and keys, what comes behind them moves up.
+        let absent = if self.head_norms || number < Q_NORM { 0 } else { HEAD_NORMS };
+        index * self.layer_weights() + number - absent
+    }
+}
+
 impl<'a> Layer<'a> {
     /// `weights` begin with those of each layer; what the backward pass needs is kept in the dtype `keeps`.
     pub fn new(weights: &'a Weights, shape: &'a Shape, index: usize, keeps: DType) -> Self {
@@ -102,23 +118,61 @@ impl<'a> Layer<'a> {
     }
 
     fn id(&self, number: usize) -> WeightId {
-        // Without norms of queries and keys, what comes behind them moves up.
-        let absent = if self.shape.head_norms || number < Q_NORM { 0 } else { HEAD_NORMS };
-        self.index * self.shape.layer_weights() + number - absent
+        self.shape.weight_id(self.index, number)
     }
 
     fn at(&self, number: usize) -> &'a Entry {
         &self.weights[self.id(number)]
     }
 
-    /// The layer's result for x [B, T, hidden]. With a cache, new keys and values go behind the slots filled in each row, and all
-    /// in it are seen.
-    pub fn forward(&self, x: &Tensor, context: &Context, cache: Option<(&mut LayerCache, &[usize])>) -> Result<Tensor> {
+    /// The layer's result for x [B, T, hidden].
+    pub fn forward(&self, x: &Tensor, context: &Context) -> Result<Tensor> {
+        let (y, x) = self.sublayers(x, &self.read(x)?, context, None)?;
+        ops::add(y, &x)
+    }
+
+    /// The layer's result for x, of which it reads `h`, and what is read behind it: the result itself, or its norm with the weight
+    /// `behind`. With a cache, new keys and values go behind the slots filled in each row, and all in it are seen.
+    pub fn forward_on(
+        &self,
+        (x, h): (Tensor, Tensor),
+        behind: &Tensor,
+        context: &Context,
+        cache: Option<(&mut LayerCache, &[usize])>,
+    ) -> Result<(Tensor, Tensor)> {
+        let (y, x) = self.sublayers(&x, &h, context, cache)?;
+        if self.shape.post_norm {
+            let x = ops::add(y, &x)?;
+            return Ok((x.clone(), x));
+        }
+        let (h, x) = ops::add_and_norm(y, &x, behind, self.shape.norm_eps)?;
+        Ok((x, h))
+    }
+
+    /// What the layer reads of x: its norm, but in post-norm models x itself.
+    pub fn read(&self, x: &Tensor) -> Result<Tensor> {
+        if self.shape.post_norm {
+            return Ok(x.clone());
+        }
+        self.norm(NORM_IN, x)
+    }
+
+    /// The weight of the norm of what is read.
+    pub fn first_norm(&self) -> Result<&'a Tensor> {
+        self.at(NORM_IN).tensor()
+    }
+
+    /// For x, of which `h` is read, the two summands of the result: what the MLP gave, and what goes past it.
+    fn sublayers(
+        &self,
+        x: &Tensor,
+        h: &Tensor,
+        context: &Context,
+        cache: Option<(&mut LayerCache, &[usize])>,
+    ) -> Result<(Tensor, Tensor)> {
         let post_norm = self.shape.post_norm;
-        let y = match post_norm {
-            true => self.norm(NORM_IN, &self.attention(x, context, cache)?)?,
-            false => self.attention(&self.norm(NORM_IN, x)?, context, cache)?,
-        };
+        let y = self.attention(h, context, cache)?;
+        let y = if post_norm { self.norm(NORM_IN, &y)? } else { y };
         let y = self.dropped(y, 0, context)?;
         let (y, x) = match post_norm {
             true => {
@@ -131,7 +185,7 @@ impl<'a> Layer<'a> {
                 (self.mlp(&h)?, x)
             }
         };
-        ops::add(self.dropped(y, 1, context)?, &x)
+        Ok((self.dropped(y, 1, context)?, x))
     }
 
     fn norm(&self, number: usize, x: &Tensor) -> Result<Tensor> {
@@ -142,6 +196,11 @@ impl<'a> Layer<'a> {
     fn project(&self, h: &Tensor) -> Result<[Tensor; 3]> {
         let (b, t, _) = h.dims3()?;
         let (heads, kv_heads, d) = (self.shape.heads, self.shape.kv_heads, self.shape.head_dim);
+        if let Some(whole) = self.weights.joined(self.id(Q)) {
+            let all = ops::linear(h, &whole.clone().into())?.reshape((b, t, heads + 2 * kv_heads, d))?;
+            let of = |first: usize, count: usize| all.narrow(2, first, count);
+            return Ok([of(0, heads)?, of(heads, kv_heads)?, of(heads + kv_heads, kv_heads)?]);
+        }
         let of = |number: usize, heads: usize| -> Result<Tensor> {
             Ok(self.at(number).forward(h)?.reshape((b, t, heads, d))?)
         };
@@ -149,21 +208,58 @@ impl<'a> Layer<'a> {
     }
 
     fn attention(&self, h: &Tensor, context: &Context, cache: Option<(&mut LayerCache, &[usize])>) -> Result<Tensor> {
-        let [q, k, v] = self.project(h)?;
-        let (q, k) = (self.turn(Q_NORM, &q, context)?, self.turn(K_NORM, &k, context)?);
-        let (k, v) = (k.transpose(1, 2)?, v.transpose(1, 2)?);
+        let projected = self.project(h)?;
         // Tokens that continue a sequence get the same whether they come alone or several at once.
         let one_by_one = cache.as_ref().is_some_and(|(_, filled)| filled.iter().any(|&n| n > 0));
-        let (k, v) = match cache {
-            Some((cache, filled)) => cache.append(&k, &v, filled)?,
-            None => (k, v),
+        let turned = || -> Result<[Tensor; 3]> {
+            let [q, k, v] = &projected;
+            let (q, k) = (self.turn(Q_NORM, q, context)?, self.turn(K_NORM, k, context)?);
+            Ok([q, k.transpose(1, 2)?, v.transpose(1, 2)?])
+        };
+        let [q, k, v] = match cache {
+            Some((cache, filled)) if cache.takes(&projected, filled, context) => {
+                cache.take(&self.new_tokens(&projected, context)?, filled, context.slots.as_ref())?
+            }
+            Some((cache, filled)) => {
+                let [q, k, v] = turned()?;
+                let (k, v) = cache.append(&k, &v, filled)?;
+                [q, k, v]
+            }
+            None => turned()?,
         };
         let (mixed, _) = ops::attention(&q, &k, &v, &context.rows(one_by_one), false)?;
         self.at(O).forward(&mixed)
     }
 
+    /// Projections on their way into a cache.
+    fn new_tokens<'c>(&self, projected: &'c [Tensor; 3], context: &'c Context) -> Result<New<'c>>
+    where
+        'a: 'c,
+    {
+        let norms = match self.shape.head_norms {
+            true => {
+                let tensor = |number: usize| self.at(number).tensor();
+                Some([tensor(Q_NORM)?, tensor(Q_NORM + 1)?, tensor(K_NORM)?, tensor(K_NORM + 1)?])
+            }
+            false => None,
+        };
+        Ok(New { projected, norms, eps: QK_NORM_EPS, cos: &context.cos, sin: &context.sin })
+    }
+
+    /// What opens the MLP, and what goes through, [B, T, intermediate] each.
+    fn gate_and_up(&self, h: &Tensor) -> Result<(Tensor, Tensor)> {
+        let i = self.shape.intermediate;
+        match self.weights.joined(self.id(GATE)) {
+            Some(whole) => {
+                let both = ops::linear(h, &whole.clone().into())?;
+                Ok((both.narrow(2, 0, i)?, both.narrow(2, i, i)?))
+            }
+            None => Ok((self.at(GATE).forward(h)?, self.at(UP).forward(h)?)),
+        }
+    }
+
     fn mlp(&self, h: &Tensor) -> Result<Tensor> {
-        let (gate, up) = (self.at(GATE).forward(h)?, self.at(UP).forward(h)?);
+        let (gate, up) = self.gate_and_up(h)?;
         self.at(DOWN).forward(&ops::silu_mul(&gate, &up)?)
     }
 
@@ -187,7 +283,7 @@ impl<'a> Layer<'a> {
         let attended = post_norm.then_some(attended).map(|x| room.keep(x)).transpose()?;
         let middle = ops::add(self.dropped(y, 0, context)?, x)?;
         let h = if post_norm { middle.clone() } else { self.norm(NORM_MIDDLE, &middle)? };
-        let (gate, up) = (self.at(GATE).forward(&h)?, self.at(UP).forward(&h)?);
+        let (gate, up) = self.gate_and_up(&h)?;
         drop(h);
         let h = ops::silu_mul(&gate, &up)?;
         let (gate, up) = (room.keep(gate)?, room.keep(up)?);

@@ -98,6 +98,11 @@ impl Transformer {
                 spec.dims = weight.dims().to_vec();
                 weights.push(spec, weight);
             }
+            if !own_kernels_on(source.device) {
+                for ids in shape.products(index) {
+                    weights.join(ids)?;
+                }
+            }
             progress(index as u64 + 2)?;
         }
         let norm = source.small(&shape.last_norm(), &[shape.hidden])?;

@@ -110,8 +110,8 @@ impl<'a> Sequences<'a> {
         self.context.stop.check()?;
         let layer = self.transformer.layer(layer);
         let (y, memory) = match keep {
-            Keep::Nothing => (layer.forward(&self.x, &self.context, None)?, None),
-            Keep::Input => (layer.forward(&self.x, &self.context, None)?, Some(Memory::Input(self.x.clone()))),
+            Keep::Nothing => (layer.forward(&self.x, &self.context)?, None),
+            Keep::Input => (layer.forward(&self.x, &self.context)?, Some(Memory::Input(self.x.clone()))),
             Keep::All => {
                 let (y, kept) = layer.forward_keeping(&self.x, &self.context)?;
                 (y, Some(Memory::All(Box::new(kept))))

@@ -50,15 +50,23 @@ impl Transformer {
     /// Hidden states behind the final norm, [B, T, hidden], of input embeddings [B, T, hidden].
     pub fn forward(&self, x: &Tensor, context: &Context, mut cache: Option<&mut Cache>) -> Result<Tensor> {
         ops::together(self.device(), || {
-            let mut x = x.clone();
-            for index in 0..self.shape.layers {
+            let layers = self.shape.layers;
+            let mut states = (x.clone(), self.layer(0).read(x)?);
+            for index in 0..layers {
                 context.stop.check()?;
-                x = self.layer(index).forward(&x, context, cache.as_deref_mut().map(|c| c.layer(index)))?;
+                let behind = if index + 1 < layers { self.layer(index + 1).first_norm()? } else { &self.norm };
+                let cache = cache.as_deref_mut().map(|c| c.layer(index));
+                states = self.layer(index).forward_on(states, behind, context, cache)?;
             }
             if let Some(cache) = cache {
                 cache.grow(x.dims()[1]);
             }
-            self.final_norm(&x)
+            let (x, normed) = states;
+            if self.shape.post_norm {
+                self.final_norm(&x)
+            } else {
+                Ok(normed)
+            }
         })
     }
 

@@ -6,7 +6,7 @@ use crate::model::family::{Condition, NextToken, Piece};
 use crate::model::places::{Context, Rotary};
 use crate::ops;
 use crate::{Error, Result};
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
 impl NextToken for Lumina {
     fn codes(&self) -> usize {
@@ -53,9 +53,9 @@ impl NextToken for Lumina {
         ops::add(frozen, &ops::product(&there, &learned)?)
     }
 
-    fn embed_symbols(&self, symbols: &Tensor) -> Result<Tensor> {
-        let tokens = self.symbol_tokens.index_select(&symbols.flatten_all()?, 0)?.reshape(symbols.shape())?;
-        self.transformer.embed(&tokens)
+    fn embed_symbols(&self, symbols: &Tensor, times: usize) -> Result<Tensor> {
+        let rows = ops::rows(&self.transformer.embed_tokens, symbols, Some(&self.symbol_tokens), times)?;
+        Ok(rows.to_dtype(self.transformer.dtype())?)
     }
 
     fn rotary(&self) -> &Rotary {
@@ -71,6 +71,6 @@ impl NextToken for Lumina {
     }
 
     fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        Ok(ops::linear(&hidden.contiguous()?, &self.code_head)?.to_dtype(DType::F32)?)
+        ops::linear_f32(&hidden.contiguous()?, &self.code_head)
     }
 }

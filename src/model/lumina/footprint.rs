@@ -54,7 +54,7 @@ impl Footprint for LuminaFootprint {
         at.scratch() + v * h * at.dense() + named + h * F32 + F32 * u128::from(self.vqgan_numbers)
     }
 
-    fn pixels(&self, pixels: u128, at: &Place) -> u128 {
+    fn encoding(&self, pixels: u128, at: &Place) -> u128 {
         convolved(pixels, self.vqgan.ch, at)
     }
 
@@ -66,7 +66,7 @@ impl Footprint for LuminaFootprint {
         let prefix = self.shape.cache(read, PROMPT + 3, at);
         let reading = prefix + read * self.backward(PROMPT, at);
         let codes = self.vqgan.n_embed as u128;
-        let head = codes * F32 * (drawn.places * (3 * rows + drawn.pictures) + drawn.pictures * drawn.noise);
+        let head = codes * F32 * (drawn.places * at.drawn(rows, drawn.pictures) + drawn.pictures * drawn.noise);
         reading.max(self.shape.cache(rows, slots, at) + head + prefix.max(self.backward(rows * drawn.places, at)))
     }
 

@@ -7,7 +7,7 @@ use crate::ops;
 use crate::weight::Weight;
 use crate::weights::{Gradients, Wanted};
 use crate::Result;
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
 pub struct LuminaPass<'a> {
     sequences: Sequences<'a>,
@@ -39,7 +39,7 @@ impl<'a> LuminaPass<'a> {
 /// The head is frozen, so the gradient goes to the states only.
 impl Head for Weight {
     fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        Ok(ops::linear(hidden, self)?.to_dtype(DType::F32)?)
+        ops::linear_f32(hidden, self)
     }
 
     fn backward(&self, hidden: &Tensor, gradient: &Tensor) -> Result<Tensor> {
