@@ -36,8 +36,10 @@ NVIDIA = ["libcublasLt.so.13", "libcublas.so.13", "libcurand.so.10", "libcudnn.s
 PROMPT = "a photo of a fox in the snow"
 # Bytes a second, by a part of the name; see docs/cuda.md.
 BANDWIDTH = {"3090": 936e9, "4090": 1008e9, "A100": 2039e9, "H100": 3350e9, "H200": 4800e9}
-# Times the floor that a code may take.
-SLOWEST = 3
+# Products of bf16 a second, by the same names; half of it is what large ones reach.
+PRODUCTS = {"3090": 71e12, "4090": 165e12, "A100": 312e12, "H100": 989e12, "H200": 989e12}
+# Times what is derived that a code, and a step of training, may take.
+SLOWEST, SLOWEST_STEP = 3, 4
 MIB = 1 << 20
 
 
@@ -254,6 +256,29 @@ class Check:
         # A machine's memory has many users.
         self.report.check("memory comes back", lost <= 64 * MIB or self.device == "cpu", found)
 
+    def wide(self) -> None:
+        """Numbers at the width and length of the 7B, of two layers: on the device in bf16, on the CPU in f32."""
+        import shape
+
+        np, report, size = self.np, self.report, shape.SHAPES["tiny" if self.device == "cpu" or report.null else "wide"]
+        with tempfile.TemporaryDirectory(prefix="sitter-shape-") as folder:
+            shape.make(size, Path(folder))
+            with self.sitter.Model.open(folder, device="cpu", dtype="f32") as right:
+                grid = right.encode(self.pictures[0], size=size.pixels)
+                with report.timed(f"wide: score {grid.grid.size} codes, CPU"):
+                    expected = right.score(PROMPT, [grid])[0]
+                train = lambda m: m.train(self.pictures[:1], "fox", method="two_stage", embedding_steps=1, layer_steps=1, batch_size=1,
+                                          image_size=size.pixels, dropout=0.0, seed=3).losses
+                losses = [loss for _, _, loss in train(right)]
+            with self.sitter.Model.open(folder, device=self.device) as model:
+                with report.timed(f"wide: score, {self.device}"):
+                    found = model.score(PROMPT, [grid])[0]
+                off = abs(found - expected)
+                report.check("wide: pictures are as likely", off <= 0.02 * expected, f"{found:.4f} nats a code, {expected:.4f} on the CPU")
+                there = [loss for _, _, loss in train(model)]
+                off = np.abs(np.array(there) - np.array(losses)).max()
+                report.check("wide: both stages learn the same", off <= 0.02 * losses[0], f"losses {there}, on the CPU {losses}")
+
     def large(self, name: str) -> None:
         """Times a model of another size, with random weights; on a GPU in bf16."""
         import shape
@@ -267,21 +292,36 @@ class Check:
             report.note(f"{name}: model", model.info)
             report.note(f"{name}: devices", self.sitter.devices())
             side = size.pixels
-            tokens = self.tokens_per_second(model, name, side)
             hardware = next((d["hardware"] or "" for d in self.sitter.devices() if d["name"].startswith("cuda")), "")
-            bandwidth = next((b for part, b in BANDWIDTH.items() if part in hardware), 0.0)
+            of = lambda table: next((value for part, value in table.items() if part in hardware), 0.0)
+            judged = name == "7b"
             # All weights of the layers and the codes' rows of the head, and half of the picture's keys and values, for two rows.
-            numbers = size.layers * (4 * size.hidden**2 + 3 * size.hidden * size.inner) + size.codes * size.hidden
+            layers = size.layers * (4 * size.hidden**2 + 3 * size.hidden * size.inner)
             cells = (side // 16) ** 2
-            read = 2 * numbers + 2 * (cells / 2) * 2 * size.layers * size.hidden * 2
-            least = bandwidth / read / SLOWEST if name == "7b" else 0.0
-            found = f"{tokens:.1f} tokens a second; derived are {bandwidth / read:.1f} at most, allowed {least:.1f} at least"
+            read = 2 * (layers + size.codes * size.hidden) + 2 * (cells / 2) * 2 * size.layers * size.hidden * 2
+            derived = of(BANDWIDTH) / read
+            tokens = self.tokens_per_second(model, name, side)
+            least = derived / SLOWEST if judged else 0.0
+            found = f"{tokens:.1f} tokens a second; derived are {derived:.1f} at most, allowed {least:.1f} at least"
             report.check(f"{name}: tokens are drawn fast enough", tokens > least, found)
+            for decoding in ("speculative", "speculative_distribution"):
+                if report.left() < 120:
+                    break
+                # How many drafts a model meets depends on its weights, and random ones meet few: only a pass is timed.
+                passes = self.passes_per_second(model, side, decoding)
+                found = f"{passes:.1f} passes a second, {tokens / passes:.2f} codes' time each; allowed {SLOWEST:.1f}"
+                report.check(f"{name}: a pass, {decoding}, is fast enough", not judged or tokens / passes < SLOWEST, found)
             with report.timed(f"{name}: encode {side} x {side}"):
                 grid = model.encode(self.pictures[0], size=side)
             with report.timed(f"{name}: decode {side} x {side}"):
                 model.decode(grid)
-            for method, steps in [("textual_inversion", (3, 0)), ("dreambooth", (0, 3)), ("lora", (0, 3))]:
+            # Of a picture: forward, and what of it is done again; see docs/cuda.md.
+            length = cells + side // 16 + 53
+            forward = 2 * layers * length + 4 * length**2 * size.hidden * size.layers + 2 * length * size.vocabulary * size.hidden
+            learned = 2 * length * 3 * size.hidden**2 * size.layers
+            stages = [("embedding stage", "two_stage", (3, 0), 2 * forward), ("layers stage", "two_stage", (0, 3), 3 * forward + learned),
+                      ("low-rank", "lora", (0, 3), 3 * forward)]
+            for stage, method, steps, operations in stages:
                 if report.left() < 60:
                     return
                 times: "list[float]" = []
@@ -290,10 +330,33 @@ class Check:
                         times.append(event.elapsed)
                 subject = model.train(self.pictures, "fox", method=method, embedding_steps=steps[0], layer_steps=steps[1],
                                       batch_size=1, image_size=side, progress=step)
-                seconds = [b - a for a, b in zip(times, times[1:])]
-                report.note(f"{name}: {method}, seconds a step of one picture", [round(s, 3) for s in seconds])
+                seconds = min(b - a for a, b in zip(times, times[1:]))
+                derived = operations / (of(PRODUCTS) / 2) if of(PRODUCTS) else 0.0
+                most = SLOWEST_STEP * derived if judged and derived else float("inf")
+                found = f"{seconds:.3f} s of one picture; derived are {derived:.3f}, allowed {most:.3f}"
+                report.check(f"{name}: a step, {stage}, is fast enough", seconds < most, found)
                 losses = [loss for _, _, loss in subject.losses]
-                report.check(f"{name}: {method} trains", bool(self.np.isfinite(losses).all()), f"losses {losses}")
+                report.check(f"{name}: {stage} trains", bool(self.np.isfinite(losses).all()), f"losses {losses}")
+            model.close()
+            with report.timed(f"{name}: open once more"):
+                self.sitter.Model.open(folder, device=self.device).close()
+
+    def passes_per_second(self, model: Any, side: int, decoding: str) -> float:
+        """Of one picture with guidance, of the twentieth pass and those behind."""
+        times: "list[float]" = []
+        run = self.sitter.Run()
+
+        def step(event: Any) -> None:
+            if event.stage == "sample":
+                times.append(event.elapsed)
+                if len(times) == 60:
+                    run.cancel()
+        try:
+            model.sample(PROMPT, width=side, height=side, guidance=3.0, decoding=decoding, progress=step, run=run)
+        except self.sitter.Cancelled:
+            pass
+        first = len(times) // 3
+        return (len(times) - 1 - first) / max(times[-1] - times[first], 1e-9)
 
     def tokens_per_second(self, model: Any, name: str, side: int) -> float:
         """Of one picture with guidance, for at most a minute."""
@@ -338,7 +401,7 @@ def main() -> int:
     for name, work, needs in [
         ("machine", check.machine, 0), ("open", check.open, 0), ("pixels", check.pixels, 10), ("scores", check.scores, 10),
         ("samples", check.samples, 20), ("trainings", check.trainings, 60), ("number formats", check.formats, 60),
-        ("cancel", check.cancelled, 10), ("memory", check.memory, 30),
+        ("cancel", check.cancelled, 10), ("memory", check.memory, 30), ("wide", check.wide, 150),
         *([("size " + given.shape, lambda: check.large(given.shape), 180)] if given.shape else []),
         ("a whole training", check.whole_training, 90),
     ]:
