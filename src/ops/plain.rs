@@ -90,7 +90,7 @@ fn product_f32(x: &Tensor, weight: &Tensor, across: bool, sum: Option<Tensor>) -
     })
 }
 
-/// As [`input_gradient`] for a bf16 gradient, but f32 as it comes out of the sums, and so is `sum`.
+/// As `input_gradient` for a bf16 gradient, but f32 as it comes out of the sums, and so is `sum`.
 pub fn input_gradient_f32(g: &Tensor, weight: &Weight, sum: Option<Tensor>) -> Result<Tensor> {
     let w = match weight {
         Weight::Dense(w) => w.to_dtype(g.dtype())?,
