@@ -92,7 +92,7 @@ fn sample_setters(at: *mut sitter_sample_options) -> Vec<Setter> {
             (c"speculative".as_ptr()) => "speculative",
             (c"speculative_distribution".as_ptr()) => "speculative_distribution",
             (c"sequential".as_ptr()) => "sequential"; (c"Sequential".as_ptr()), (c"".as_ptr())),
-        setter!(at, sitter_sample_options_set_window, "window"; (2) => 2, (256) => 256; (0), (1), (257), (u32::MAX)),
+        setter!(at, sitter_sample_options_set_window, "window"; (2) => 2, (256) => 256, (0) => 0; (1), (257), (u32::MAX)),
     ]
 }
 
