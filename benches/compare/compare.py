@@ -143,12 +143,14 @@ def measure(sides, name, repeats):
             if row == "start":
                 commands = {s: sides.command(s, "open", model, "f32", pixels) + ["--once"] for s in ("ours", "theirs")}
             else:
-                commands = {"ours": [str(sides.programs / "personalize"), "--out", out],
-                            "theirs": sides.command("theirs", row, model, "f32", pixels) + ["--out", out]}
+                commands = {"ours": [str(sides.programs / "personalize")],
+                            "theirs": sides.command("theirs", row, model, "f32", pixels)}
             found = {s: [] for s in commands}
             for turn in range(repeats + (row == "start")):
                 for side, command in commands.items():
-                    found[side].append(whole(command))
+                    # The main job does not write where another's pictures are.
+                    where = [] if row == "start" else ["--out", str(Path(out) / f"{side}-{turn}")]
+                    found[side].append(whole(command + where))
         # The first start reads files that the others find in memory.
         found = {s: f[1:] if row == "start" else f for s, f in found.items()}
         seconds = {s: [t for t, _ in f] for s, f in found.items()}
