@@ -260,7 +260,8 @@ class Check:
         """Numbers at the width and length of the 7B, of two layers: on the device in bf16, on the CPU in f32."""
         import shape
 
-        np, report, size = self.np, self.report, shape.SHAPES["tiny" if self.device == "cpu" or report.null else "wide"]
+        np, report = self.np, self.report
+        size = shape.SHAPES["tiny" if self.device == "cpu" or report.null else "wide"]
         with tempfile.TemporaryDirectory(prefix="sitter-shape-") as folder:
             shape.make(size, Path(folder))
             with self.sitter.Model.open(folder, device="cpu", dtype="f32") as right:
