@@ -143,10 +143,11 @@ unsafe fn strips<L: Lanes, W: Source>(x: F32, w: W, y: Out, (m, n, k): Sizes, be
         sums.fill([L::zero(); STRIP]);
         for at in (0..k).step_by(DEPTH) {
             let width = (k - at).min(DEPTH);
-            let (weights, apart) = match w.plain(first * k + at) {
-                // The sums of columns that are not there go nowhere, but what they are made of must be.
-                Some(weights) if columns == STRIP => (weights, k),
-                _ => {
+            // The sums of columns that are not there go nowhere, but what they are made of must be.
+            let lie = if columns == STRIP { w.plain(first * k + at) } else { None };
+            let (weights, apart) = match lie {
+                Some(weights) => (weights, k),
+                None => {
                     for (c, to) in plain.0.chunks_mut(DEPTH).enumerate().take(columns) {
                         unpack::<L, W>(w, (first + c) * k + at, &mut to[..width.next_multiple_of(32)], width);
                     }
@@ -162,7 +163,7 @@ unsafe fn strips<L: Lanes, W: Source>(x: F32, w: W, y: Out, (m, n, k): Sizes, be
                 };
                 for c in (0..columns).step_by(4) {
                     let (x, w) = ((x.0.add(i * k + at), k), (weights.add(c * apart), apart));
-                    if i == 0 && apart != DEPTH {
+                    if i == 0 && lie.is_some() {
                         // As `unpack` does.
                         for c in 0..4 {
                             for line in 0..DEPTH / 16 {

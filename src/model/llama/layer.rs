@@ -269,7 +269,7 @@ impl<'a> Layer<'a> {
         let post_norm = self.shape.post_norm;
         let (b, t, _) = x.dims3()?;
         let mut room = Room::new(b * t * self.shape.kept_numbers(), self.keeps, x)?;
-        let h = if post_norm { x.clone() } else { self.norm(NORM_IN, x)? };
+        let h = self.read(x)?;
         let [q, k, v] = self.project(&h)?;
         drop(h);
         let (seen_q, seen_k) = (self.turn(Q_NORM, &q, context)?, self.turn(K_NORM, &k, context)?.transpose(1, 2)?);
@@ -358,8 +358,7 @@ impl<'a> Layer<'a> {
 
         // Projections
         let x = wide(x)?;
-        let normed = || if post_norm { Ok(x.clone()) } else { self.norm(NORM_IN, &x) };
-        let h = asked(&[Q, K, V], &normed)?;
+        let h = asked(&[Q, K, V], &|| self.read(&x))?;
         let gh = back(Q, &gq, &h, None, &mut found)?;
         drop(gq);
         let gh = back(K, &gk, &h, Some(gh), &mut found)?;
