@@ -9,9 +9,9 @@ use sitter::model::Model;
 use sitter::ops::plainly;
 use sitter::personalize::{Method, Options};
 use sitter::run::Run;
-use sitter::sample::{self, Decoding, Sample};
+use sitter::sample::{self, Sample};
 use sitter::weights::Change;
-use verbs::{draw, drawing, own_side, picture, score, trainings, LEARNING};
+use verbs::{decodings, draw, drawing, own_side, picture, score, trainings, LEARNING};
 
 fn open(name: &str, dtype: &str) -> Model {
     verbs::open(name, "cpu", dtype)
@@ -36,8 +36,7 @@ fn it_draws_the_codes_that_our_kernels_draw_in_every_way() {
     for (name, side) in LEARNING.into_iter().chain([("grouped", 8)]) {
         let (own, plain) = (open(name, "f32"), plainly(|| open(name, "f32")));
         let by_code = name != "infinity";
-        let ways = if by_code { &Decoding::ALL[..] } else { &[Decoding::Sequential] };
-        for &decoding in ways {
+        for &decoding in decodings(&own) {
             for top_k in if by_code { vec![0, 7] } else { vec![0] } {
                 let options = sample::Options { decoding, top_k, ..drawing(&own, side) };
                 let expected = codes(&draw(&own, &[], &options));
@@ -144,8 +143,7 @@ fn in_bf16_every_verb_works_within_what_bf16_resolves() {
             };
             let subject = teach(&model, &options, side).unwrap();
             assert!(subject.losses.iter().all(|l| l.loss.is_finite()));
-            let ways = if name == "infinity" { &[Decoding::Sequential][..] } else { &Decoding::ALL };
-            for &decoding in ways {
+            for &decoding in decodings(&model) {
                 let options = sample::Options { decoding, ..drawing(&own, side) };
                 let drawn = draw(&model, &[&subject], &options);
                 assert_eq!(drawn.len(), 4, "{name} {decoding:?}");

@@ -162,8 +162,8 @@ mod tests {
     use crate::ops::plainly;
     use crate::personalize::Method;
     use crate::run::Run;
-    use crate::sample::{self, Decoding, Sample};
-    use crate::verbs::{draw, drawing, open, own_side, picture, score, teach, trainings, LEARNING};
+    use crate::sample::{self, Sample};
+    use crate::verbs::{decodings, draw, drawing, open, own_side, picture, score, teach, trainings, LEARNING};
 
     fn codes(drawn: &[Sample]) -> Vec<Vec<u32>> {
         drawn.iter().map(|s| s.tokens.codes().to_vec()).collect()
@@ -173,8 +173,7 @@ mod tests {
     fn models_draw_by_the_kernels_for_gpus_what_they_draw_by_those_of_the_cpu() {
         for (name, side) in LEARNING.into_iter().chain([("grouped", 8)]) {
             let own = open(name, "cpu", "f32");
-            let ways = if name == "infinity" { &[Decoding::Sequential][..] } else { &Decoding::ALL };
-            for &decoding in ways {
+            for &decoding in decodings(&own) {
                 let options = sample::Options { decoding, ..drawing(&own, side) };
                 let expected = codes(&draw(&own, &[], &options));
                 with_kernels(|| {

@@ -15,9 +15,9 @@ mod verbs;
 mod random_model;
 
 use sitter::run::Run;
-use sitter::sample::{self, Decoding};
+use sitter::sample;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use verbs::{draw, drawing, open, own_side, picture, score, teach, trainings, LEARNING};
+use verbs::{decodings, draw, drawing, open, own_side, picture, score, teach, trainings, LEARNING};
 
 /// One test at a time: the counts are the whole process's.
 fn alone() -> MutexGuard<'static, ()> {
@@ -39,8 +39,7 @@ fn every_verb_of_every_family_is_carried_out_in_every_format() {
             let model = open(name, "cuda", dtype);
             assert!(model.device().is_cuda());
             let side = own_side(&model, side);
-            let ways = if name == "infinity" { &[Decoding::Sequential][..] } else { &Decoding::ALL };
-            for &decoding in ways {
+            for &decoding in decodings(&model) {
                 for top_k in if name == "infinity" { vec![0] } else { vec![0, 7] } {
                     let drawn = draw(&model, &[], &sample::Options { decoding, top_k, ..drawing(&model, side) });
                     assert_eq!(drawn.len(), 4, "{what}");

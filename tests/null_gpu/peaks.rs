@@ -3,13 +3,13 @@
 use crate::alone;
 use crate::counts::counts;
 use crate::sizes::Size;
-use crate::verbs::{picture, teach};
+use crate::verbs::{decodings, picture, teach};
 use sitter::estimate::{Estimate, Request};
 use sitter::model::outline::Outline;
 use sitter::model::{Model, OpenOptions};
 use sitter::personalize::{Method, OptimizerDevice, Options, Recompute, Trainable};
 use sitter::run::{Flow, Run, Stage};
-use sitter::sample::{self, Decoding};
+use sitter::sample;
 
 const SMALL: Size = Size {
     preset: "small",
@@ -77,8 +77,7 @@ fn the_peak_of_every_phase_is_what_the_estimate_promises() {
         near(&mut wrong, peak(), first.encode, &format!("{title}: encode"));
         model.decode(&tokens, &Run::new()).unwrap();
         near(&mut wrong, peak(), first.decode, &format!("{title}: decode"));
-        let ways = if by_scale { &[Decoding::Sequential][..] } else { &Decoding::ALL };
-        for &decoding in ways {
+        for &decoding in decodings(&model) {
             let options = sample::Options { decoding, ..drawing.clone() };
             let mut passes = 0;
             let mut run = Run::with_events(|_| {

@@ -7,7 +7,7 @@ use sitter::model::{Model, OpenOptions};
 use sitter::personalize::{train, Adaptation, Dataset, Method, Options, Request, Trainable};
 use sitter::picture::Picture;
 use sitter::run::Run;
-use sitter::sample::{self, draw_pictures, Sample};
+use sitter::sample::{self, draw_pictures, Decoding, Sample};
 use sitter::tokens::Tokens;
 use sitter::Result;
 use std::path::Path;
@@ -28,6 +28,14 @@ pub fn own_side(model: &Model, side: u32) -> u32 {
         sample::Options::for_model(model).unwrap().width
     } else {
         side
+    }
+}
+
+/// The ways in which a model can draw.
+pub fn decodings(model: &Model) -> &'static [Decoding] {
+    match model.family().prediction() {
+        Prediction::NextToken(_) => &Decoding::ALL,
+        Prediction::NextScale(_) => &[Decoding::Sequential],
     }
 }
 
