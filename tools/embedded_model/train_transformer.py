@@ -44,6 +44,7 @@ def train(rank, a, meeting):
     tokenizer = vqgan.load(a.vqgan).to(device, memory_format=torch.channels_last) if a.vqgan else None
     data = Codes(a.codes, tokenizer, device)
     m = tf.Transformer(d=a.width, layers=a.layers, heads=a.heads, ff=a.ff).to(device)
+    if a.codebook: m.lay_codes(vqgan.load(a.codebook).codebook)
     t = Trainer(m, lambda n: 'embed' in n or 'head' in n, (.9, .98))
     step = 0
     if os.path.exists(a.out):
@@ -84,6 +85,7 @@ if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--codes', required=True, help='folder of encode.py'); p.add_argument('--out', required=True)
     p.add_argument('--vqgan', help='also encode pictures that appear in the folder, then delete them')
+    p.add_argument('--codebook', help='tokenizer whose codebook the rows of codes start from')
     p.add_argument('--steps', type=int, default=60000); p.add_argument('--decay', type=int, default=6000)
     p.add_argument('--batch', type=int, default=32, help='of all workers'); p.add_argument('--lr', type=float, default=3e-3)
     p.add_argument('--width', type=int, default=256); p.add_argument('--layers', type=int, default=6); p.add_argument('--heads', type=int, default=4)

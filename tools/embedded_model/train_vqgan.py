@@ -39,6 +39,12 @@ def kmeans(f, k, rounds=8, most=60_000):
     return c
 
 
+def lengthened(t, like):
+    """A shorter codebook's values in the shape of a longer one. Entries that it lacks lie far from everything and are used by
+    nothing, so that the next step gives them a place where the error is large."""
+    return torch.cat([t, torch.full_like(like[len(t):], 1e3 if t.dim() > 1 else 0.)])
+
+
 def picture_loss(y, x):
     e = y - x
     e2, e4 = F.avg_pool2d(e, 2), F.avg_pool2d(e, 4)
@@ -59,8 +65,8 @@ class Run:
             self.m.load_state_dict(grow.grown(folder.open_tokenizer(a.grow).state_dict(), self.m))
         if a.start and not os.path.exists(a.out):
             _, self.step, self.quantized, state, book, count = checkpoint.read(a.start)
-            self.m.load_state_dict(state); self.m.set_codebook(book)
-            self.m.count.copy_(count); self.m.total.copy_(book * count[:, None])
+            count = lengthened(count, self.m.count); self.m.load_state_dict(state); self.m.set_codebook(lengthened(book, self.m.codebook))
+            self.m.count.copy_(count); self.m.total.copy_(self.m.codebook * count[:, None])
         self.begun = self.step        # the optimizer warms up from here
         self.m.to(a.device, memory_format=torch.channels_last)
         self.t = Trainer(self.m, lambda n: n in ('encoder.conv_in.weight', 'decoder.conv_out.weight', 'colour.weight'), (.9, .99))
@@ -72,9 +78,9 @@ class Run:
         self.step, self.quantized, self.begun = d['step'], d['quantized'], d.get('begun', 0)
         self.t.restore(d['trainer'])
         if self.a.requantize and self.quantized: self.quantized = False; self.a.continuous = max(self.a.continuous, self.step + 40)
-        for k in ('codebook', 'count', 'total'): getattr(self.m, k).copy_(d[k])
+        for k in ('codebook', 'count', 'total'): getattr(self.m, k).copy_(lengthened(d[k], getattr(self.m, k)))
         for k, v in d['mean'].items(): self.mean[k].copy_(v)
-        self.mean_book.copy_(d['mean_book'])
+        self.mean_book.copy_(lengthened(d['mean_book'], self.mean_book))
 
     def save(self):
         d = dict(step=self.step, begun=self.begun, quantized=self.quantized, trainer=self.t.state(), mean=self.mean, mean_book=self.mean_book, config=self.m.config,
@@ -86,7 +92,7 @@ class Run:
         k = min(.998, (1 + self.step) / (20 + self.step))
         now = self.m.state_dict()
         for n, v in self.mean.items(): v.lerp_(now[n].float(), 1 - k)
-        self.mean_book.lerp_(self.m.codebook, 1 - k)
+        self.mean_book.lerp_(self.m.codebook, 1 - k); self.mean_book[self.m.anew] = self.m.codebook[self.m.anew]
 
     def averaged(self):
         m = vqgan.VQGAN(**self.m.config)
@@ -151,7 +157,7 @@ if __name__ == '__main__':
     p.add_argument('--data', required=True, help='folder of draw.py'); p.add_argument('--out', required=True, help='state; OUT.mean is the averaged tokenizer')
     p.add_argument('--steps', type=int, default=40000); p.add_argument('--decay', type=int, default=4000)
     p.add_argument('--batch', type=int, default=12, help='of all workers'); p.add_argument('--lr', type=float, default=1.5e-3)
-    p.add_argument('--continuous', type=int, default=800, help='steps before there is a codebook'); p.add_argument('--codes', type=int, default=4096)
+    p.add_argument('--continuous', type=int, default=800, help='steps before there is a codebook'); p.add_argument('--codes', type=int, default=8192, help='a state with fewer is lengthened')
     p.add_argument('--window', type=int, default=0, help='train on the busiest windows of this side; whole pictures otherwise')
     p.add_argument('--whole', type=float, default=.25, help='share of the steps that see whole pictures in spite of --window')
     p.add_argument('--requantize', action='store_true', help='first a new codebook, by k-means of new latents')

@@ -5,7 +5,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 import workers
 
-CONFIG = dict(ch=16, ch_mult=[1, 2, 4, 6], num_res_blocks=1, z_channels=64, embed_dim=16, n_embed=4096, num_groups=8)
+CONFIG = dict(ch=16, ch_mult=[1, 2, 4, 6], num_res_blocks=1, z_channels=64, embed_dim=16, n_embed=8192, num_groups=8)
 
 
 class Norm(nn.GroupNorm):
@@ -106,11 +106,15 @@ class VQGAN(nn.Module):
         self.register_buffer('codebook', torch.zeros(c['n_embed'], c['embed_dim']), persistent=False)
         self.register_buffer('count', torch.ones(c['n_embed']), persistent=False)
         self.register_buffer('total', torch.zeros(c['n_embed'], c['embed_dim']), persistent=False)
+        self.anew = torch.zeros(0, dtype=torch.long)      # entries that the last step gave a new place
 
     def latent(self, x): return self.quant_conv(self.encoder(x))
 
     def nearest(self, f):
-        return (f.pow(2).sum(1, keepdim=True) - 2 * f @ self.codebook.t() + self.codebook.pow(2).sum(1)).argmin(1)
+        # In f32: rounded to bf16 the products err by more than neighbours in the codebook differ.
+        with torch.autocast(f.device.type, enabled=False):
+            size, turned = self.codebook.pow(2).sum(1)[None], self.codebook.t().contiguous()
+            return torch.cat([torch.addmm(size, p, turned, alpha=-2).argmin(1) for p in f.float().split(128)])
 
     def quantize(self, z):
         """Latents [b, c, h, w] -> codes [b, h, w] and the codebook's vectors in their place."""
@@ -140,6 +144,7 @@ class VQGAN(nn.Module):
         if len(dead):     # an entry that nothing uses starts anew where the error is large, not on yet another flat patch
             f, e = workers.gathered(f), workers.gathered((f - self.codebook[i]).pow(2).sum(1))
             self.total[dead] = f[torch.multinomial(e + 1e-9, len(dead), replacement=True)] * .1; self.count[dead] = .1
+        self.anew = dead
         self.codebook.copy_(self.total / self.count[:, None].clamp_min(1e-5))
 
 
