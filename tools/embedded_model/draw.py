@@ -54,7 +54,7 @@ if __name__ == '__main__':
     w, icons = world.World(a.raw), other_icons(a.raw) if a.others else {}
     for i in range(a.first, a.shards, a.every):
         name = f'{a.out}/{i:05}'
-        if os.path.exists(name + '.npy') or os.path.exists(name + '.codes'): continue
+        if any(os.path.exists(f'{name}.{kind}') for kind in ('npy', 'codes', 'scales')): continue
         pictures, meta = draw_shard(w, a.seed * 100_000 + i, a.others, {s: list(v) for s, v in icons.items()})
         with open(name + '.json', 'w') as f: json.dump(meta, f)
         with open(name + '.part', 'wb') as f: np.save(f, pictures)

@@ -5,7 +5,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 import workers
 
-CONFIG = dict(ch=16, ch_mult=[1, 2, 4, 6], num_res_blocks=1, z_channels=64, embed_dim=16, n_embed=8192, num_groups=8)
+CONFIG = dict(ch=16, ch_mult=[1, 2, 4, 6], num_res_blocks=1, z_channels=64, embed_dim=16, n_embed=8192, num_groups=8, attention=True)
 
 
 class Norm(nn.GroupNorm):
@@ -44,10 +44,13 @@ class AttnBlock(nn.Module):
 
 
 def middle(n, c):
-    return nn.ModuleDict(dict(block_1=ResBlock(n, n, c), attn_1=AttnBlock(n, c), block_2=ResBlock(n, n, c)))
+    attention = dict(attn_1=AttnBlock(n, c)) if c['attention'] else {}
+    return nn.ModuleDict(dict(block_1=ResBlock(n, n, c), **attention, block_2=ResBlock(n, n, c)))
 
 
-def through(mid, h): return mid['block_2'](mid['attn_1'](mid['block_1'](h)))
+def through(mid, h):
+    h = mid['block_1'](h)
+    return mid['block_2'](mid['attn_1'](h) if 'attn_1' in mid else h)
 
 
 class Encoder(nn.Module):
