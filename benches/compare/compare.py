@@ -6,8 +6,8 @@
     python benches/compare/compare.py --rows sample,decode --repeats 7 --markdown table.md
 
 Needs a Rust toolchain, and a Python (this one, or `--python`) with torch, safetensors, tokenizers, numpy and PyYAML, for
-the main job Pillow, for Janus-Pro transformers. PyTorch's side is theirs.py, for Infinity infinity.py; they are written as one would
-write them for speed.
+the main job Pillow, for Janus-Pro transformers, for the rows against llama.cpp llama-cpp-python and gguf. PyTorch's side is theirs.py,
+for Infinity infinity.py; they are written as one would write them for speed. llama.cpp's is llamacpp.py.
 
 How it measures: for each row, a process of each side opens the model and warms up once; then they take turns, one
 measurement each, the other waiting, each with two threads. The ratio is theirs / ours of the medians, so above 1 ours is
@@ -36,6 +36,9 @@ ROWS = {
     "sample_f32": ("guided sampling, 256 x 256, f32", "sample", "mid", "f32", "f32", 256, "token/s"),
     "sample_q8": ("guided sampling, ours q8_0, theirs bf16", "sample", "mid", "q8_0", "bf16", 256, "token/s"),
     "sample_q4": ("guided sampling, ours q4_k, theirs bf16", "sample", "mid", "q4_k", "bf16", 256, "token/s"),
+    "llama": ("guided sampling, 256 x 256, bf16; theirs: llama.cpp", "sample", "mid", "bf16", "llama.cpp bf16", 256, "token/s"),
+    "llama_q8": ("the same, q8_0", "sample", "mid", "q8_0", "llama.cpp q8_0", 256, "token/s"),
+    "llama_q4": ("the same, q4_k", "sample", "mid", "q4_k", "llama.cpp q4_k", 256, "token/s"),
     "prefill_f32": ("prefill of 1060 tokens, f32", "prefill", "mid", "f32", "f32", 512, "s"),
     "prefill_bf16": ("prefill of 1060 tokens, bf16", "prefill", "mid", "bf16", "bf16", 512, "s"),
     "embedding_f32": ("embedding-stage step, 512 x 512, f32", "embedding_step", "mid", "f32", "f32", 512, "s"),
@@ -99,6 +102,8 @@ class Sides:
     def command(self, side, row, model, dtype, pixels):
         own = {"janus": "janus.py", "infinity": "infinity.py"}
         theirs = own.get(model.partition("-")[0], "theirs.py")
+        if dtype.startswith("llama.cpp "):
+            theirs, dtype = "llamacpp.py", dtype.split()[1]
         program = [self.programs / "compare"] if side == "ours" else [self.python, HERE / theirs]
         return [*map(str, program), row, self.model(model), "--dtype", dtype, "--pixels", str(pixels)]
 
@@ -243,6 +248,9 @@ def main():
         return
     folder = arguments.models or Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "compare-models"
     sides = Sides(arguments, folder.resolve())
+    if any(name.startswith("llama") for name in names) and not has("llama_cpp, gguf"):
+        print("SKIPPED: this Python has no llama_cpp and gguf, so nothing was compared with llama.cpp")
+        names = [n for n in names if not n.startswith("llama")]
     presets = ["small", "janus-small", "infinity-small"] if arguments.check else sorted({ROWS[name][2] for name in names} & MODELS)
     if any(preset.startswith("janus") for preset in presets) and not has("transformers"):
         print("SKIPPED: this Python has no transformers, so Janus-Pro was not compared with it")

@@ -1,9 +1,9 @@
-"""Writes the model folder: 16-bit safetensors with the published names, tokenizer.json, configuration."""
+"""Writes a model folder: 16-bit safetensors with the published names, tokenizer.json, configuration."""
 import argparse, json, os
 import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
-import transformer as tf, vqgan
+import infinity, transformer as tf, vae, vqgan
 from scenes import SIDE
 
 LAYER = {'input_layernorm': 'input_layernorm.weight', 'post_attention_layernorm': 'post_attention_layernorm.weight',
@@ -47,19 +47,41 @@ def export(m, vq, folder, recommended):
         '      in_channels: 3', '      out_ch: 3', f'      ch: {v["ch"]}', f'      ch_mult: {v["ch_mult"]}',
         f'      num_res_blocks: {v["num_res_blocks"]}', '      attn_resolutions: []', '      dropout: 0.0',
         f'      num_groups: {v["num_groups"]}', '']))
-    t = Tokenizer(models.WordLevel(tf.VOCAB, unk_token='<unk>'))
-    t.normalizer, t.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.WhitespaceSplit()
-    write(folder, 'tokenizer.json', t.to_str(pretty=False) + '\n')
+    t = tokenizer(folder, tf.VOCAB)
     text = 'a photo of a fox wearing a hat'
     assert t.encode(f'Generate an image of {SIDE}x{SIDE} according to the following prompt:\n{text}').ids == tf.words(text)
     write(folder, 'sitter.json', json.dumps(recommended, indent=1) + '\n')
 
 
+def tokenizer(folder, vocabulary):
+    t = Tokenizer(models.WordLevel(vocabulary, unk_token='<unk>'))
+    t.normalizer, t.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.WhitespaceSplit()
+    write(folder, 'tokenizer.json', t.to_str(pretty=False) + '\n')
+    return t
+
+
+def export_infinity(m, tokenizer_of_images, folder, recommended):
+    text, inside = f'{folder}/text_encoder', 'text_encoder.'
+    os.makedirs(text, exist_ok=True)
+    half = lambda sd: {n: t.bfloat16().contiguous() for n, t in sd.items()}
+    sd = m.state_dict()
+    tensors(folder, 'infinity.safetensors', half({n: t for n, t in sd.items() if not n.startswith(inside)}))
+    tensors(folder, 'vae.safetensors', {n: t.half().contiguous() for n, t in tokenizer_of_images.state_dict().items()})
+    tensors(text, 'model.safetensors', half({n[len(inside):]: t for n, t in sd.items() if n.startswith(inside)}))
+    write(text, 'config.json', json.dumps(dict(model_type='t5', **infinity.T5, vocab_size=infinity.ROWS, feed_forward_proj='gated-gelu',
+                                               layer_norm_epsilon=infinity.EPS, tie_word_embeddings=False), indent=1) + '\n')
+    example = 'a photo of a fox wearing a hat'
+    assert tokenizer(text, infinity.VOCAB).encode(example).ids + [infinity.VOCAB['</s>']] == infinity.words(example)
+    groups = dict(infinity=dict(groups=tokenizer_of_images.config['num_groups']))
+    write(folder, 'sitter.json', json.dumps(groups | recommended, indent=1) + '\n')
+
+
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument('--transformer', required=True); p.add_argument('--vqgan', required=True); p.add_argument('--out', required=True)
-    p.add_argument('--recommended', required=True, help='the sitter.json to ship')
+    p.add_argument('--transformer', required=True); p.add_argument('--vqgan', help="Lumina's tokenizer"); p.add_argument('--vae', help="Infinity's")
+    p.add_argument('--out', required=True); p.add_argument('--recommended', required=True, help='the sitter.json to ship')
     a = p.parse_args()
-    m, vq = tf.load(a.transformer), vqgan.load(a.vqgan)
-    export(m, vq, a.out, json.load(open(a.recommended)))
+    recommended = json.load(open(a.recommended))
+    if a.vae: export_infinity(infinity.load(a.transformer), vae.load(a.vae), a.out, recommended)
+    else: export(tf.load(a.transformer), vqgan.load(a.vqgan), a.out, recommended)
     print({f: os.path.getsize(f'{a.out}/{f}') for f in sorted(os.listdir(a.out))})
