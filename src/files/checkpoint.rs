@@ -5,6 +5,7 @@
 //! surprise left in its files. The bytes of all files count as hostile.
 
 mod header;
+mod scaled;
 mod shards;
 mod source;
 mod values;
@@ -170,7 +171,7 @@ impl Checkpoint {
     }
 
     /// The tensor `name` as `dtype` on `device`. Fails unless it is there, has exactly this shape, is stored as F16, BF16,
-    /// F32 or F64, and all its values are finite and stay so in `dtype`.
+    /// F32 or F64, or as I8 with a tensor `NAME.scales`, and all its values are finite and stay so in `dtype`.
     pub fn get(&self, name: &str, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
         let entry = self.find(name, || format!("a tensor of shape {shape:?}"))?;
         if entry.shape != shape {
@@ -415,6 +416,9 @@ impl Checkpoint {
     }
 
     fn load(&self, name: &str, entry: &Entry, dtype: DType, device: &Device) -> Result<Tensor> {
+        if let Some(scales) = self.scales(name, entry) {
+            return self.load_scaled(name, entry, scales, dtype, device);
+        }
         let Some(stored) = entry.stored.dtype() else {
             return Err(self.wrong(entry, name, "one of F16, BF16, F32, F64", entry.stored.name()));
         };

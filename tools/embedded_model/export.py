@@ -25,6 +25,19 @@ def write(folder, name, data):
     os.replace(f'{folder}/{name}.part', f'{folder}/{name}')
 
 
+def eight_bits(t, group=32, few=1024):
+    """Of each tensor of more than a `few` numbers those of 8 bits, and a scale for every `group` of them as NAME.scales."""
+    out = {}
+    for name, x in t.items():
+        if x.numel() <= few: out[name] = x; continue
+        flat = x.float().flatten()
+        rows = torch.nn.functional.pad(flat, (0, -len(flat) % group)).view(-1, group)
+        scale = (rows.abs().amax(1) / 127).half()
+        numbers = (rows / scale.float().clamp_min(1e-12)[:, None]).round().clamp(-127, 127).to(torch.int8)
+        out[name], out[name + '.scales'] = numbers.flatten()[:len(flat)].view(x.shape).contiguous(), scale
+    return out
+
+
 def tensors(folder, name, t):
     save_file(t, f'{folder}/{name}.part', {'format': 'pt'}); os.replace(f'{folder}/{name}.part', f'{folder}/{name}')
 
