@@ -63,6 +63,11 @@ class Run:
         if a.grow and not os.path.exists(a.out):
             import folder
             self.m.load_state_dict(grow.grown(folder.open_tokenizer(a.grow).state_dict(), self.m))
+        if a.decoder:
+            # What is told apart and what codes mean stays: a transformer may have learned it.
+            self.m.load_state_dict(vqgan.load(a.decoder).state_dict(), strict=False); self.m.set_codebook(vqgan.load(a.decoder).codebook)
+            for part in (self.m.encoder, self.m.quant_conv, self.m.colour): part.requires_grad_(False)
+            self.quantized = True
         if a.start and not os.path.exists(a.out):
             _, self.step, self.quantized, state, book, count = checkpoint.read(a.start)
             count = lengthened(count, self.m.count); self.m.load_state_dict(state); self.m.set_codebook(lengthened(book, self.m.codebook))
@@ -108,15 +113,17 @@ class Run:
     def train_step(self, x, perceptual, latents):
         m, a = self.m, self.a
         with torch.autocast(x.device.type, torch.bfloat16, enabled=not a.f32):
-            z = m.latent(x).float()
+            # A decoder alone is to see the codes that the library finds, which computes in f32.
+            with torch.set_grad_enabled(not a.decoder), torch.autocast(x.device.type, torch.bfloat16, enabled=not (a.f32 or a.decoder)): z = m.latent(x).float()
             commit, used, q = 0., 0, z
-            if self.quantized:
+            if a.decoder: codes, q = m.quantize(z); used = len(codes.unique())
+            elif self.quantized:
                 codes, book = m.quantize(z); m.move_codebook(z, codes); used = len(codes.unique())
                 commit = F.mse_loss(z, book); q = z + (book - z).detach()
             else: latents.append(z.detach().permute(0, 2, 3, 1).reshape(-1, z.shape[1])); del latents[:-a.reservoir]
-            y, colour = m.decoder(m.post_quant_conv(q)).float(), m.colour(q).float()
+            y = m.decoder(m.post_quant_conv(q)).float()
             loss, l1 = picture_loss(y, x)
-            loss = loss + F.l1_loss(colour, F.avg_pool2d(x, x.shape[2] // z.shape[2])) + .25 * commit
+            if not a.decoder: loss = loss + F.l1_loss(m.colour(q).float(), F.avg_pool2d(x, x.shape[2] // z.shape[2])) + .25 * commit
             seen = perceptual(y[:a.seen], x[:a.seen]) if a.perceptual else torch.zeros(())
             loss = loss + a.perceptual * seen
         loss.backward()
@@ -162,6 +169,7 @@ if __name__ == '__main__':
     p.add_argument('--whole', type=float, default=.25, help='share of the steps that see whole pictures in spite of --window')
     p.add_argument('--requantize', action='store_true', help='first a new codebook, by k-means of new latents')
     p.add_argument('--perceptual', type=float, default=.15); p.add_argument('--seen', type=int, default=3, help="pictures of a worker's batch that the perceptual loss sees")
+    p.add_argument('--decoder', help='tokenizer whose decoder alone learns, against codes that stay as they are')
     p.add_argument('--start', help='file of checkpoint.py to go on from, where OUT does not exist yet')
     p.add_argument('--grow', help='model folder whose smaller tokenizer to start from'); p.add_argument('--save', type=int, default=200)
     p.add_argument('--device', default='cpu'); p.add_argument('--workers', type=int, default=2); p.add_argument('--threads', type=int, default=1, help='of each worker')
