@@ -4,7 +4,7 @@ It learns from real renderings only; noise on all and a blur on half of them kee
 confusing it. Its own accuracy on renderings it has not seen is printed and stored with it."""
 import argparse, glob, os, time
 import numpy as np, torch, torch.nn as nn, torch.nn.functional as F
-import classes, scenes, shards, vqgan
+import classes, scenes, shards, state, vqgan
 
 HEADS = {'cls': list(classes.CLASSES), 'scene': list(scenes.SCENES), 'colour': ['none', *classes.COLOURS], 'accessory': ['none', *classes.ACCESSORIES]}
 
@@ -75,4 +75,4 @@ if __name__ == '__main__':
     both = list(zip(fresh, seen)); plain = [(x, j) for x, j in both if not x[2]['varied']]
     accuracy = {k: ok(k, plain) for k in HEADS} | {'cls of varied instances': ok('cls', [(x, j) for x, j in both if x[2]['varied']]), 'pictures': len(plain)}
     print(accuracy)
-    torch.save(dict(state=m.state_dict(), accuracy=accuracy), a.out + '.part'); os.replace(a.out + '.part', a.out)
+    state.write(dict(state=m.state_dict(), accuracy=accuracy), a.out)

@@ -33,7 +33,7 @@ def encode_pending(folder, tokenizers, device='cpu', keep=True):
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument('--data', required=True, help='folder of draw.py')
-    p.add_argument('--vqgan', help='file of vqgan.save'); p.add_argument('--vae', help='file of vae.save')
+    p.add_argument('--vqgan', help='file of vqgan.save'); p.add_argument('--vae', help='OUT.mean of train_vae.py')
     p.add_argument('--delete', action='store_true', help='delete pictures once they are encoded'); p.add_argument('--device', default='cpu')
     p.add_argument('--threads', type=int, default=1)
     a = p.parse_args()

@@ -38,16 +38,17 @@ def eight_bits(t, group=32, few=1024):
     return out
 
 
-def tensors(folder, name, t):
+def tensors(folder, name, t, packed):
+    if packed: t = eight_bits(t)
     save_file(t, f'{folder}/{name}.part', {'format': 'pt'}); os.replace(f'{folder}/{name}.part', f'{folder}/{name}')
 
 
-def export(m, vq, folder, recommended):
+def export(m, vq, folder, recommended, packed=False):
     os.makedirs(folder, exist_ok=True)
     c, v = m.config, vq.config
-    tensors(folder, 'model.safetensors', {name_of(n): t.bfloat16().contiguous() for n, t in m.state_dict().items()})
+    tensors(folder, 'model.safetensors', {name_of(n): t.bfloat16().contiguous() for n, t in m.state_dict().items()}, packed)
     sd = {n: t.half().contiguous() for n, t in vq.state_dict().items()}
-    tensors(folder, 'vqgan.safetensors', sd | {'quantize.embedding.weight': vq.codebook.half()})
+    tensors(folder, 'vqgan.safetensors', sd | {'quantize.embedding.weight': vq.codebook.half()}, packed)
     write(folder, 'config.json', json.dumps(dict(
         architectures=['ChameleonForConditionalGeneration'], model_type='chameleon', vocab_size=tf.ROWS, hidden_size=c['d'],
         intermediate_size=c['ff'], num_hidden_layers=c['layers'], num_attention_heads=c['heads'],
@@ -73,14 +74,14 @@ def tokenizer(folder, vocabulary):
     return t
 
 
-def export_infinity(m, tokenizer_of_images, folder, recommended):
+def export_infinity(m, tokenizer_of_images, folder, recommended, packed=False):
     text, inside = f'{folder}/text_encoder', 'text_encoder.'
     os.makedirs(text, exist_ok=True)
     half = lambda sd: {n: t.bfloat16().contiguous() for n, t in sd.items()}
     sd = m.state_dict()
-    tensors(folder, 'infinity.safetensors', half({n: t for n, t in sd.items() if not n.startswith(inside)}))
-    tensors(folder, 'vae.safetensors', {n: t.half().contiguous() for n, t in tokenizer_of_images.state_dict().items()})
-    tensors(text, 'model.safetensors', half({n[len(inside):]: t for n, t in sd.items() if n.startswith(inside)}))
+    tensors(folder, 'infinity.safetensors', half({n: t for n, t in sd.items() if not n.startswith(inside)}), packed)
+    tensors(folder, 'vae.safetensors', {n: t.half().contiguous() for n, t in tokenizer_of_images.state_dict().items()}, packed)
+    tensors(text, 'model.safetensors', half({n[len(inside):]: t for n, t in sd.items() if n.startswith(inside)}), packed)
     write(text, 'config.json', json.dumps(dict(model_type='t5', **infinity.T5, vocab_size=infinity.ROWS, feed_forward_proj='gated-gelu',
                                                layer_norm_epsilon=infinity.EPS, tie_word_embeddings=False), indent=1) + '\n')
     example = 'a photo of a fox wearing a hat'
@@ -93,8 +94,9 @@ if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument('--transformer', required=True); p.add_argument('--vqgan', help="Lumina's tokenizer"); p.add_argument('--vae', help="Infinity's")
     p.add_argument('--out', required=True); p.add_argument('--recommended', required=True, help='the sitter.json to ship')
+    p.add_argument('--eight-bits', action='store_true', help='8 bits a number and a scale for every 32 instead of 16 bits')
     a = p.parse_args()
     recommended = json.load(open(a.recommended))
-    if a.vae: export_infinity(infinity.load(a.transformer), vae.load(a.vae), a.out, recommended)
-    else: export(tf.load(a.transformer), vqgan.load(a.vqgan), a.out, recommended)
+    if a.vae: export_infinity(infinity.load(a.transformer), vae.load(a.vae), a.out, recommended, a.eight_bits)
+    else: export(tf.load(a.transformer), vqgan.load(a.vqgan), a.out, recommended, a.eight_bits)
     print({f: os.path.getsize(f'{a.out}/{f}') for f in sorted(os.listdir(a.out))})

@@ -1,9 +1,9 @@
 """Infinity's transformer and its text encoder, small, for training (arXiv 2412.04431, section 3.3): weights under the published names.
 
 What single pictures give is what tools/golden/infinity.py computes; here texts and pictures come in batches."""
-import math, os
+import math
 import torch, torch.nn as nn, torch.nn.functional as F
-import captions, looks, vae
+import captions, looks, state, vae
 
 EPS, MOST = 1e-6, math.log(100)
 TEXT = 128                        # channels of the text's features; the published loader wants no fewer
@@ -237,11 +237,5 @@ def loss(logits, labels, weights):
     return (nats * weights).sum(1).mean()
 
 
-def save(m, path, **more):
-    torch.save(dict(config=m.config, state={k: v.float() for k, v in m.state_dict().items()}, **more), path + '.part')
-    os.replace(path + '.part', path)
 
-
-def load(path):
-    d = torch.load(path, weights_only=True); m = Infinity(**d['config']); m.load_state_dict(d['state'])
-    return m.eval()
+def load(path): return state.load(Infinity, path)

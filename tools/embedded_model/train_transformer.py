@@ -9,7 +9,7 @@ lengthened at will. `--seconds` ends a run after that time, for machines lent in
 With `--tokenizer`, shards of pictures that draw.py is adding to the folder meanwhile are encoded when they appear."""
 import argparse, glob, math, os, time
 import numpy as np, torch
-import captions, encode, infinity, shards, transformer as tf, vae, vqgan, workers
+import captions, encode, infinity, shards, state, transformer as tf, vae, vqgan, workers
 from optimizers import Trainer
 
 HELD = 512      # pictures of the first shard that are never trained on
@@ -24,7 +24,7 @@ class Lumina:
         if a.codebook: self.m.lay_codes(vqgan.load(a.codebook).codebook)
         self.longest = tf.longest_sequence()      # one length for all batches, so that there is one shape
 
-    words, save = staticmethod(tf.words), staticmethod(tf.save)
+    words = staticmethod(tf.words)
 
     def loss(self, prompts, codes, kept, rng):
         """Of texts (those not `kept` are dropped) and numpy codes."""
@@ -48,7 +48,7 @@ class Infinity:
         self.weights = weight / weight.sum()
         self.flip = a.flip
 
-    words, save = staticmethod(infinity.words), staticmethod(infinity.save)
+    words = staticmethod(infinity.words)
 
     def loss(self, prompts, codes, kept, rng):
         device, longest = self.m.cos.device, captions.LONGEST + 1
@@ -103,7 +103,7 @@ def train(rank, a, meeting):
     def loss_of(at, kept, rng):
         with torch.autocast(device.type, torch.bfloat16, enabled=not a.f32): return way.loss(*data.take(at), kept, rng)
 
-    def save(name): way.save(m, name, trainer=t.state(), step=step)
+    def save(name): state.save(m, name, trainer=t.state(), step=step)
 
     t0, first, mean, end, decay_at = time.time(), step, None, a.steps, max(step, a.steps - a.decay)
     while step < end and workers.agreed(time.time() - t0) < a.seconds:

@@ -4,7 +4,7 @@ replaced by the sum of their scales' codes, straight through, and drawn towards 
 The whole state is saved every `--save` steps, and the same command goes on from it. OUT.mean is the moving average, to be used."""
 import argparse, math, os, time
 import numpy as np, torch, torch.nn.functional as F
-import vae, vqgan, workers
+import state, vae, vqgan, workers
 from optimizers import Trainer
 from perceptual import Perceptual
 from shards import Shards
@@ -27,8 +27,8 @@ def train(rank, a, meeting):
     begun, t0, row = step, time.time(), None
 
     def save():
-        torch.save(dict(step=step, mean=mean, trainer=t.state()), a.out + '.part'); os.replace(a.out + '.part', a.out)
-        average = vae.Vae(); average.load_state_dict(mean); vae.save(average, a.out + '.mean')
+        state.write(dict(step=step, mean=mean, trainer=t.state()), a.out)
+        average = vae.Vae(); average.load_state_dict(mean); state.save(average, a.out + '.mean')
 
     while step < a.steps and workers.agreed(time.time() - t0) < a.seconds:
         rng = np.random.default_rng([a.seed, step, rank])
@@ -45,8 +45,7 @@ def train(rank, a, meeting):
         fall = min(1, max(0, a.steps - step) / max(1, a.decay))
         t.step(a.lr * min(1, (step - begun + 1) / 50) * max(.02, fall))
         step += 1
-        k = min(.998, (1 + step) / (20 + step)); now = m.state_dict()
-        for n, v in mean.items(): v.lerp_(now[n].float(), 1 - k)
+        state.follow(mean, m, step)
         new = np.array([l1.item(), features.item(), commit.item(), loss.item(), bits[-1].mean((0, 2, 3)).sub(.5).abs().max().item()])
         row = new if row is None else .95 * row + .05 * new
         if step % 20 == 0: say(f'{time.time() - t0:.0f} s step {step} l1 {row[0]:.4f} features {row[1]:.4f} commit {row[2]:.4f} loss {row[3]:.4f} bias of bits {row[4]:.2f}')

@@ -8,7 +8,7 @@ is kept: the average is what is measured, exported and used, so that the rate ne
 a run ends by itself, in pieces as long as a borrowed machine allows."""
 import argparse, math, os, time
 import numpy as np, torch, torch.nn.functional as F
-import checkpoint, grow, vqgan, workers
+import checkpoint, grow, state, vqgan, workers
 from optimizers import Trainer
 from perceptual import Perceptual
 from shards import Shards
@@ -65,12 +65,13 @@ class Run:
             self.m.load_state_dict(grow.grown(folder.open_tokenizer(a.grow).state_dict(), self.m))
         if a.decoder:
             # What is told apart and what codes mean stays: a transformer may have learned it.
-            self.m.load_state_dict(vqgan.load(a.decoder).state_dict(), strict=False); self.m.set_codebook(vqgan.load(a.decoder).codebook)
+            whole = vqgan.load(a.decoder)
+            self.m.load_state_dict(whole.state_dict(), strict=False); self.m.set_codebook(whole.codebook)
             for part in (self.m.encoder, self.m.quant_conv, self.m.colour): part.requires_grad_(False)
             self.quantized = True
         if a.start and not os.path.exists(a.out):
-            _, self.step, self.quantized, state, book, count = checkpoint.read(a.start)
-            count = lengthened(count, self.m.count); self.m.load_state_dict(state); self.m.set_codebook(lengthened(book, self.m.codebook))
+            _, self.step, self.quantized, weights, book, count = checkpoint.read(a.start)
+            count = lengthened(count, self.m.count); self.m.load_state_dict(weights); self.m.set_codebook(lengthened(book, self.m.codebook))
             self.m.count.copy_(count); self.m.total.copy_(self.m.codebook * count[:, None])
         self.begun = self.step        # the optimizer warms up from here
         self.m.to(a.device, memory_format=torch.channels_last)
@@ -90,13 +91,11 @@ class Run:
     def save(self):
         d = dict(step=self.step, begun=self.begun, quantized=self.quantized, trainer=self.t.state(), mean=self.mean, mean_book=self.mean_book, config=self.m.config,
                  codebook=self.m.codebook, count=self.m.count, total=self.m.total)
-        torch.save(d, self.a.out + '.part'); os.replace(self.a.out + '.part', self.a.out)
+        state.write(d, self.a.out)
         vqgan.save(self.averaged(), self.a.out + '.mean')
 
     def average(self):
-        k = min(.998, (1 + self.step) / (20 + self.step))
-        now = self.m.state_dict()
-        for n, v in self.mean.items(): v.lerp_(now[n].float(), 1 - k)
+        k = state.follow(self.mean, self.m, self.step)
         self.mean_book.lerp_(self.m.codebook, 1 - k); self.mean_book[self.m.anew] = self.m.codebook[self.m.anew]
 
     def averaged(self):

@@ -1,9 +1,8 @@
 """The transformer and the sequence layout of Lumina-mGPT, small (Chameleon block: RMSNorm, qk-norm, RoPE, SwiGLU)."""
-import os
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-import captions, looks
+import captions, looks, state
 
 CODES, UNIT = 8192, 16       # UNIT: pixels of a size token's step, twice the tokenizer's downsampling
 EPS = 1e-5
@@ -183,14 +182,7 @@ class Transformer(nn.Module):
         return HeadLoss.apply(h[m].to(kind), self.lm_head.weight.to(kind), y[m])
 
 
-def save(m, path, **more):
-    torch.save(dict(config=m.config, state={k: v.float() for k, v in m.state_dict().items()}, **more), path + '.part')
-    os.replace(path + '.part', path)
-
-
-def load(path):
-    d = torch.load(path, weights_only=True); m = Transformer(**d['config']); m.load_state_dict(d['state'])
-    return m.eval()
+def load(path): return state.load(Transformer, path)
 
 
 @torch.no_grad()

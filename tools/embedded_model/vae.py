@@ -1,8 +1,7 @@
 """Infinity's image tokenizer, small (arXiv 2412.04431, section 3.2): the network of vqgan.py without attention and without the 1x1
 convolutions around the codes, and binary spherical quantisation over scales. A 16-bit number is a cell's code."""
-import os
 import torch, torch.nn as nn, torch.nn.functional as F
-import vqgan
+import state, vqgan
 
 BITS = 16
 SCALES = [1, 2, 4, 6, 8, 12, 16]      # sides of the square grids, coarse to fine
@@ -19,9 +18,9 @@ class Vae(nn.Module):
     @torch.no_grad()
     def start_from(self, vq, pictures):
         """Weights of a VQ-GAN, its 1x1 convolutions and a whitening of its latents taken into the convolutions beside them."""
-        with_attention = {k: v for k, v in vq.state_dict().items() if '.attn_1.' not in k and k in self.state_dict()}
+        shared = {k: v for k, v in vq.state_dict().items() if '.attn_1.' not in k and k in self.state_dict()}
         ends = ('encoder.conv_out', 'decoder.conv_in')
-        self.load_state_dict({k: v for k, v in with_attention.items() if not k.startswith(ends)}, strict=False)
+        self.load_state_dict({k: v for k, v in shared.items() if not k.startswith(ends)}, strict=False)
         z = vq.latent(pictures).permute(0, 2, 3, 1).reshape(-1, BITS)
         mean = z.mean(0)
         values, turn = torch.linalg.eigh((z - mean).T @ (z - mean) / len(z))
@@ -80,11 +79,4 @@ def bits_of(codes):
     return out
 
 
-def save(m, path):
-    torch.save(dict(config=m.config, state={k: v.float() for k, v in m.state_dict().items()}), path + '.part')
-    os.replace(path + '.part', path)
-
-
-def load(path):
-    d = torch.load(path, weights_only=True); m = Vae(**d['config']); m.load_state_dict(d['state'])
-    return m.eval()
+def load(path): return state.load(Vae, path)

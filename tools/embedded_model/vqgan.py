@@ -1,9 +1,8 @@
 """The image tokenizer: the network of taming-transformers / Chameleon, small."""
-import os
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-import workers
+import state, workers
 
 CONFIG = dict(ch=16, ch_mult=[1, 2, 4, 6], num_res_blocks=1, z_channels=64, embed_dim=16, n_embed=8192, num_groups=8, attention=True)
 
@@ -153,8 +152,7 @@ class VQGAN(nn.Module):
 
 def save(m, path):
     sd = {k: v.float() for k, v in m.state_dict().items() if not k.startswith('colour')}
-    torch.save(dict(config=m.config, state=sd, codebook=m.codebook), path + '.part')
-    os.replace(path + '.part', path)
+    state.write(dict(config=m.config, state=sd, codebook=m.codebook), path)
 
 
 def load(path):
