@@ -13,7 +13,6 @@
 //! | role | what a weight serves (`qkv`, `mlp`), by which it is chosen to learn |
 
 pub mod cache;
-pub mod embedded;
 pub mod family;
 pub mod footprint;
 pub mod infinity;
@@ -276,7 +275,7 @@ impl Model {
 /// The files of a model folder or of `embedded:`.
 fn model_files(path: &Path) -> Result<Files> {
     if path.to_str() == Some(EMBEDDED) {
-        return Ok(Files::Embedded(embedded::FILES));
+        return Ok(Files::Embedded(sitter_embedded::FILES));
     }
     use std::io::ErrorKind::{NotADirectory, NotFound};
     let nearly = |p: &str| p.trim().trim_end_matches(':').eq_ignore_ascii_case(EMBEDDED.trim_end_matches(':'));
