@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools" / "embedded_model"))
+from folder import tensors, unpack  # noqa: E402
 from vqgan import VQGAN  # noqa: E402  (the network that the embedded model's image tokenizer was trained with)
 
 
@@ -73,7 +74,7 @@ class Lumina(nn.Module):
         folder = Path(folder)
         config = json.loads((folder / "config.json").read_text())
         files = sorted(folder.glob("model*.safetensors"))
-        state = {k: v.to(dtype) for f in files for k, v in load_file(f).items() if "vqmodel" not in k}
+        state = {k: v.to(dtype) for f in files for k, v in unpack(load_file(f)).items() if "vqmodel" not in k}
         with torch.device("meta"):
             model = cls(config)
         model.load_state_dict(state, assign=True)
@@ -202,7 +203,7 @@ def open_vqgan(folder):
     keys = ("ch", "ch_mult", "num_res_blocks", "z_channels")
     config = {k: dd[k] for k in keys} | {k: params[k] for k in ("embed_dim", "n_embed")}
     vqgan = VQGAN(**config, num_groups=dd.get("num_groups", 32))
-    state = {k: v.float() for k, v in load_file(folder / "vqgan.safetensors").items()}
+    state = tensors(folder / "vqgan.safetensors")
     vqgan.set_codebook(state.pop("quantize.embedding.weight"))
     vqgan.load_state_dict(state)
     return vqgan.eval().requires_grad_(False)
