@@ -16,6 +16,8 @@ def vocabulary():
     names += ['<eoss>', '<racm3:break>', '<reserved08706>', '<reserved08799>']
     names += [f'<reserved{8800 + n:05}>' for n in range(1, 13)]
     names += [captions.look_word(i) for i in range(looks.LOOKS)] + captions.all_words()
+    # Of pictures twice as wide as tall, which training does not show; they came when the rows were numbered.
+    names += [f'<reserved{8800 + n:05}>' for n in range(13, 17)]
     return {n: i for i, n in enumerate(names)}
 
 
