@@ -105,14 +105,14 @@ def train(rank, a, meeting):
 
     def save(name): state.save(m, name, trainer=t.state(), step=step)
 
-    t0, first, mean, end, decay_at = time.time(), step, None, a.steps, max(step, a.steps - a.decay)
+    t0, first, mean, end, decay_at = time.time(), step, None, a.steps, a.steps - a.decay
     while step < end and workers.agreed(time.time() - t0) < a.seconds:
         if step == decay_at and rank == 0 and a.decay: save(a.out + '.before_decay')      # a longer run can go on from here
         # Which pictures depends on the step and the worker alone, and on how many there are.
         r = np.random.default_rng([a.seed, step, rank])
         at = HELD + r.integers(0, len(data), a.batch // a.workers)
         loss = loss_of(at, r.random(len(at)) >= a.drop, r); loss.backward(); workers.average_gradients(t.work)
-        fall = 1 if step < decay_at else 1 - (step - decay_at) / a.decay
+        fall = 1 if step < decay_at else 1 - (step - decay_at) / a.decay      # the same when the run is resumed within it
         t.step(a.lr * min(1, (step + 1) / 60) * max(.01, fall))
         step += 1
         if step % 10 == 0: mean = loss.item() if mean is None else .8 * mean + .2 * loss.item()
