@@ -73,14 +73,14 @@ fn the_embedded_model_opens_and_its_tokenizer_keeps_a_picture() {
     drop(run);
     assert_eq!(stages.last().map(|s| (s.0, s.1 == s.2)), Some((Stage::Open, true)));
     let info = model.info();
-    assert!(info.can_decode && info.grid_unit_px == 16 && info.codebook == 1024, "{info:?}");
+    assert!(info.can_decode && info.grid_unit_px == 16 && info.codebook == 8192, "{info:?}");
     let options = sample::Options::for_model(&model).unwrap();
-    assert_eq!((options.width, options.height), (96, 96));
+    assert_eq!((options.width, options.height), (128, 128));
 
     let picture = Picture::load(Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/subjects/fox/1.png")).unwrap();
-    let picture = picture.fit(96, info.grid_unit_px, sitter::picture::Crop::Centre).unwrap();
+    let picture = picture.fit(128, info.grid_unit_px, sitter::picture::Crop::Centre).unwrap();
     let tokens = model.encode(&picture, &Run::new()).unwrap();
-    assert_eq!((tokens.height(), tokens.width()), (12, 12));
+    assert_eq!((tokens.height(), tokens.width()), (16, 16));
     let back = model.decode(&tokens, &Run::new()).unwrap();
     let gap: f64 = picture.rgb().iter().zip(back.rgb()).map(|(&a, &b)| (a as f64 - b as f64).abs()).sum();
     let gap = gap / picture.rgb().len() as f64;

@@ -347,3 +347,13 @@ fn the_same_seed_teaches_the_subject_that_version_0_1_taught_bit_for_bit() {
         }
     }
 }
+
+/// Taught to the model that `embedded:` was until 2026-11-29: vectors alone, of the same width.
+#[test]
+fn a_subject_of_the_first_embedded_model_is_told_that_it_belongs_to_another_one() {
+    let model = Model::open("embedded:", &OpenOptions::default(), &mut Run::new()).unwrap();
+    let subject = Subject::load(made_before().join("first_embedded.safetensors")).unwrap();
+    let error = Personalized::new(&model, &[&subject]).err().unwrap();
+    assert!(matches!(error, Error::WrongModel { .. }), "{error}");
+    assert!(error.to_string().contains("open the model it belongs to"), "{error}");
+}

@@ -346,7 +346,7 @@ impl Studio {
     }
 
     pub fn embedded() -> Studio {
-        Studio::on(null(), "embedded:", 96, 12)
+        Studio::on(null(), "embedded:", 128, 16)
     }
 
     pub fn encode(&self, run: *mut sitter_run) -> Result<Handle<sitter_tokens>> {

@@ -213,7 +213,7 @@ fn thread_times() -> BTreeMap<String, u64> {
 fn child_computes_on_engines_of_one_and_of_three_threads() {
     for threads in [1usize, 3] {
         let engine = engine(threads as u32, 1);
-        let studio = Studio::on(engine.at, "embedded:", 96, 12);
+        let studio = Studio::on(engine.at, "embedded:", 128, 16);
         let before = thread_times();
         let begun = Instant::now();
         // As long as it takes to count something, however busy the machine is.

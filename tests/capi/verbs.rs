@@ -101,7 +101,7 @@ fn the_model_says_what_the_header_promises() {
     }
     assert_eq!(
         (&info["name"], &info["grid_unit_px"], &info["sample_defaults"]["width"]),
-        (&"embedded:".into(), &16.into(), &96.into())
+        (&"embedded:".into(), &16.into(), &128.into())
     );
 }
 
@@ -175,7 +175,7 @@ fn the_same_seed_draws_the_same_tokens_alone_and_in_a_batch() {
     studio.count = 1;
     seed(&studio, 6);
     assert_ne!(codes(&studio.sample(null_mut()).unwrap()[0]), one);
-    assert!(one.len() == 16 && one.iter().all(|&code| code < 1024), "{one:?}");
+    assert!(one.len() == 16 && one.iter().all(|&code| code < 8192), "{one:?}");
 }
 
 #[test]
@@ -197,10 +197,10 @@ fn pictures_scored_together_score_as_they_do_alone() {
 fn tokens_that_the_model_does_not_have_are_refused() {
     let _busy = busy();
     let studio = studio();
-    for code in [1024, u32::MAX] {
+    for code in [8192, u32::MAX] {
         let foreign = tokens(&[0, 1, 2, code], 2, 2).unwrap();
         let message = fails(studio.decode_tokens(&foreign, null_mut()), SITTER_E_INVALID_ARGUMENT);
-        assert!(message.contains(&code.to_string()) && message.contains("1024"), "{message}");
+        assert!(message.contains(&code.to_string()) && message.contains("8192"), "{message}");
         fails(studio.score_all("a fox", &[], &[&foreign], null_mut()), SITTER_E_INVALID_ARGUMENT);
     }
     // Grids that no picture of the model has, some of which would not fit into memory.

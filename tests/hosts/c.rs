@@ -105,7 +105,7 @@ fn the_whole_story_is_told_in_c() {
     let Some(gcc) = tool("gcc") else { return };
     let story = build(&gcc, &source, &folder, &["-std=c99"]);
     run(Command::new(&story).args(["embedded:", "2"]).arg(&folder).current_dir(at("")));
-    assert_told(&folder, 96);
+    assert_told(&folder, 128);
 }
 
 /// The story left a picture and a subject that this library's Rust side can read.

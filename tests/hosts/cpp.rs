@@ -11,7 +11,7 @@ fn the_whole_story_is_told_in_cpp() {
     let Some(compiler) = tool("g++") else { return };
     let story = build(&compiler, &at("examples/cpp/story.cpp"), &folder, &["-std=c++17", "-Wshadow"]);
     run(Command::new(&story).args(["embedded:", "2"]).arg(&folder).current_dir(at("")));
-    assert_told(&folder, 96);
+    assert_told(&folder, 128);
     let output = Command::new(&story).arg("/no/such/model").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8_lossy(&output.stderr).into_owned();

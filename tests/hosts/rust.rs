@@ -12,7 +12,7 @@ fn the_whole_story_is_told_in_rust() {
     let folder = scratch("rust_story");
     assert!(std::fs::read_to_string(at("examples/rust/story.rs")).unwrap().lines().count() < 150);
     story::tell("embedded:", 2, &folder).unwrap();
-    assert_told(&folder, 96);
+    assert_told(&folder, 128);
 }
 
 #[test]

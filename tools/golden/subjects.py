@@ -4,7 +4,8 @@
     SITTER_LIBRARY=libsitter.so PYTHONPATH=bindings/python/src python tools/golden/subjects.py
 
 The committed files were made by version 0.1.0, before models had families: later versions open these subjects and draw the same
-codes with them, and teach the same subjects bit for bit.
+codes with them, and teach the same subjects bit for bit. first_embedded.safetensors, a fox taught by textual inversion to the model
+that `embedded:` was then, is not made here: that model is gone.
 """
 
 import json

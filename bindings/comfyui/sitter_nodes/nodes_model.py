@@ -22,7 +22,7 @@ class LoadModel(io.ComfyNode):
                 io.Combo.Input(
                     "model", options=places.models(host.model_roots()), default=places.EMBEDDED,
                     tooltip="A folder in models/sitter with a model's files as published; or embedded:, a toy "
-                    "model of 96x96 pictures that needs no download. Press R after adding a folder.",
+                    "model of 128x128 pictures that needs no download. Press R after adding a folder.",
                 ),
                 io.Combo.Input(
                     "device", options=["auto", "cpu", "cuda", "cuda:1", "cuda:2", "cuda:3"], default="auto",

@@ -11,10 +11,10 @@ from .wires import ModelWire, TokensWire, library, subjects_of
 
 # Of Sample; as in `options`, below 0 is not set.
 DRAWING = (
-    options.Option("width", "int", "Width in pixels, a multiple of the model's grid unit.", "7B: 768; embedded: 96", 0, 8192),
-    options.Option("height", "int", "Height in pixels, a multiple of the model's grid unit.", "7B: 768; embedded: 96", 0, 8192),
+    options.Option("width", "int", "Width in pixels, a multiple of the model's grid unit.", "7B: 768; embedded: 128", 0, 8192),
+    options.Option("height", "int", "Height in pixels, a multiple of the model's grid unit.", "7B: 768; embedded: 128", 0, 8192),
     options.Option("guidance", "float", "How strongly the picture follows the prompt; 1 switches guidance off and halves the time.",
-                   "7B: 4; embedded: 3", 0, 100, 0.1),
+                   "7B: 4; embedded: 2", 0, 100, 0.1),
     options.Option("top_k", "int", "Only so many of the likeliest codes can be drawn; 0 allows all.", "7B: 2000; embedded: 100",
                    0, 1_000_000),
     options.Option("temperature", "float", "Above 0; smaller is safer and duller.", "7B: 1; embedded: 0.7", 0, 10, 0.05),
@@ -41,7 +41,7 @@ class ExamplePictures(io.ComfyNode):
             description="Four bundled pictures of a subject, to try everything without files of your own.",
             inputs=[io.Combo.Input("example", options=list(pictures.EXAMPLES), default=pictures.EXAMPLES[0], tooltip="Which subject.")],
             outputs=[
-                io.Image.Output("images", display_name="images", tooltip="Four pictures of 96x96."),
+                io.Image.Output("images", display_name="images", tooltip="Four pictures of 128x128."),
                 io.String.Output("class_word", display_name="class_word", tooltip="What the subject is, for Train Subject."),
             ],
         )

@@ -65,9 +65,9 @@ def _flag(name: str, tooltip: str, defaults: str) -> Option:
 # On Train Subject itself.
 STEPS = (
     _int("embedding_steps", 0, 1_000_000, "Steps of the first stage, which learns the word; 0 leaves it out.",
-         "7B: 1500; embedded: 60, 110 for textual_inversion"),
+         "7B: 1500; embedded: 20, 110 for textual_inversion"),
     _int("layer_steps", 0, 1_000_000, "Steps of the second stage, which trains layers; 0 leaves it out.",
-         "7B: 70, lora 150; embedded: 45, 98 for dreambooth"),
+         "7B: 70, lora 150; embedded: 80, 90 for dreambooth"),
 )
 
 # On Training Options.
@@ -76,8 +76,8 @@ OPTIONS = (
     _int("embedding_vectors", 1, 64, "Vectors that stand for the identifier.", "1"),
     Option("initial_word", "text", "A word that the vectors start from instead of noise.", "7B: noise; embedded: its look words"),
     _float("layer_learning_rate", 0, 10, 0.000001, "Learning rate of the transformer's weights.",
-           "7B: 0.000005, lora 0.0001; embedded: 0.0002, lora 0.001"),
-    Option("trainable", "choice", "Which weights of a layer learn in the second stage.", "7B: qkv; embedded: all",
+           "7B: 0.000005, lora 0.0001; embedded: 0.0002, lora 0.003"),
+    Option("trainable", "choice", "Which weights of a layer learn in the second stage.", "7B: qkv; embedded: mlp",
            choices=(RECOMMENDED, *TRAINABLE)),
     _int("lora_rank", 1, 1024, "Rank of low-rank changes.", "64; embedded with lora: 16"),
     _int("layer_stride", 1, 1000, "Of the layers only every n-th learns, the first among them.", "1"),
@@ -98,10 +98,10 @@ OPTIONS = (
     _flag("use_class_word", "Whether the class word follows the identifier in the templates.", "yes"),
     Option("templates", "text", "Prompts to learn under, one a line, each with one {} for the subject.",
            "the 27 of Textual Inversion"),
-    _int("image_size", 1, 8192, "Side in pixels of the square whose area the pictures are brought to.", "7B: 768; embedded: 96"),
+    _int("image_size", 1, 8192, "Side in pixels of the square whose area the pictures are brought to.", "7B: 768; embedded: 128"),
     _flag("random_crop", "Crops at random places instead of the middle.", "no"),
     _flag("flip", "Adds the mirror image of each picture; not for subjects with writing on them.", "no"),
-    _int("augment", 0, 10_000, "Varied copies of each picture: zoomed, shifted, cropped anew.", "7B: 0; embedded: 12"),
+    _int("augment", 0, 10_000, "Varied copies of each picture: zoomed, shifted, cropped anew.", "7B: 0; embedded: 24"),
     _flag("augment_aligned", "Copies are only shifted, by whole patches of the image tokenizer.", "7B: no; embedded: yes"),
     _float("prior_weight", 0, 100, 0.1, "Weight of the loss on pictures of the plain class, so that it is not forgotten.", "0"),
     _int("prior_count", 1, 10_000, "Class pictures to draw for prior_weight.", "32"),

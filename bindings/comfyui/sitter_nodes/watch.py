@@ -117,7 +117,7 @@ class Watch:
 
 
 def describe(event: Any) -> str:
-    """`training layers 12/45, loss 2.310`; `drawing 2 of 5: 31/144`."""
+    """`training layers 12/80, loss 2.310`; `drawing 2 of 5: 31/256`."""
     words = WORDS.get(event.stage, event.stage)
     if event.item_count > 1:
         words += f" {event.item + 1} of {event.item_count}:"

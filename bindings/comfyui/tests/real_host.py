@@ -107,7 +107,7 @@ class HostTest(unittest.TestCase):
         graph[sample]["inputs"]["count"] = 32
         result = self.succeeded(graph)
         drawn = self.images(result, preview, "first_picture")
-        self.assertEqual([one.shape for one in drawn], [(96, 96, 3)] * graph[sample]["inputs"]["count"])
+        self.assertEqual([one.shape for one in drawn], [(128, 128, 3)] * graph[sample]["inputs"]["count"])
         self.assertTrue(all(one.std() > 15 for one in drawn), "the pictures are empty")
         self.assertGreater(len({x["value"] for x in result.of("progress") if x["node"] == sample}), 5)
         self.assertTrue(any(node == sample and text.startswith("drawing ") for node, text in result.texts), result.texts)

@@ -39,7 +39,7 @@ class NodesTest(unittest.TestCase):
     def test_load_model_opens_the_embedded_model_and_says_what_it_is(self):
         (wire,) = nodes_model.LoadModel.execute("embedded:", "auto", "auto", 1).args
         self.assertTrue(wire.loaded)
-        self.assertRegex(PromptServer.instance.texts[-1][1], r"^embedded:, 4 M, cpu f32$")
+        self.assertRegex(PromptServer.instance.texts[-1][1], r"^embedded:, 8 M, cpu f32$")
 
     def test_load_model_takes_nothing_that_is_not_listed(self):
         for name in ("fake:steps=3", "../x", "/etc"):
@@ -145,4 +145,4 @@ class NodesTest(unittest.TestCase):
 
     def test_example_pictures_give_pictures_and_the_class(self):
         images, word = nodes_picture.ExamplePictures.execute("robot").args
-        self.assertEqual((images.shape, word), ((4, 96, 96, 3), "robot"))
+        self.assertEqual((images.shape, word), ((4, 128, 128, 3), "robot"))

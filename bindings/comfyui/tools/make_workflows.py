@@ -123,8 +123,8 @@ class Out:
 
 def first_picture() -> None:
     g = Graph()
-    g.note(20, 20, 130, "Draws four pictures with the small model inside Sitter: 96x96 pixels, a few seconds. Nothing is "
-           "downloaded. Press **Run**; then change the prompt (it knows 48 kinds of emoji in 14 scenes) or the seed.")
+    g.note(20, 20, 130, "Draws four pictures with the small model inside Sitter: 128x128 pixels, a few seconds. Nothing is "
+           "downloaded. Press **Run**; then change the prompt (it knows 147 kinds of emoji in 26 scenes) or the seed.")
     model = g.add("SitterLoadModel", 20, 210, 150)
     drawn = g.add("SitterSample", 400, 20, 440, model=model, prompt="a photo of a fox in the snow", seed=1, count=4)
     g.add("PreviewImage", 780, 20, 440, images=drawn)

@@ -27,7 +27,7 @@ class Embedded(unittest.TestCase):
         info = self.model.info
         self.assertEqual((info["family"], info["device"], info["can_decode"]), ("lumina-mgpt", "cpu", True))
         self.assertGreater(info["parameters"], 1_000_000)
-        self.assertEqual(self.model.sample_options()["width"], 96)
+        self.assertEqual(self.model.sample_options()["width"], 128)
         self.assertEqual(info["sample_defaults"], self.model.sample_options())
 
     def test_options_of_an_estimate_stand_over_what_the_model_recommends(self):
@@ -38,10 +38,10 @@ class Embedded(unittest.TestCase):
 
     def test_a_picture_survives_encoding_and_decoding(self):
         tokens = self.model.encode(FOX[0])
-        self.assertEqual(tokens.shape, (12, 12))
+        self.assertEqual(tokens.shape, (16, 16))
         self.assertLess(tokens.grid.max(), self.model.info["codebook"])
         decoded, original = self.model.decode(tokens), to_array(picture(FOX[0]))
-        self.assertEqual((decoded.shape, decoded.dtype), ((96, 96, 3), np.uint8))
+        self.assertEqual((decoded.shape, decoded.dtype), ((128, 128, 3), np.uint8))
         self.assertLess(np.abs(decoded.astype(int) - original).mean(), 20)
         np.testing.assert_array_equal(self.model.decode(tokens.grid), decoded)
 
@@ -59,7 +59,7 @@ class Embedded(unittest.TestCase):
 
     def test_likelier_pictures_score_lower(self):
         tokens = self.model.encode(FOX[0])
-        noise = sitter.Tokens(np.random.default_rng(0).integers(0, self.model.info["codebook"], (12, 12)))
+        noise = sitter.Tokens(np.random.default_rng(0).integers(0, self.model.info["codebook"], (16, 16)))
         likely, unlikely = self.model.score(PROMPT, [tokens, noise])
         self.assertLess(likely, unlikely)
         self.assertAlmostEqual(self.model.score(PROMPT, FOX[0]), likely, places=4)

@@ -121,7 +121,7 @@ class Arrays(unittest.TestCase):
 
 class Files(unittest.TestCase):
     def test_paths_of_both_kinds_are_read(self):
-        self.assertEqual(arrived(FOX[0]).shape, (96, 96, 3))
+        self.assertEqual(arrived(FOX[0]).shape, (128, 128, 3))
         np.testing.assert_array_equal(arrived(str(FOX[0])), arrived(FOX[0]))
         with self.assertRaisesRegex(sitter.NotFound, "none.png"):
             picture(Path("none.png"))

@@ -47,7 +47,7 @@ static sitter_image *picture(uint32_t side) {
 static sitter_subject *taught(const sitter_model *model, const char *trainable, double dropout) {
     sitter_dataset *dataset = NULL;
     sitter_train_options *options = fox_options(model);
-    sitter_image *image = picture(96);
+    sitter_image *image = picture(128);
     sitter_subject *subject = NULL;
     EXPECT(SITTER_OK, sitter_dataset_new(&dataset, &err));
     EXPECT(SITTER_OK, sitter_dataset_add(dataset, image, NULL, &err));
@@ -90,7 +90,7 @@ static void everything(const char *scratch) {
     EXPECT(SITTER_OK, sitter_image_decode(model, tokens, NULL, &decoded, &err));
     sitter_tokens_free(tokens);
     sitter_image_free(image);
-    image = picture(96);
+    image = picture(128);
     EXPECT(SITTER_OK, sitter_tokens_encode(model, image, 0, NULL, &tokens, &err));
     EXPECT(SITTER_OK,
            sitter_tokens_score(model, "a fox", NULL, 0, (const sitter_tokens *const *)&tokens, 1, NULL, &score, &err));

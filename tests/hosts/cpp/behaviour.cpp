@@ -176,8 +176,8 @@ static void options_take_every_kind_of_value() {
     how.layers({}).templates({}).initial_embedding({});
     CHECK(has(how.json(), "\"layers\":[]") && has(how.json(), "\"templates\":[]"));
     CHECK(has(sitter::ModelOptions().device("cpu").dtype("f32").json(), "\"f32\""));
-    CHECK(has(sitter::SampleOptions::for_folder("embedded:").json(), "\"width\":96"));
-    CHECK(has(sitter::TrainOptions::for_folder("embedded:", "lora").json(), "\"image_size\":96"));
+    CHECK(has(sitter::SampleOptions::for_folder("embedded:").json(), "\"width\":128"));
+    CHECK(has(sitter::TrainOptions::for_folder("embedded:", "lora").json(), "\"image_size\":128"));
     const sitter::Model model = sitter::Model::open("fake:");
     CHECK(has(sitter::SampleOptions(model).json(), "\"width\":16") && has(sitter::SampleOptions().json(), "\"width\":768"));
 }
