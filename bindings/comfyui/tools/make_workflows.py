@@ -162,8 +162,8 @@ def two_subjects() -> None:
     g = Graph()
     g.note(20, 20, 260, "Two subjects, each learned under a word of its own, **[V]** and **[W]**. *textual_inversion* learns the words and "
            "nothing else, so they do not disturb each other. The first two rows have their own subject connected, the last one both.\n\n"
-           "The small model was trained on pictures of one thing each: where both words stand it draws one creature with something of "
-           "both. Methods that change the model's layers come closer to one subject, but the changes of two add up.")
+           "The small model has seen pictures of two figures: the one that is named first stands on the left. Words alone give it only "
+           "roughly what they were taught. Methods that change the model's layers come closer to one subject, but the changes of two add up.")
     model = g.add("SitterLoadModel", 20, 300, 150)
     one = g.add("SitterExamplePictures", 20, 510, 260, example="fox")
     two = g.add("SitterExamplePictures", 20, 830, 260, example="robot")
