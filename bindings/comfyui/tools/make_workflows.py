@@ -133,7 +133,7 @@ def first_picture() -> None:
 
 def teach_a_subject() -> None:
     g = Graph()
-    g.note(20, 20, 200, "Teaches the model one particular fox from four pictures (about a minute on two cores), and draws it in four "
+    g.note(20, 20, 200, "Teaches the model one particular fox from four pictures (a quarter of a minute on two cores), and draws it in four "
            "scenes that no reference shows. Every 21 steps a picture shows how far it is.\n\nFor a subject of your own, connect "
            "**Load Image** or any folder loader to *images* and write its class word. Press **Run** again: nothing is trained "
            "twice. **Stop** with *on_stop: keep* goes on with what was learned so far.")
