@@ -9,7 +9,7 @@ lengthened at will. `--seconds` ends a run after that time, for machines lent in
 With `--tokenizer`, shards of pictures that draw.py is adding to the folder meanwhile are encoded when they appear."""
 import argparse, glob, math, os, time
 import numpy as np, torch
-import captions, encode, infinity, shards, state, transformer as tf, vae, vqgan, workers
+import captions, encode, folder, infinity, shards, state, transformer as tf, vae, vqgan, workers
 from optimizers import Trainer
 
 HELD = 512      # pictures of the first shard that are never trained on
@@ -20,8 +20,8 @@ class Lumina:
     kind, plain = 'codes', staticmethod(lambda n: 'embed' in n or 'head' in n)      # names that AdamW should take
 
     def __init__(self, a):
-        self.m = tf.Transformer(d=a.width, layers=a.layers, heads=a.heads, ff=a.ff)
-        if a.codebook: self.m.lay_codes(vqgan.load(a.codebook).codebook)
+        self.m = folder.open_folder(a.start)[0] if a.start else tf.Transformer(d=a.width, layers=a.layers, heads=a.heads, ff=a.ff)
+        if a.codebook and not a.start: self.m.lay_codes(vqgan.load(a.codebook).codebook)
         self.longest = tf.longest_sequence()      # one length for all batches, so that there is one shape
 
     words = staticmethod(tf.words)
@@ -132,6 +132,7 @@ if __name__ == '__main__':
     p.add_argument('--family', choices=['lumina', 'infinity'], default='lumina')
     p.add_argument('--tokenizer', help="the family's; also encode pictures that appear in the folder, then delete them")
     p.add_argument('--codebook', help='vqgan.py tokenizer whose codebook the rows of codes start from')
+    p.add_argument('--start', help='lumina: model folder whose weights a new training starts from, as assets/embedded')
     p.add_argument('--flip', type=float, default=.3, help='infinity: the largest share of bits turned over in a scale')
     p.add_argument('--steps', type=int, default=60000); p.add_argument('--decay', type=int, default=6000)
     p.add_argument('--batch', type=int, default=32, help='of all workers'); p.add_argument('--lr', type=float, default=3e-3)
