@@ -187,7 +187,7 @@ fn a_late_step_allocates_as_often_as_an_early_one_and_nothing_of_the_cache_s_siz
     let times: Vec<u64> = steps.iter().skip(1).step_by(row).map(|s| s.times).collect();
     // Which thread does a piece of the work, and allocates for it, is not always the same.
     assert!(times.len() == rows && times.iter().all(|&t| t <= times[0] + times[0] / 10), "{times:?}");
-    let noise = 2 * row * model.info().codebook as usize * 4;
+    let noise = 2 * row * model.info().codebook * 4;
     // The keys of one layer: four rows of at least 256 slots of 256 numbers.
     let cache = 4 * 256 * 256 * 4;
     let largest = steps.iter().map(|s| s.largest).max().unwrap();
