@@ -2,7 +2,7 @@
 
 It learns from real renderings only; noise on all and a blur on half of them keep the image tokenizer's softness from
 confusing it. Its own accuracy on renderings it has not seen is printed and stored with it."""
-import argparse, glob, os, time
+import argparse, glob, time
 import numpy as np, torch, torch.nn as nn, torch.nn.functional as F
 import classes, scenes, shards, state, vqgan
 

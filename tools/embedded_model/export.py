@@ -4,6 +4,7 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 import infinity, transformer as tf, vae, vqgan
+from folder import GROUP
 from scenes import SIDE
 
 LAYER = {'input_layernorm': 'input_layernorm.weight', 'post_attention_layernorm': 'post_attention_layernorm.weight',
@@ -25,13 +26,13 @@ def write(folder, name, data):
     os.replace(f'{folder}/{name}.part', f'{folder}/{name}')
 
 
-def eight_bits(t, group=32, few=1024):
-    """Of each tensor of more than a `few` numbers those of 8 bits, and a scale for every `group` of them as NAME.scales."""
+def eight_bits(t, few=1024):
+    """Of each tensor of more than a `few` numbers those of 8 bits, and a scale for every group of them as NAME.scales."""
     out = {}
     for name, x in t.items():
         if x.numel() <= few: out[name] = x; continue
         flat = x.float().flatten()
-        rows = torch.nn.functional.pad(flat, (0, -len(flat) % group)).view(-1, group)
+        rows = torch.nn.functional.pad(flat, (0, -len(flat) % GROUP)).view(-1, GROUP)
         scale = (rows.abs().amax(1) / 127).half()
         numbers = (rows / scale.float().clamp_min(1e-12)[:, None]).round().clamp(-127, 127).to(torch.int8)
         out[name], out[name + '.scales'] = numbers.flatten()[:len(flat)].view(x.shape).contiguous(), scale

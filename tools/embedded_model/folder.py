@@ -3,12 +3,14 @@ import json, re
 from safetensors.torch import load_file
 import vqgan
 
+GROUP = 32      # numbers of 8 bits that share a scale
+
 
 def unpack(t):
-    """Numbers of 8 bits times the scale of their 32, as export.py made them; other tensors as they are."""
+    """Numbers of 8 bits times the scale of their group, as export.py made them; other tensors as they are."""
     for name in [n for n in t if n.endswith('.scales')]:
         scales, of = t.pop(name).float(), name.removesuffix('.scales')
-        t[of] = (t[of].float().flatten() * scales.repeat_interleave(32)[:t[of].numel()]).view(t[of].shape)
+        t[of] = (t[of].float().flatten() * scales.repeat_interleave(GROUP)[:t[of].numel()]).view(t[of].shape)
     return t
 
 

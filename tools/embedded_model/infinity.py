@@ -237,5 +237,4 @@ def loss(logits, labels, weights):
     return (nats * weights).sum(1).mean()
 
 
-
 def load(path): return state.load(Infinity, path)
