@@ -7,7 +7,7 @@ lengthened at will. `--seconds` ends a run after that time, for machines lent in
     python train_transformer.py --codes FOLDER --tokenizer vq.pt.mean --out lm.pt --device cuda --batch 256 --seconds 540
 
 With `--tokenizer`, shards of pictures that draw.py is adding to the folder meanwhile are encoded when they appear."""
-import argparse, glob, math, os, time
+import argparse, collections, glob, math, os, time
 import numpy as np, torch
 import captions, encode, folder, infinity, shards, state, transformer as tf, vae, vqgan, workers
 from optimizers import Trainer
@@ -67,9 +67,10 @@ class Infinity:
 
 class Pictures:
     """Prompts and codes of every encoded shard; new shards are found by `refresh`."""
-    def __init__(self, folder, kind, words, tokenizer, device):
+    def __init__(self, folder, kind, words, tokenizer, device, balance=0.):
         self.folder, self.kind, self.words, self.tokenizer, self.device = folder, kind, words, tokenizer, device
-        self.seen, self.codes, self.prompts = set(), [], []
+        self.balance = balance
+        self.seen, self.codes, self.prompts, self.classes = set(), [], [], []
         self.refresh()
 
     def refresh(self):
@@ -78,8 +79,13 @@ class Pictures:
         for file in sorted(glob.glob(f'{self.folder}/*.{self.kind}')):
             if file in self.seen: continue
             self.seen.add(file)
-            for codes, (text, *_) in zip(np.load(file), shards.captions(file.rsplit('.', 1)[0])):
-                if text: self.codes.append(codes); self.prompts.append(self.words(text))
+            for codes, (text, content) in zip(np.load(file), shards.captions(file.rsplit('.', 1)[0])):
+                if text: self.codes.append(codes); self.prompts.append(self.words(text)); self.classes.append(content['cls'])
+        counts = collections.Counter(self.classes[HELD:])
+        weights = np.cumsum([counts[c] ** -self.balance for c in self.classes[HELD:]])
+        self.below = weights / weights[-1]
+
+    def draw(self, r, n): return HELD + np.searchsorted(self.below, r.random(n), 'right')
 
     def __len__(self): return len(self.codes) - HELD
 
@@ -91,7 +97,7 @@ def train(rank, a, meeting):
     say = (lambda *w: print(*w, flush=True)) if rank == 0 else (lambda *w: None)
     device, way = torch.device(a.device), {'lumina': Lumina, 'infinity': Infinity}[a.family](a)
     tokenizer = encode.KINDS[way.kind].load(a.tokenizer).to(device, memory_format=torch.channels_last) if a.tokenizer else None
-    data = Pictures(a.codes, way.kind, way.words, tokenizer, device)
+    data = Pictures(a.codes, way.kind, way.words, tokenizer, device, a.balance)
     m = way.m.to(device)
     t = Trainer(m, way.plain, (.9, .98))
     step = 0
@@ -110,7 +116,7 @@ def train(rank, a, meeting):
         if step == decay_at and rank == 0 and a.decay: save(a.out + '.before_decay')      # a longer run can go on from here
         # Which pictures depends on the step and the worker alone, and on how many there are.
         r = np.random.default_rng([a.seed, step, rank])
-        at = HELD + r.integers(0, len(data), a.batch // a.workers)
+        at = data.draw(r, a.batch // a.workers)
         loss = loss_of(at, r.random(len(at)) >= a.drop, r); loss.backward(); workers.average_gradients(t.work)
         fall = 1 if step < decay_at else 1 - (step - decay_at) / a.decay      # the same when the run is resumed within it
         t.step(a.lr * min(1, (step + 1) / 60) * max(.01, fall))
@@ -138,6 +144,7 @@ if __name__ == '__main__':
     p.add_argument('--batch', type=int, default=32, help='of all workers'); p.add_argument('--lr', type=float, default=3e-3)
     p.add_argument('--width', type=int, default=256); p.add_argument('--layers', type=int, default=6); p.add_argument('--heads', type=int, default=4)
     p.add_argument('--ff', type=int, default=512); p.add_argument('--drop', type=float, default=.1, help='share of samples without their prompt')
+    p.add_argument('--balance', type=float, default=0, help='0 takes all pictures equally often, 1 all classes')
     p.add_argument('--device', default='cpu'); p.add_argument('--workers', type=int, default=1); p.add_argument('--threads', type=int, default=1, help='of each worker')
     p.add_argument('--f32', action='store_true', help='no bf16 autocast'); p.add_argument('--compile', action='store_true', help='let torch fuse the layers; about a minute of compiling')
     p.add_argument('--seconds', type=float, default=math.inf); p.add_argument('--save', type=int, default=200); p.add_argument('--seed', type=int, default=0)
