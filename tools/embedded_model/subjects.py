@@ -11,6 +11,8 @@ import art, classes, scenes, world
 
 SCENES = ['floor', 'room', 'white', 'meadow', 'beach', 'brick']     # the other scenes stay new to the subject
 NEW_SCENES = ['snow', 'night', 'city', 'desert', 'sunset', 'water']
+# Of a figure, in pixels. One for all: of another size it gives other codes, and so small a model does not see that both are the same.
+SIZE = 96
 # Prompt, scene, colour, accessory.
 DRAW = [('a photo of a {}', None, None, None), ('a photo of a {} in the snow', 'snow', None, None),
         ('a photo of a {} at night', 'night', None, None), ('a photo of a {} in the forest', 'forest', None, None),
@@ -29,16 +31,16 @@ def style_of(cls, unseen=False):
 
 
 def references(w, style, cls, count, seed):
-    """Pictures of one subject; the sides vary, so that size is not tied to the subject."""
+    """Pictures of one subject."""
     r = random.Random(f'{seed} {cls}')
-    return [w.compose(r, style, cls, SCENES[i % len(SCENES)], side=[96, 88, 96, 80][i % 4]) for i in range(count)]
+    return [w.compose(r, style, cls, SCENES[i % len(SCENES)], side=SIZE) for i in range(count)]
 
 
 def in_new_scenes(w, styles, cls):
     """Pictures of a class in some styles, with the prompts that describe them."""
     r = random.Random(f'held out {cls}')
     for i, scene in enumerate(NEW_SCENES):
-        yield w.compose(r, styles[i % len(styles)], cls, scene, side=(96, 88)[i % 2]), f'a photo of a {{}} {scenes.SCENES[scene][0]}'
+        yield w.compose(r, styles[i % len(styles)], cls, scene, side=SIZE), f'a photo of a {{}} {scenes.SCENES[scene][0]}'
 
 
 if __name__ == '__main__':
