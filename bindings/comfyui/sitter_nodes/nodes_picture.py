@@ -17,7 +17,7 @@ DRAWING = (
                    "7B: 4; embedded: 2", 0, 100, 0.1),
     options.Option("top_k", "int", "Only so many of the likeliest codes can be drawn; 0 allows all.", "7B: 2000; embedded: 100",
                    0, 1_000_000),
-    options.Option("temperature", "float", "Above 0; smaller is safer and duller.", "7B: 1; embedded: 0.7", 0, 10, 0.05),
+    options.Option("temperature", "float", "Above 0; smaller is safer and duller.", "7B: 1; embedded: 0.6", 0, 10, 0.05),
     # New options come last: saved workflows hold the values in this order.
     options.Option("guidance_by_scale", "text", "Infinity only: guidance of each scale, coarse to fine, with commas between; the last "
                    "one counts for those behind.", "none"),

@@ -67,7 +67,7 @@ STEPS = (
     _int("embedding_steps", 0, 1_000_000, "Steps of the first stage, which learns the word; 0 leaves it out.",
          "7B: 1500; embedded: 20, 110 for textual_inversion"),
     _int("layer_steps", 0, 1_000_000, "Steps of the second stage, which trains layers; 0 leaves it out.",
-         "7B: 70, lora 150; embedded: 80, 90 for dreambooth"),
+         "7B: 70, lora 150; embedded: 60, 70 for dreambooth"),
 )
 
 # On Training Options.
