@@ -60,7 +60,7 @@ if __name__ == '__main__':
     p.add_argument('--data', required=True, help='folder of draw.py'); p.add_argument('--vqgan', required=True, help='tokenizer to start from')
     p.add_argument('--out', required=True); p.add_argument('--steps', type=int, default=10000); p.add_argument('--decay', type=int, default=4000)
     p.add_argument('--batch', type=int, default=12, help='of all workers'); p.add_argument('--lr', type=float, default=1.5e-3)
-    p.add_argument('--commit', type=float, default=.25); p.add_argument('--perceptual', type=float, default=.15); p.add_argument('--seen', type=int, default=3)
+    p.add_argument('--commit', type=float, default=4, help='at .25 the latents run away from the codes'); p.add_argument('--perceptual', type=float, default=.15); p.add_argument('--seen', type=int, default=3)
     p.add_argument('--device', default='cpu'); p.add_argument('--workers', type=int, default=2); p.add_argument('--threads', type=int, default=1)
     p.add_argument('--f32', action='store_true'); p.add_argument('--save', type=int, default=200); p.add_argument('--seconds', type=float, default=math.inf); p.add_argument('--seed', type=int, default=0)
     a = p.parse_args()
