@@ -16,21 +16,17 @@ use self::header::{clip, header, header_memory, Index};
 use self::shards::shards_without_index;
 pub use self::source::check_sum;
 use self::source::Source;
-use self::values::{convert, limit, offenders, Number};
-use super::entry::{Entry, Storage, Stored, View};
+use super::entry::{Entry, Storage, Stored};
 use super::pickle;
 use super::{is_inside, Bytes, Files};
 use crate::device::memory;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
-use half::bf16;
 use safetensors::tensor::Metadata;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 
 #[cfg(target_endian = "big")]
 compile_error!("checkpoints are little-endian and are used in place; big-endian machines are not supported");

@@ -1,6 +1,16 @@
 //! What a tensor holds: its bytes in order, checked, as numbers on a device.
 
-use super::*;
+use super::source::check_sum;
+use super::values::{convert, limit, offenders, Number};
+use super::Checkpoint;
+use crate::device::memory;
+use crate::files::entry::{Entry, View};
+use crate::files::Bytes;
+use crate::{Error, Result};
+use candle_core::{DType, Device, Tensor};
+use half::bf16;
+use std::ops::Range;
+use std::sync::atomic::Ordering;
 
 impl Checkpoint {
     /// A tensor's values in the order of its shape: as they lie in the file, or gathered where a view reorders them.

@@ -5,7 +5,7 @@
 
 mod backward;
 
-use super::condition::{padded, Gradients as TextGradients, Texts};
+use super::condition::{padded, Texts};
 use super::config::{Config, EPS};
 use super::linear::Linear;
 use super::names::{
@@ -13,10 +13,10 @@ use super::names::{
     V_BIAS,
 };
 use super::ops::{self, Turning};
-use crate::ops::{add, attention, attention_backward, own_kernels, own_kernels_on, widened, Room, Rows, Seen};
+use crate::ops::{add, attention, own_kernels, own_kernels_on, Room, Rows, Seen};
 use crate::run::Control;
-use crate::weights::{Gradients, Part, Target, Wanted, WeightId, Weights};
-use crate::{Error, Result};
+use crate::weights::{WeightId, Weights};
+use crate::Result;
 use candle_core::{DType, Device, Tensor};
 
 /// The logarithm of the largest strength of a head.

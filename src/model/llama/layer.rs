@@ -10,7 +10,7 @@ use crate::model::cache::LayerCache;
 use crate::model::places::Context;
 use crate::ops::fused::New;
 use crate::ops::{self, Heads, Room};
-use crate::weights::{Entry, Gradients, Part, Spec, Target, Wanted, WeightId, Weights};
+use crate::weights::{Entry, Spec, WeightId, Weights};
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
 use std::ops::Range;
@@ -335,6 +335,7 @@ mod tests {
     use super::*;
     use crate::model::places::Rotary;
     use crate::ops::testing::random;
+    use crate::weights::{Part, Target, Wanted};
     use candle_core::Device;
 
     const SHAPE: Shape = Shape {

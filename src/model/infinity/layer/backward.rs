@@ -1,6 +1,17 @@
 //! The backward pass of a block.
 
-use super::*;
+use super::{Context, Kept, Layer, Steady, MOST};
+use crate::model::infinity::condition::{Gradients as TextGradients, Texts};
+use crate::model::infinity::config::EPS;
+use crate::model::infinity::names::{
+    Role, ADAPTIVE, CROSS_KV, CROSS_NORM, CROSS_OUT, CROSS_Q, CROSS_V_BIAS, DOWN, QKV, Q_BIAS, SELF_OUT, STRENGTH, UP,
+    V_BIAS,
+};
+use crate::model::infinity::ops::{self, Turning};
+use crate::ops::{add, attention_backward, widened, Rows};
+use crate::weights::{Gradients, Part, Target, Wanted};
+use crate::{Error, Result};
+use candle_core::{DType, Tensor};
 
 impl Layer<'_> {
     /// The gradient of x for the gradient `g` of the block's result, and those of the weights that are wanted; what goes to the

@@ -1,6 +1,11 @@
 //! The backward pass of a layer.
 
-use super::*;
+use super::{flat_heads, Kept, Layer, DOWN, GATE, K, K_NORM, NORM_IN, NORM_MIDDLE, O, Q, Q_NORM, UP, V};
+use crate::model::places::Context;
+use crate::ops;
+use crate::weights::{Gradients, Part, Target, Wanted};
+use crate::Result;
+use candle_core::Tensor;
 
 impl Layer<'_> {
     /// The gradient of x for the gradient `g` of the layer's result, and those of the weights that are wanted.
