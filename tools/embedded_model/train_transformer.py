@@ -67,7 +67,7 @@ class Infinity:
 
 class Pictures:
     """Prompts and codes of every encoded shard; new shards are found by `refresh`."""
-    def __init__(self, folder, kind, words, tokenizer, device, balance=0.):
+    def __init__(self, folder, kind, words, tokenizer, device, balance):
         self.folder, self.kind, self.words, self.tokenizer, self.device = folder, kind, words, tokenizer, device
         self.balance = balance
         self.seen, self.codes, self.prompts, self.classes = set(), [], [], []
@@ -81,8 +81,8 @@ class Pictures:
             self.seen.add(file)
             for codes, (text, content) in zip(np.load(file), shards.captions(file.rsplit('.', 1)[0])):
                 if text: self.codes.append(codes); self.prompts.append(self.words(text)); self.classes.append(content['cls'])
-        counts = collections.Counter(self.classes[HELD:])
-        weights = np.cumsum([counts[c] ** -self.balance for c in self.classes[HELD:]])
+        weight = {c: n ** -self.balance for c, n in collections.Counter(self.classes[HELD:]).items()}
+        weights = np.cumsum([weight[c] for c in self.classes[HELD:]])
         self.below = weights / weights[-1]
 
     def draw(self, r, n): return HELD + np.searchsorted(self.below, r.random(n), 'right')
