@@ -146,6 +146,19 @@ impl Wanted {
         self.whole.get(weight).copied().unwrap_or(false)
     }
 
+    /// Puts the gradient of the weight itself to `found`, if it is wanted.
+    pub fn collect(
+        &self,
+        weight: WeightId,
+        found: &mut Gradients,
+        gradient: impl FnOnce() -> Result<Tensor>,
+    ) -> Result<()> {
+        if self.whole(weight) {
+            found.push((Target { part: Part::Whole, weight }, gradient()?));
+        }
+        Ok(())
+    }
+
     /// Of its low-rank change.
     pub fn factors(&self, weight: WeightId) -> bool {
         self.factors.get(weight).copied().unwrap_or(false)
@@ -189,16 +202,14 @@ impl Entry {
         wanted: &Wanted,
         found: &mut Gradients,
     ) -> Result<Tensor> {
-        let mut push = |part: Part, gradient: Tensor| found.push((Target { part, weight: id }, gradient));
         let input = || x.ok_or_else(|| Error::internal(format!("{}: its input was not kept", self.spec.name)));
-        if wanted.whole(id) {
-            push(Part::Whole, ops::weight_gradient(g, input()?)?);
-        }
+        wanted.collect(id, found, || ops::weight_gradient(g, input()?))?;
         let gx = ops::input_gradient(g, &self.weight, sum)?;
         let Some(LowRank { down, up, scale }) = &self.low_rank else { return Ok(gx) };
         let g = scaled(g.clone(), *scale)?;
         let g_low = ops::input_gradient(&g, up, None)?;
         if wanted.factors(id) {
+            let mut push = |part: Part, gradient: Tensor| found.push((Target { part, weight: id }, gradient));
             push(Part::Down, ops::weight_gradient(&g_low, input()?)?);
             push(Part::Up, ops::weight_gradient(&g, &ops::linear(input()?, down)?)?);
         }

@@ -43,9 +43,8 @@ impl Linear<'_> {
     ) -> Result<Option<Tensor>> {
         let (whole, factors) = (wanted.whole(id), wanted.factors(id) && self.low_rank.is_some());
         let x = if whole || factors { Some(x()?) } else { None };
-        let mut push = |part: Part, gradient: Tensor| found.push((Target { part, weight: id }, gradient));
-        if let (true, Some(x)) = (whole, &x) {
-            push(Part::Whole, weight_gradient(g, x)?);
+        if let Some(x) = &x {
+            wanted.collect(id, found, || weight_gradient(g, x))?;
         }
         let mut dx = match input {
             true => Some(ops::input_gradient(g, self.weight, sum)?),
@@ -55,6 +54,7 @@ impl Linear<'_> {
         let g = scaled(g.clone(), *scale)?;
         let low = ops::input_gradient(&g, up, None)?;
         if let (true, Some(x)) = (factors, &x) {
+            let mut push = |part: Part, gradient: Tensor| found.push((Target { part, weight: id }, gradient));
             push(Part::Down, weight_gradient(&low, x)?);
             push(Part::Up, weight_gradient(&g, &ops::linear(x, down)?)?);
         }

@@ -2,7 +2,7 @@
 
 use crate::model::llama::Head;
 use crate::ops;
-use crate::weights::{Gradients, Part, Target, Wanted, WeightId, Weights};
+use crate::weights::{Gradients, Wanted, WeightId, Weights};
 use crate::Result;
 use candle_core::{DType, Tensor};
 
@@ -53,9 +53,7 @@ impl<'a> Perceptron<'a> {
         found: &mut Gradients,
     ) -> Result<Tensor> {
         let (weight, bias) = (self.first + number, self.first + number + 1);
-        if wanted.whole(bias) {
-            found.push((Target { part: Part::Whole, weight: bias }, g.to_dtype(DType::F32)?.sum(0)?));
-        }
+        wanted.collect(bias, found, || Ok(g.to_dtype(DType::F32)?.sum(0)?))?;
         self.weights[weight].backward(weight, g, Some(x), None, wanted, found)
     }
 }

@@ -9,7 +9,7 @@ use crate::model::infinity::names::{
 };
 use crate::model::infinity::ops::{self, Turning};
 use crate::ops::{add, attention_backward, widened, Rows};
-use crate::weights::{Gradients, Part, Target, Wanted};
+use crate::weights::{Gradients, Wanted};
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
 
@@ -28,7 +28,6 @@ impl Layer<'_> {
         let (b, t, c) = g.dims3()?;
         let [first, second] = self.steering(context)?;
         let whole = |role: Role| wanted.whole(self.id(role));
-        let target = |role: Role| Target { part: Part::Whole, weight: self.id(role) };
         let steered = texts || whole(ADAPTIVE);
         let mut found = Vec::new();
         // Gradients of gates, factors and summands, [B, C] each, by their place among the six.
@@ -86,13 +85,12 @@ impl Layer<'_> {
         let middle = wide(kept.middle)?;
         let h = || ops::layer_norm(&middle, cross_norm.0, cross_norm.1, EPS);
         let gh = self.through(CROSS_Q, &flat(gq)?, h, wanted, &mut found)?;
-        let asked = [CROSS_NORM, CROSS_NORM + 1].map(whole);
-        let (gx, norm) = ops::layer_norm_backward(&gh, &middle, cross_norm.0, EPS, asked.contains(&true))?;
+        let asked = whole(CROSS_NORM) || whole(CROSS_NORM + 1);
+        let (gx, norm) = ops::layer_norm_backward(&gh, &middle, cross_norm.0, EPS, asked)?;
         drop((gh, middle));
         if let Some((factor, summand)) = norm {
-            let both =
-                [(CROSS_NORM, factor), (CROSS_NORM + 1, summand)].into_iter().zip(asked).filter(|(_, asked)| *asked);
-            found.extend(both.map(|((role, sum), _)| (target(role), sum)));
+            wanted.collect(self.id(CROSS_NORM), &mut found, || Ok(factor))?;
+            wanted.collect(self.id(CROSS_NORM + 1), &mut found, || Ok(summand))?;
         }
         let g = add(gx, &g)?;
 
@@ -116,20 +114,19 @@ impl Layer<'_> {
         let (gqkv, strengths) = ops::turn_backward(&gq, &qkv, &turning(0, strength), gqkv)?;
         let (gqkv, _) = ops::turn_backward(&gk, &qkv, &turning(c, ones), gqkv)?;
         drop((gq, gk, qkv));
-        if whole(STRENGTH) {
+        wanted.collect(self.id(STRENGTH), &mut found, || {
             let raw = self.vector(STRENGTH)?;
             let free = raw.flatten_all()?.le(MOST)?.to_dtype(DType::F32)?;
-            let sum = ((strengths * strength)? * free)?.reshape(raw.shape())?;
-            found.push((target(STRENGTH), sum));
-        }
+            Ok(((strengths * strength)? * free)?.reshape(raw.shape())?)
+        })?;
         let x = wide(kept.x)?;
         let h = || ops::layer_norm(&x, &first.factor, &first.summand, EPS);
         let gh = self.linear(QKV, Some(bias))?.backward(self.id(QKV), &gqkv, h, true, None, wanted, &mut found)?;
         let gh = gh.ok_or_else(|| Error::internal("no gradient of what went in"))?;
         if whole(Q_BIAS) || whole(V_BIAS) {
             let sums = ops::row_sums(&gqkv, 1)?.squeeze(0)?;
-            for (role, at) in [(Q_BIAS, 0), (V_BIAS, 2 * c)].into_iter().filter(|(role, _)| whole(*role)) {
-                found.push((target(role), sums.narrow(0, at, c)?.contiguous()?));
+            for (role, at) in [(Q_BIAS, 0), (V_BIAS, 2 * c)] {
+                wanted.collect(self.id(role), &mut found, || Ok(sums.narrow(0, at, c)?.contiguous()?))?;
             }
         }
         drop(gqkv);
@@ -140,9 +137,7 @@ impl Layer<'_> {
 
         if let Some(six) = six.into_iter().collect::<Option<Vec<_>>>() {
             let six = Tensor::stack(&six, 1)?;
-            if whole(ADAPTIVE) {
-                found.push((target(ADAPTIVE), six.sum(0)?.reshape((1, 1, 6, c))?));
-            }
+            wanted.collect(self.id(ADAPTIVE), &mut found, || Ok(six.sum(0)?.reshape((1, 1, 6, c))?))?;
             if texts {
                 to.adaptive = (&to.adaptive + six)?;
             }
@@ -161,10 +156,7 @@ impl Layer<'_> {
         found: &mut Gradients,
     ) -> Result<Tensor> {
         let dx = self.linear(role, None)?.backward(self.id(role), g, x, true, None, wanted, found)?;
-        let bias = self.id(role + 1);
-        if wanted.whole(bias) {
-            found.push((Target { part: Part::Whole, weight: bias }, ops::row_sums(g, 1)?.squeeze(0)?));
-        }
+        wanted.collect(self.id(role + 1), found, || Ok(ops::row_sums(g, 1)?.squeeze(0)?))?;
         dx.ok_or_else(|| Error::internal("no gradient of what went in"))
     }
 
@@ -186,11 +178,8 @@ impl Layer<'_> {
         if let (Some(to), Some(dx)) = (to, dx) {
             to.source = dx;
         }
-        let bias = self.id(CROSS_V_BIAS);
-        if wanted.whole(bias) {
-            let sums = ops::row_sums(g, 1)?.squeeze(0)?.narrow(0, c, c)?.contiguous()?;
-            found.push((Target { part: Part::Whole, weight: bias }, sums));
-        }
-        Ok(())
+        wanted.collect(self.id(CROSS_V_BIAS), found, || {
+            Ok(ops::row_sums(g, 1)?.squeeze(0)?.narrow(0, c, c)?.contiguous()?)
+        })
     }
 }

@@ -3,7 +3,7 @@
 use super::{flat_heads, Kept, Layer, DOWN, GATE, K, K_NORM, NORM_IN, NORM_MIDDLE, O, Q, Q_NORM, UP, V};
 use crate::model::places::Context;
 use crate::ops;
-use crate::weights::{Gradients, Part, Target, Wanted};
+use crate::weights::{Gradients, Wanted};
 use crate::Result;
 use candle_core::Tensor;
 
@@ -95,7 +95,9 @@ impl Layer<'_> {
     ) -> Result<Tensor> {
         let (id, weight) = (self.id(number), self.at(number).tensor()?);
         let (dx, dw) = ops::rms_norm_backward(g, x, weight, self.shape.norm_eps, wanted.whole(id))?;
-        found.extend(dw.map(|dw| (Target { part: Part::Whole, weight: id }, dw)));
+        if let Some(dw) = dw {
+            wanted.collect(id, found, || Ok(dw))?;
+        }
         Ok(dx)
     }
 
@@ -115,8 +117,8 @@ impl Layer<'_> {
         let ids = [self.id(number), self.id(number + 1)];
         let (g, sums) = ops::norm_and_rotate_backward(&g, &raw, &self.heads(number, context)?, wanted.any(ids))?;
         if let Some((weight, bias)) = sums {
-            let asked = ids.into_iter().zip([weight, bias]).filter(|(id, _)| wanted.whole(*id));
-            found.extend(asked.map(|(weight, sum)| (Target { part: Part::Whole, weight }, sum)));
+            wanted.collect(ids[0], found, || Ok(weight))?;
+            wanted.collect(ids[1], found, || Ok(bias))?;
         }
         flat_heads(&g)
     }
