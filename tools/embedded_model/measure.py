@@ -21,6 +21,13 @@ def spread(rows, value):
     return (np.mean(means), np.std(means), sum(map(len, by.values()))) if means else None
 
 
+def variety(rows):
+    """How many styles the pictures of a class show, mean over classes."""
+    by = collections.defaultdict(set)
+    for w in rows: by[w['class']].add(min(w['errors'], key=w['errors'].get))
+    return np.mean([len(v) for v in by.values()])
+
+
 def cell(s, digits=2): return '' if s is None else f'{s[0]:.{digits}f} ± {s[1]:.{digits}f}'
 
 
@@ -126,8 +133,8 @@ if __name__ == '__main__':
         if not g.endswith('plain class word'): continue
         part, name = [w for w in wanted if w['group'] == g], g.split(':')[0]
         rows.append([name, f'{np.mean([nearest(w) for w in part]):.2f}', f'{np.mean([w["errors"][w["own"]] for w in part]):.4f}',
-                     mean(name, 'held_out_class_word'), mean(name, 'known_class_word'), len(part)])
-    print(table(['the plain class word with', 'nearest instance is the subject', 'matching error', 'subject\'s pictures, nats', 'pictures of the known styles, nats', 'pictures'], rows) + '\n')
+                     mean(name, 'held_out_class_word'), mean(name, 'known_class_word'), f'{variety(part):.2f}', len(part)])
+    print(table(['the plain class word with', 'nearest instance is the subject', 'matching error', 'subject\'s pictures, nats', 'pictures of the known styles, nats', 'styles that a class shows', 'pictures'], rows) + '\n')
     seconds = collections.defaultdict(list)
     for x in results:
         if x['seconds']: seconds[x['group']].append(x['seconds'])

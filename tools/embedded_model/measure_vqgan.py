@@ -3,7 +3,7 @@ of other drawings of the world; and a sheet of originals above their reconstruct
 import argparse, json, os, random
 import numpy as np, torch
 from PIL import Image
-import checkpoint, classes, folder, vqgan, world
+import checkpoint, classes, folder, vae, vqgan, world
 from scenes import SCENES
 
 
@@ -36,14 +36,17 @@ def sheet(x, y, columns, scale):
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument('--vqgan', required=True, help='file of vqgan.save or checkpoint.py, or a model folder'); p.add_argument('--raw', required=True)
+    which = p.add_mutually_exclusive_group(required=True)
+    which.add_argument('--vqgan', help='file of vqgan.save or checkpoint.py, or a model folder'); which.add_argument('--vae', help='OUT.mean of train_vae.py, or what export.py writes')
+    p.add_argument('--raw', required=True)
     p.add_argument('--out', help='PNG of the sheet'); p.add_argument('--threads', type=int, default=1); p.add_argument('--scale', type=int, default=1)
     p.add_argument('--faces', action='store_true', help='the sheet shows 16 held-out faces only'); p.add_argument('--half', action='store_true', help='weights rounded to f16 first')
     a = p.parse_args()
     torch.set_num_threads(a.threads)
-    m = folder.open_tokenizer(a.vqgan) if os.path.isdir(a.vqgan) else checkpoint.load(a.vqgan) if a.vqgan.endswith('.safetensors') else vqgan.load(a.vqgan)
+    m = vae.load(a.vae) if a.vae else folder.open_tokenizer(a.vqgan) if os.path.isdir(a.vqgan) else checkpoint.load(a.vqgan) if a.vqgan.endswith('.safetensors') else vqgan.load(a.vqgan)
     if a.half:
-        m.load_state_dict({k: v.half().float() for k, v in m.state_dict().items()}); m.set_codebook(m.codebook.half().float())
+        m.load_state_dict({k: v.half().float() for k, v in m.state_dict().items()})
+        if a.vqgan: m.set_codebook(m.codebook.half().float())
     w = world.World(a.raw, seed=4242, pool=4)
     held = list(held_out_pictures(w))
     x = np.stack([h[2] for h in held]); y = reconstruct(m, x); psnr, error = losses(x, y)

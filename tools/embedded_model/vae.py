@@ -1,7 +1,7 @@
 """Infinity's image tokenizer, small (arXiv 2412.04431, section 3.2): the network of vqgan.py without attention and without the 1x1
 convolutions around the codes, and binary spherical quantisation over scales. A 16-bit number is a cell's code."""
 import torch, torch.nn as nn, torch.nn.functional as F
-import state, vqgan
+import folder, state, vqgan
 
 BITS = 16
 SCALES = [1, 2, 4, 6, 8, 12, 16]      # sides of the square grids, coarse to fine
@@ -79,4 +79,8 @@ def bits_of(codes):
     return out
 
 
-def load(path): return state.load(Vae, path)
+def load(path):
+    """Of a training, or as export.py writes it."""
+    if not path.endswith('.safetensors'): return state.load(Vae, path)
+    m = Vae(); m.load_state_dict(folder.tensors(path))
+    return m.eval()
