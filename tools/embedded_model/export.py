@@ -102,6 +102,7 @@ if __name__ == '__main__':
     p.add_argument('--out', required=True); p.add_argument('--recommended', help='the sitter.json to ship')
     p.add_argument('--eight-bits', action='store_true', help='8 bits a number and a scale for every 32 instead of 16 bits')
     a = p.parse_args()
+    if not (a.vae or a.transformer and a.vqgan): p.error('--vae is missing, or --transformer and --vqgan')
     if a.transformer and not a.recommended: p.error('--recommended is missing')
     recommended = a.recommended and json.load(open(a.recommended))
     if not a.transformer: export_vae(vae.load(a.vae), a.out, a.eight_bits)

@@ -21,10 +21,13 @@ def spread(rows, value):
     return (np.mean(means), np.std(means), sum(map(len, by.values()))) if means else None
 
 
+def nearest_style(w): return min(w['errors'], key=w['errors'].get)
+
+
 def variety(rows):
     """How many styles the pictures of a class show, mean over classes."""
     by = collections.defaultdict(set)
-    for w in rows: by[w['class']].add(min(w['errors'], key=w['errors'].get))
+    for w in rows: by[w['class']].add(nearest_style(w))
     return np.mean([len(v) for v in by.values()])
 
 
@@ -116,7 +119,7 @@ if __name__ == '__main__':
     wanted = list({(w['group'], w['class'], w['seed'], w['file'] if 'plain' not in w['group'] else ''): w for w in wanted}.values())
     own, results = see_and_match(wanted, a.judge, a.raw, bench), scored(a.runs, bench, a.subjects)
     groups = list(dict.fromkeys(w['group'] for w in wanted))
-    nearest = lambda w: float(min(w['errors'], key=w['errors'].get) == w['own'])
+    nearest = lambda w: float(nearest_style(w) == w['own'])
     bare = lambda w: not w['grey'] and w['accessory'] == 'none'
     right = lambda k: lambda w: float(w['seen'][k] == w[k]) if w.get(k, 'none') != 'none' else None
     mean = lambda g, k: (lambda v: f'{np.mean(v):.3f}' if v else '')([x[k] for x in results if x['group'] == g and k in x])
