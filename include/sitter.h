@@ -734,8 +734,8 @@ sitter_status sitter_evaluator_score(const struct sitter_evaluator *evaluator,
                                      struct sitter_error **err);
 
 /*
- 1 if this build has a feature, 0 if not or if it is unknown: "cuda", "cudnn", "embedded_model", "evaluator". NULL gives 0. Any thread.
- Since 1.0.
+ 1 if this build has a feature, 0 if not or if it is unknown: "cuda", "cudnn", "embedded_model", "embedded_infinity", "evaluator".
+ NULL gives 0. Any thread. Since 1.0.
  */
 SITTER_API
 int32_t sitter_has_feature(const char *name);
@@ -876,10 +876,11 @@ sitter_status sitter_model_info_json(const struct sitter_model *model,
 
 /*
  Opens a model folder in Hugging Face layout (`config.json`, `model.safetensors` or shards with an index,
- `tokenizer.json`, image tokenizer), or `embedded:`, the small model inside the library. `engine` may be NULL: the model
- gets one of its own. `options` may be NULL: device and dtype `auto`. `run` may be NULL. The caller owns the result; free
- it with `sitter_model_free`. Any thread. SITTER_E_NOT_FOUND, SITTER_E_BAD_FORMAT, SITTER_E_SHAPE_MISMATCH,
- SITTER_E_CORRUPT, SITTER_E_UNSUPPORTED_MODEL, SITTER_E_DEVICE, SITTER_E_CANCELLED. Since 1.0.
+ `tokenizer.json`, image tokenizer), or `embedded:`, the small model inside the library; `embedded:infinity` is a second
+ one where the build has the feature `embedded_infinity`. `engine` may be NULL: the model gets one of its own. `options`
+ may be NULL: device and dtype `auto`. `run` may be NULL. The caller owns the result; free it with `sitter_model_free`. Any
+ thread. SITTER_E_NOT_FOUND, SITTER_E_BAD_FORMAT, SITTER_E_SHAPE_MISMATCH, SITTER_E_CORRUPT, SITTER_E_UNSUPPORTED_MODEL,
+ SITTER_E_DEVICE, SITTER_E_CANCELLED. Since 1.0.
  */
 SITTER_API
 sitter_status sitter_model_open(const struct sitter_engine *engine,

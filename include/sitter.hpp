@@ -1102,7 +1102,7 @@ class Model : public detail::Counted<sitter_model> {
 public:
     using Counted::Counted;
 
-    /// A model folder, or "embedded:".
+    /// A model folder, "embedded:", or "embedded:infinity" where the build has it.
     static Model open(const std::string &path, const ModelOptions *options = nullptr, const Engine *engine = nullptr,
                       Run *run = nullptr) {
         return detail::produce<Model, sitter_model>(run, [&](sitter_model **out, sitter_error **err) {

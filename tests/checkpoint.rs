@@ -193,7 +193,7 @@ fn shards_are_found_by_the_index_or_by_their_numbers() {
 fn embedded_files_are_read_from_any_address() {
     let bytes: &'static [u8] = [vec![0], f32_file(&[("x", &[3], &[1., 2., 3.])])].concat().leak();
     let list: &'static [(&str, &[u8])] = vec![(SINGLE, &bytes[1..])].leak();
-    let files = Files::Embedded(list);
+    let files = Files::Embedded("embedded:", list);
     assert_eq!(values(&Checkpoint::open(&files, "model").unwrap(), "x"), [1., 2., 3.]);
     says(Checkpoint::open_file(&files, "vqgan.safetensors"), &["embedded:vqgan.safetensors", "not there"]);
 }

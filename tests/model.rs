@@ -4,8 +4,10 @@ use safetensors::tensor::TensorView;
 use safetensors::SafeTensors;
 use sitter::model::family::Prediction;
 use sitter::model::personalized::Personalized;
+use sitter::model::subject::Subject;
 use sitter::model::{Model, OpenOptions, EMBEDDED};
-use sitter::picture::Picture;
+use sitter::personalize::{Dataset, Method, Options};
+use sitter::picture::{Crop, Picture};
 use sitter::run::{Flow, Run, Stage};
 use sitter::tokens::Tokens;
 use sitter::{sample, Error, Result};
@@ -78,7 +80,7 @@ fn the_embedded_model_opens_and_its_tokenizer_keeps_a_picture() {
     assert_eq!((options.width, options.height), (128, 128));
 
     let picture = Picture::load(Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/subjects/fox/1.png")).unwrap();
-    let picture = picture.fit(128, info.grid_unit_px, sitter::picture::Crop::Centre).unwrap();
+    let picture = picture.fit(128, info.grid_unit_px, Crop::Centre).unwrap();
     let tokens = model.encode(&picture, &Run::new()).unwrap();
     assert_eq!((tokens.height(), tokens.width()), (16, 16));
     let back = model.decode(&tokens, &Run::new()).unwrap();
@@ -114,9 +116,49 @@ fn an_image_tokenizer_beside_the_model_wins_over_one_inside_without_decoder() {
     assert_eq!((picture.width(), picture.height()), (8, 4));
 }
 
+/// What `embedded:infinity` holds, opened as the folder it is.
+#[test]
+fn the_second_embedded_model_draws_what_it_is_asked_for_and_learns_a_subject() {
+    let model = open(Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/embedded-infinity")).unwrap();
+    let info = model.info();
+    assert!(info.family == "infinity" && info.can_decode, "{info:?}");
+    let nats = |subjects: &[&Subject], prompt: &str, tokens: &Tokens| {
+        Personalized::new(&model, subjects)
+            .unwrap()
+            .score(prompt, std::slice::from_ref(tokens), &mut Run::new())
+            .unwrap()[0]
+    };
+
+    let [snow, city] = ["a photo of a fox in the snow", "a photo of a fox in a city"];
+    let drawing = sample::Options::for_model(&model).unwrap();
+    let drawn = sample::sample(&model, snow, &[], &drawing, &mut Run::new()).unwrap();
+    let picture = model.decode(&drawn[0].tokens, &Run::new()).unwrap();
+    assert_eq!((picture.width(), picture.height()), (128, 128));
+    assert!(nats(&[], snow, &drawn[0].tokens) < nats(&[], city, &drawn[0].tokens));
+
+    let fox = |i: usize| Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("assets/subjects/fox/{i}.png"));
+    let mut options = Options::for_model(&model, Method::Arbooth).unwrap();
+    (options.class_word, options.layer_steps) = ("fox".into(), 10);
+    let dataset = Dataset::load(&[fox(1), fox(2)]).unwrap();
+    let subject = sitter::train(&model, &dataset, &options, &mut Run::new()).unwrap();
+    let unseen = Picture::load(fox(3)).unwrap().fit(128, info.grid_unit_px, Crop::Centre).unwrap();
+    let unseen = model.encode(&unseen, &Run::new()).unwrap();
+    assert!(nats(&[&subject], "a photo of a [V] fox", &unseen) < nats(&[], "a photo of a fox", &unseen));
+}
+
+#[cfg(not(feature = "embedded-infinity"))]
+#[test]
+fn who_names_the_second_embedded_model_without_the_feature_is_told_where_it_is() {
+    let error = open("embedded:infinity").err().unwrap();
+    assert!(
+        matches!(error, Error::NotFound { .. }) && error.to_string().contains("feature embedded-infinity"),
+        "{error}"
+    );
+}
+
 #[test]
 fn who_nearly_names_the_embedded_model_is_told_its_name() {
-    for name in ["embedded", "Embedded:", "embedded: "] {
+    for name in ["embedded", "Embedded:", "embedded: ", "embedded:lumina"] {
         let error = open(name).err().unwrap();
         assert!(matches!(error, Error::NotFound { .. }) && error.to_string().contains("\"embedded:\""), "{error}");
     }

@@ -24,7 +24,7 @@ export function estimate(
     train?: Partial<TrainFields> & { method?: Method };
   },
 ): Estimate;
-/** Whether the library has a feature: `cuda`, `cudnn`, `embedded_model`, `evaluator`. */
+/** Whether the library has a feature: `cuda`, `cudnn`, `embedded_model`, `embedded_infinity`, `evaluator`. */
 export function hasFeature(name: string): boolean;
 /** Writes a PNG file. It appears whole or not at all. */
 export function savePng(path: string | URL, image: ImageInput): Promise<void>;
@@ -248,7 +248,7 @@ export interface ModelInfo {
 /** A pretrained model. Calls reject with a SitterError. */
 export class Model {
   private constructor();
-  /** Opens a model folder, or `embedded:`, the small model inside the library. */
+  /** Opens a model folder, or `embedded:`, the small model inside the library, or `embedded:infinity`, which some builds have. */
   static open(path: string | URL, options?: OpenOptions): Promise<Model>;
   readonly info: ModelInfo;
   /** All options of `sample` with what the model recommends. */

@@ -4,8 +4,8 @@ Why not maturin or setuptools-rust: the library is a plain cdylib that Python lo
 extension modules or through cffi, which would be one more dependency at run time; setuptools-rust names and tags what it
 builds for one version of Python. Here every wheel serves all of them: py3-none-<platform>.
 
-Environment: SITTER_FEATURES names cargo features to switch on ("cuda"); SITTER_PREBUILT_LIBRARY is a library to be packed
-instead of building one. The repository's target directory is used, or cargo's own settings (CARGO_TARGET_DIR).
+Environment: SITTER_FEATURES names cargo features to switch on beside the second small model ("cuda");
+SITTER_PREBUILT_LIBRARY is a library to be packed instead of building one. The repository's target directory is used, or cargo's own settings (CARGO_TARGET_DIR).
 """
 import json
 import os
@@ -26,7 +26,7 @@ TRAVELLING = HERE / "rust"
 CRATE = TRAVELLING if TRAVELLING.is_dir() else HERE.parent.parent
 # All that cargo needs to build the library.
 SOURCES = ["Cargo.toml", "Cargo.lock", "build.rs", ".cargo/config.toml", "README.md", "LICENSE-MIT", "LICENSE-APACHE", "src",
-           "assets/embedded"]
+           "assets/embedded", "assets/embedded-infinity"]
 NOTICES = ["LICENSE-MIT", "LICENSE-APACHE", "assets/embedded/CREDITS.md"]
 LIBRARY = {"win32": "sitter.dll", "darwin": "libsitter.dylib"}.get(sys.platform, "libsitter.so")
 
@@ -43,9 +43,7 @@ def build_library() -> Path:
     if prebuilt:
         return Path(prebuilt)
     command = ["cargo", "build", "--release", "--lib", "--locked", "--message-format=json-render-diagnostics"]
-    features = os.environ.get("SITTER_FEATURES")
-    if features:
-        command += ["--features", features]
+    command += ["--features", " ".join(["embedded-infinity", os.environ.get("SITTER_FEATURES", "")]).strip()]
     try:
         messages = subprocess.run(command, cwd=CRATE, stdout=subprocess.PIPE, check=True, text=True).stdout
     except FileNotFoundError:

@@ -32,7 +32,7 @@ fn with_files(files: &[(&str, &[u8])], f: impl FnOnce(&Files)) {
     // SAFETY: `Files` wants what is compiled into a program; these live until `f` is over, and all it makes of them ends
     // with it.
     let files: &'static [(&'static str, &'static [u8])] = unsafe { std::mem::transmute(files) };
-    f(&Files::Embedded(files));
+    f(&Files::Embedded("embedded:", files));
 }
 
 /// Reads every tensor that can be read.

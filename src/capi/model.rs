@@ -23,10 +23,11 @@ use std::ffi::c_char;
 use std::sync::Arc;
 
 /// Opens a model folder in Hugging Face layout (`config.json`, `model.safetensors` or shards with an index,
-/// `tokenizer.json`, image tokenizer), or `embedded:`, the small model inside the library. `engine` may be NULL: the model
-/// gets one of its own. `options` may be NULL: device and dtype `auto`. `run` may be NULL. The caller owns the result; free
-/// it with `sitter_model_free`. Any thread. SITTER_E_NOT_FOUND, SITTER_E_BAD_FORMAT, SITTER_E_SHAPE_MISMATCH,
-/// SITTER_E_CORRUPT, SITTER_E_UNSUPPORTED_MODEL, SITTER_E_DEVICE, SITTER_E_CANCELLED. Since 1.0.
+/// `tokenizer.json`, image tokenizer), or `embedded:`, the small model inside the library; `embedded:infinity` is a second
+/// one where the build has the feature `embedded_infinity`. `engine` may be NULL: the model gets one of its own. `options`
+/// may be NULL: device and dtype `auto`. `run` may be NULL. The caller owns the result; free it with `sitter_model_free`. Any
+/// thread. SITTER_E_NOT_FOUND, SITTER_E_BAD_FORMAT, SITTER_E_SHAPE_MISMATCH, SITTER_E_CORRUPT, SITTER_E_UNSUPPORTED_MODEL,
+/// SITTER_E_DEVICE, SITTER_E_CANCELLED. Since 1.0.
 #[no_mangle]
 pub unsafe extern "C" fn sitter_model_open(
     engine: *const sitter_engine,

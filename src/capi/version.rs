@@ -67,13 +67,14 @@ pub unsafe extern "C" fn sitter_build_info_json() -> *const c_char {
     terminated(BUILD_INFO)
 }
 
-/// 1 if this build has a feature, 0 if not or if it is unknown: "cuda", "cudnn", "embedded_model", "evaluator". NULL gives 0. Any thread.
-/// Since 1.0.
+/// 1 if this build has a feature, 0 if not or if it is unknown: "cuda", "cudnn", "embedded_model", "embedded_infinity", "evaluator".
+/// NULL gives 0. Any thread. Since 1.0.
 #[no_mangle]
 pub unsafe extern "C" fn sitter_has_feature(name: *const c_char) -> i32 {
     match text::optional(name, "name") {
         Ok(Some(name)) => match name.as_str() {
             "embedded_model" | "evaluator" => 1,
+            "embedded_infinity" => i32::from(cfg!(feature = "embedded-infinity")),
             "cuda" => i32::from(cfg!(feature = "cuda")),
             "cudnn" => i32::from(cfg!(feature = "cudnn")),
             "fake_model" => i32::from(cfg!(debug_assertions)),

@@ -21,8 +21,8 @@ const MAX_TEXT: usize = 16 << 20;
 pub enum Files {
     /// A folder in Hugging Face layout.
     Folder(PathBuf),
-    /// Files that were compiled into the library: name and content.
-    Embedded(&'static [(&'static str, &'static [u8])]),
+    /// Files that were compiled into the library: the name that the model is opened by, and its files by theirs.
+    Embedded(&'static str, &'static [(&'static str, &'static [u8])]),
 }
 
 impl Files {
@@ -31,15 +31,17 @@ impl Files {
     pub fn exists(&self, name: &str) -> bool {
         match self {
             Files::Folder(folder) => is_inside(name) && is_there(&folder.join(name)),
-            Files::Embedded(files) => files.iter().any(|(n, _)| *n == name),
+            Files::Embedded(_, files) => files.iter().any(|(n, _)| *n == name),
         }
     }
 
-    /// How messages call the file `name`: its path, or `embedded:NAME`.
+    /// How messages call the file `name`: its path, `embedded:NAME` or `embedded:MODEL/NAME`.
     pub fn path(&self, name: &str) -> PathBuf {
         match self {
             Files::Folder(folder) => folder.join(name),
-            Files::Embedded(_) => PathBuf::from(format!("embedded:{name}")),
+            Files::Embedded(model, _) => {
+                PathBuf::from(format!("{model}{}{name}", if model.ends_with(':') { "" } else { "/" }))
+            }
         }
     }
 
@@ -52,7 +54,7 @@ impl Files {
         }
         match self {
             Files::Folder(_) => map(&path),
-            Files::Embedded(files) => match files.iter().find(|(n, _)| *n == name) {
+            Files::Embedded(_, files) => match files.iter().find(|(n, _)| *n == name) {
                 Some((_, content)) => Ok(Bytes::new(Content::Static(content), content.len())),
                 None => Err(missing(path)),
             },
@@ -96,7 +98,7 @@ impl Files {
                 }
                 names
             }
-            Files::Embedded(files) => files.iter().map(|(name, _)| name.to_string()).collect(),
+            Files::Embedded(_, files) => files.iter().map(|(name, _)| name.to_string()).collect(),
         };
         names.sort_unstable();
         Ok(names)

@@ -13,6 +13,7 @@
 //! | role | what a weight serves (`qkv`, `mlp`), by which it is chosen to learn |
 
 pub mod cache;
+mod embedded;
 pub mod family;
 pub mod footprint;
 pub mod infinity;
@@ -31,6 +32,7 @@ mod tokenizer_file;
 pub mod vqgan;
 pub mod words;
 
+pub use embedded::{EMBEDDED, EMBEDDED_INFINITY};
 pub use registry::add_family;
 pub(crate) use registry::roles;
 
@@ -52,9 +54,6 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::Arc;
-
-/// The name under which the small model inside the library is opened.
-pub const EMBEDDED: &str = "embedded:";
 
 /// What becomes of a text encoder that is a network of its own once it has read the texts of a call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -162,8 +161,8 @@ pub struct Info {
 }
 
 impl Model {
-    /// Opens a model folder, or `embedded:`. What the folder of a family holds is in docs/models.md; every weight is checked for
-    /// name, shape, dtype and finite values.
+    /// Opens a model folder, or a model inside the library: [`EMBEDDED`], or [`EMBEDDED_INFINITY`]. What the folder of a family
+    /// holds is in docs/models.md; every weight is checked for name, shape, dtype and finite values.
     pub fn open(path: impl AsRef<Path>, options: &OpenOptions, run: &mut Run) -> Result<Self> {
         let files = model_files(path.as_ref())?;
         let device = open_device(&options.device)?;
@@ -190,7 +189,7 @@ impl Model {
         }
         let fingerprint = hash.finalize()[..16].iter().map(|b| format!("{b:02x}")).collect();
         let name = match &files {
-            Files::Embedded(_) => EMBEDDED.to_string(),
+            Files::Embedded(name, _) => name.to_string(),
             Files::Folder(folder) => folder.display().to_string(),
         };
         let _end = GivesBack(opened.family.device().clone());
@@ -256,7 +255,7 @@ impl Model {
         self.family.device()
     }
 
-    /// The folder it was opened from, or `embedded:`.
+    /// The folder it was opened from, or the name of a model inside the library.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -272,21 +271,17 @@ impl Model {
     }
 }
 
-/// The files of a model folder or of `embedded:`.
+/// The files of a model folder or of a model inside the library.
 fn model_files(path: &Path) -> Result<Files> {
-    if path.to_str() == Some(EMBEDDED) {
-        return Ok(Files::Embedded(sitter_embedded::FILES));
+    if let Some(files) = embedded::files(path)? {
+        return Ok(files);
     }
     use std::io::ErrorKind::{NotADirectory, NotFound};
-    let nearly = |p: &str| p.trim().trim_end_matches(':').eq_ignore_ascii_case(EMBEDDED.trim_end_matches(':'));
     const EXPECTED: &str = "expected a folder with config.json, model.safetensors and tokenizer.json";
     let message = match std::fs::metadata(path) {
         Ok(found) if found.is_dir() => return Ok(Files::Folder(path.to_owned())),
         Ok(_) => format!("is not a model folder; {EXPECTED}"),
         Err(e) if !matches!(e.kind(), NotFound | NotADirectory) => return Err(Error::io(path, e)),
-        Err(_) if path.to_str().is_some_and(nearly) => {
-            format!("is not there; the small model inside the library is called \"{EMBEDDED}\"")
-        }
         Err(_) => format!("is not a model folder: there is nothing of this name; {EXPECTED}"),
     };
     Err(Error::NotFound { path: path.to_owned(), message })

@@ -17,12 +17,12 @@ class LoadModel(io.ComfyNode):
             node_id="SitterLoadModel",
             display_name="Sitter: Load Model",
             category=fields.CATEGORY,
-            description="Opens an autoregressive text-to-image model: a folder in models/sitter, or the small one inside Sitter.",
+            description="Opens an autoregressive text-to-image model: a folder in models/sitter, or one of the small ones inside Sitter.",
             inputs=[
                 io.Combo.Input(
                     "model", options=places.models(host.model_roots()), default=places.EMBEDDED,
-                    tooltip="A folder in models/sitter with a model's files as published; or embedded:, a toy "
-                    "model of 128x128 pictures that needs no download. Press R after adding a folder.",
+                    tooltip="A folder in models/sitter with a model's files as published; or embedded: and "
+                    "embedded:infinity, toy models of 128x128 pictures that need no download. Press R after adding a folder.",
                 ),
                 io.Combo.Input(
                     "device", options=["auto", "cpu", "cuda", "cuda:1", "cuda:2", "cuda:3"], default="auto",
@@ -46,7 +46,7 @@ class LoadModel(io.ComfyNode):
     def fingerprint_inputs(cls, model: Any = None, **_: Any) -> str:
         name = str(model)
         path = next((p for root in host.model_roots() if (p := places.below(root, name))), "")
-        return name if name == places.EMBEDDED or not path else f"{name} {places.fingerprint(path)}"
+        return name if name in places.INSIDE or not path else f"{name} {places.fingerprint(path)}"
 
     @classmethod
     def execute(cls, model: str, device: str, dtype: str, threads: int) -> io.NodeOutput:

@@ -9,6 +9,8 @@ from typing import Iterable, Optional
 from .messages import NodeError, one_of
 
 EMBEDDED = "embedded:"
+# Those that the package of Sitter has inside.
+INSIDE = (EMBEDDED, "embedded:infinity")
 SUBJECT_ENDING = ".safetensors"
 WEIGHTS = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".index.json")
 # Of each file, enough to notice an exchange that kept size and time.
@@ -29,7 +31,7 @@ def below(root: str, name: str) -> Optional[str]:
 
 
 def models(roots: Iterable[str]) -> list[str]:
-    """`embedded:` and the folders directly or two levels below the roots that hold a model."""
+    """The models inside the library, and the folders directly or two levels below the roots that hold a model."""
     found = set()
     for root in roots:
         for name in _folders(root):
@@ -39,7 +41,7 @@ def models(roots: Iterable[str]) -> list[str]:
                 continue
             inner = (f"{name}/{part}" for part in _folders(os.path.join(root, name)))
             found.update(inside for inside in inner if _is_model(os.path.join(root, inside)))
-    return [EMBEDDED, *sorted(found)]
+    return [*INSIDE, *sorted(found)]
 
 
 def _is_model(path: str) -> bool:
@@ -52,8 +54,8 @@ def _is_model(path: str) -> bool:
 
 def model_path(name: str, roots: Iterable[str]) -> str:
     """Where a model lies that `models` listed."""
-    if name == EMBEDDED:
-        return EMBEDDED
+    if name in INSIDE:
+        return name
     roots = list(roots)
     for root in roots:
         path = below(root, name)

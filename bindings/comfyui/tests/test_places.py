@@ -42,16 +42,17 @@ class PlacesTest(unittest.TestCase):
         self.write("root/lumina/config.json")
         self.write("root/family/small/config.json")
         self.write("root/notes/readme.txt")
-        self.assertEqual(places.models([self.root, "/nowhere"]), ["embedded:", "family/small", "lumina"])
+        self.assertEqual(places.models([self.root, "/nowhere"]), ["embedded:", "embedded:infinity", "family/small", "lumina"])
         self.assertEqual(places.model_path("lumina", [self.root]), os.path.join(self.root, "lumina"))
-        self.assertEqual(places.model_path("embedded:", []), "embedded:")
+        for name in ("embedded:", "embedded:infinity"):
+            self.assertEqual(places.model_path(name, []), name)
 
     def test_a_folder_of_weights_beside_its_text_encoder_is_one_model(self):
         self.write("root/Infinity-2B/infinity_2b_reg.pth")
         self.write("root/Infinity-2B/flan-t5-xl/config.json")
         self.write("root/not/a/config.json")
         self.write("root/other/notes.txt")
-        self.assertEqual(places.models([self.root]), ["embedded:", "Infinity-2B", "not/a"])
+        self.assertEqual(places.models([self.root]), ["embedded:", "embedded:infinity", "Infinity-2B", "not/a"])
         self.assertEqual(places.model_path("Infinity-2B", [self.root]), os.path.join(self.root, "Infinity-2B"))
         with self.assertRaises(NodeError):
             places.model_path("other", [self.root])

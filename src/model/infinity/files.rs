@@ -170,11 +170,13 @@ impl TextFiles {
     pub fn find(files: &Files) -> Result<TextFiles> {
         let names: BTreeSet<String> = match files {
             Files::Folder(_) => files.list()?.into_iter().collect(),
-            Files::Embedded(_) => files.list()?.iter().filter_map(|n| Some(n.split_once('/')?.0.to_string())).collect(),
+            Files::Embedded(..) => {
+                files.list()?.iter().filter_map(|n| Some(n.split_once('/')?.0.to_string())).collect()
+            }
         };
         let of = |name: &str| match files {
             Files::Folder(folder) => TextFiles { files: Files::Folder(folder.join(name)), prefix: String::new() },
-            Files::Embedded(_) => TextFiles { files: files.clone(), prefix: format!("{name}/") },
+            Files::Embedded(..) => TextFiles { files: files.clone(), prefix: format!("{name}/") },
         };
         let is_t5 = |name: &&str| {
             let found = of(name);

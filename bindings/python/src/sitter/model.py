@@ -47,7 +47,7 @@ class Model:
         keep_quantised: bool = True,
         text_encoder: TextEncoder = "auto",
     ) -> "Model":
-        """Opens a model folder in Hugging Face layout, or "embedded:", the small model inside the library.
+        """Opens a model folder in Hugging Face layout, or "embedded:" or "embedded:infinity", the small models inside the library.
 
         device: "auto", "cpu", "cuda" or "cuda:N". dtype: "auto", "f32", "bf16", "q8_0" or "q4_k". threads: of each call, 0 for
         one per core. max_jobs: calls that may work at the same time; others wait for them. keep_quantised: whether weights in
