@@ -33,7 +33,7 @@ python3 -m venv "$work/build"
 wheel=$(ls "$out"/sitter-"$version"-py3-none-*.whl)
 
 step "npm package"
-# Its `prepare` builds the library, which the wheel has done already, and puts it into the package.
+# Its `prepare` builds the library and puts it into the package.
 (cd bindings/node && npm pack --pack-destination "$out" --foreground-scripts --loglevel=error >"$work/npm.log") ||
     { cat "$work/npm.log"; exit 1; }
 package=$out/sitter-$version.tgz
