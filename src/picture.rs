@@ -56,7 +56,7 @@ impl Picture {
 
     /// Decodes a PNG, JPEG or WebP file held in memory; `name` stands in error messages.
     ///
-    /// The EXIF orientation is applied. Transparent pixels are laid on white, as Lumina does. Sixteen-bit channels
+    /// The EXIF orientation is applied. Transparent pixels are laid on white. Sixteen-bit channels
     /// keep their high byte. Colour profiles are ignored. Of an animation the first frame is taken.
     pub fn from_bytes(bytes: &[u8], name: impl AsRef<Path>) -> Result<Self> {
         read::decode(bytes, name.as_ref())
@@ -130,7 +130,7 @@ impl Picture {
     /// one whose shape is nearest; scaled to cover it, and cut at `crop`.
     ///
     /// `target` is the side of the square that the model's budget allows, 512, 768 or 1024, and `patch` the unit that
-    /// both sides are multiples of, 32 for Lumina.
+    /// both sides are multiples of (`Info::grid_unit_px`).
     pub fn fit(&self, target: u32, patch: u32, crop: Crop) -> Result<Picture> {
         crop::fit(self, target, patch, crop)
     }

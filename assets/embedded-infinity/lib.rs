@@ -1,7 +1,7 @@
 //! The small model that `sitter` opens as `embedded:infinity`, a model folder like any other, compiled in: Infinity's transformer, its
 //! image tokenizer over scales, and a T5 that knows a few hundred words.
 //!
-//! How it was made and what it draws is told in `docs/embedded-model.md` of Sitter's repository; whose art it has seen, in
+//! How it was made and what it draws is told in `docs/embedded-infinity.md` of Sitter's repository; whose art it has seen, in
 //! `CREDITS.md`.
 
 macro_rules! files {

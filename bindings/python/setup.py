@@ -5,7 +5,8 @@ extension modules or through cffi, which would be one more dependency at run tim
 builds for one version of Python. Here every wheel serves all of them: py3-none-<platform>.
 
 Environment: SITTER_FEATURES names cargo features to switch on beside the second small model ("cuda");
-SITTER_PREBUILT_LIBRARY is a library to be packed instead of building one. The repository's target directory is used, or cargo's own settings (CARGO_TARGET_DIR).
+SITTER_PREBUILT_LIBRARY is a library to be packed instead of building one. The repository's target directory is used, or cargo's
+own settings (CARGO_TARGET_DIR).
 """
 import json
 import os

@@ -383,7 +383,7 @@ mod tests {
             f["model"] = json!({"type": "Unigram", "unk_id": 0, "vocab": [["<pad>", 0.0], ["\u{2581}a", -2.5]]});
         });
         assert_eq!(t5.unwrap(), Vetted { words: 105, longest_text: (16 << 20) / (33 * 4 * 8) });
-        // Qwen and Janus.
+        // As Qwen has it.
         let split = file(|f| {
             f["normalizer"] = json!({"type": "NFC"});
             f["pre_tokenizer"] = json!({"type": "Sequence", "pretokenizers": [

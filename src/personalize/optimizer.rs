@@ -14,7 +14,7 @@ use half::bf16;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// PyTorch's default, which Lumina keeps.
+/// PyTorch's default.
 const EPS: f64 = 1e-8;
 /// Numbers that are updated at a time, and that share a scale in 8-bit states (bitsandbytes: 256).
 pub const BLOCK: usize = 256;

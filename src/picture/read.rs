@@ -72,7 +72,7 @@ pub(super) fn decode(bytes: &[u8], name: &Path) -> Result<Picture> {
     let mut image = DynamicImage::from_decoder(decoder).map_err(bad)?;
     image.apply_orientation(orientation);
 
-    // Pillow opens an RGB file with one transparent colour as plain RGB, so Lumina never saw that transparency.
+    // Pillow opens an RGB file with one transparent colour as plain RGB, so no model that learned from it saw that transparency.
     let colour_key = format == Some(ImageFormat::Png) && png_colour_type(bytes) == Some(2);
     let rgb = match to_eight_bits(image) {
         DynamicImage::ImageRgb8(rgb) => rgb.into_raw(),

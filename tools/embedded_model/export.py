@@ -75,18 +75,13 @@ def tokenizer(folder, vocabulary):
     return t
 
 
-def export_vae(m, folder, packed=False):
-    os.makedirs(folder, exist_ok=True)
-    tensors(folder, 'vae.safetensors', {n: t.half().contiguous() for n, t in m.state_dict().items()}, packed)
-
-
 def export_infinity(m, tokenizer_of_images, folder, recommended, packed=False):
     text, inside = f'{folder}/text_encoder', 'text_encoder.'
     os.makedirs(text, exist_ok=True)
     half = lambda sd: {n: t.bfloat16().contiguous() for n, t in sd.items()}
     sd = m.state_dict()
     tensors(folder, 'infinity.safetensors', half({n: t for n, t in sd.items() if not n.startswith(inside)}), packed)
-    export_vae(tokenizer_of_images, folder, packed)
+    tensors(folder, 'vae.safetensors', {n: t.half().contiguous() for n, t in tokenizer_of_images.state_dict().items()}, packed)
     tensors(text, 'model.safetensors', half({n[len(inside):]: t for n, t in sd.items() if n.startswith(inside)}), packed)
     write(text, 'config.json', json.dumps(dict(model_type='t5', **infinity.T5, vocab_size=infinity.ROWS, feed_forward_proj='gated-gelu',
                                                layer_norm_epsilon=infinity.EPS, tie_word_embeddings=False), indent=1) + '\n')
@@ -98,14 +93,12 @@ def export_infinity(m, tokenizer_of_images, folder, recommended, packed=False):
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument('--transformer', help="without it only Infinity's image tokenizer is written"); p.add_argument('--vqgan', help="Lumina's tokenizer"); p.add_argument('--vae', help="Infinity's")
-    p.add_argument('--out', required=True); p.add_argument('--recommended', help='the sitter.json to ship')
+    which = p.add_mutually_exclusive_group(required=True)
+    which.add_argument('--vqgan', help="Lumina's tokenizer"); which.add_argument('--vae', help="Infinity's")
+    p.add_argument('--transformer', required=True); p.add_argument('--out', required=True); p.add_argument('--recommended', required=True, help='the sitter.json to ship')
     p.add_argument('--eight-bits', action='store_true', help='8 bits a number and a scale for every 32 instead of 16 bits')
     a = p.parse_args()
-    if not (a.vae or a.transformer and a.vqgan): p.error('--vae is missing, or --transformer and --vqgan')
-    if a.transformer and not a.recommended: p.error('--recommended is missing')
-    recommended = a.recommended and json.load(open(a.recommended))
-    if not a.transformer: export_vae(vae.load(a.vae), a.out, a.eight_bits)
-    elif a.vae: export_infinity(infinity.load(a.transformer), vae.load(a.vae), a.out, recommended, a.eight_bits)
+    recommended = json.load(open(a.recommended))
+    if a.vae: export_infinity(infinity.load(a.transformer), vae.load(a.vae), a.out, recommended, a.eight_bits)
     else: export(tf.load(a.transformer), vqgan.load(a.vqgan), a.out, recommended, a.eight_bits)
     print({f: os.path.getsize(f'{a.out}/{f}') for f in sorted(os.listdir(a.out))})
