@@ -38,4 +38,9 @@ def caption(template, nouns, where, r=None):
     return f'{text} {where}' if where else text
 
 
+def tells_look(text, figures):
+    """Whether a caption tells every figure's look, by an instance word or the word of a style."""
+    return sum(w in art.STYLES or w.startswith('<look') for w in text.split()) == figures
+
+
 def look_word(i): return f'<look{i:02}>'

@@ -46,12 +46,13 @@ if __name__ == '__main__':
     p.add_argument('--every', type=int, default=1, help='draw every n-th shard only, so that several processes share the work')
     p.add_argument('--seed', type=int, default=1)
     p.add_argument('--others', type=float, default=0, help='share of pictures that show anything the packages hold; they have no caption')
+    p.add_argument('--settled', action='store_true', help='pictures whose captions leave the look open, and drawn one way')
     a = p.parse_args()
     if a.out == 'drawings':
         every = {*classes.CLASSES.values(), *classes.ACCESSORIES.values()}
         raise SystemExit(art.keep(a.raw, {s: every for s in art.STYLES}))
     os.makedirs(a.out, exist_ok=True)
-    w, icons = world.World(a.raw), other_icons(a.raw) if a.others else {}
+    w, icons = world.World(a.raw, settled=a.settled), other_icons(a.raw) if a.others else {}
     for i in range(a.first, a.shards, a.every):
         name = f'{a.out}/{i:05}'
         if any(os.path.exists(f'{name}.{kind}') for kind in ('npy', 'codes', 'scales')): continue

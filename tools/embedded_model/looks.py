@@ -28,9 +28,9 @@ def tint(im, colour, strength=.85):
     return Image.fromarray(a.clip(0, 255).astype(np.uint8))
 
 
-def draw_look(r):
-    """A random point in the space of appearances. A third stays close to the drawing as it is."""
-    near = r.random() < .35
+def draw_look(r, near=None):
+    """A random point in the space of appearances. A third stays close to the drawing as it is, or all that are to be `near`."""
+    if near is None: near = r.random() < .35
     u = (lambda k: r.uniform(-k, k) * (.3 if near else 1))
     return dict(hue=u(25) if near or r.random() < .35 else r.uniform(-180, 180), parts=u(70), parts_at=r.uniform(0, 360),
                 saturation=1 + u(.45), light=u(.16), contrast=1 + u(.22), shade=r.random() ** 2 * (.3 if near else 1),

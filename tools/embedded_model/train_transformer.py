@@ -2,7 +2,8 @@
 without their prompt, as the unguided branch sees them. Constant rate, then a linear fall over the last `--decay` steps.
 
 The whole state is saved every `--save` steps and at the end, and the same command goes on from it; before the fall it can be
-lengthened at will. `--seconds` ends a run after that time, for machines lent in pieces:
+lengthened at will. With `--settled`, half of every batch comes from there, the other half from those of `--codes` whose captions
+tell the look. `--seconds` ends a run after that time, for machines lent in pieces:
 
     python train_transformer.py --codes FOLDER --tokenizer vq.pt.mean --out lm.pt --device cuda --batch 256 --seconds 540
 
@@ -12,7 +13,7 @@ import numpy as np, torch
 import captions, encode, folder, infinity, shards, state, transformer as tf, vae, vqgan, workers
 from optimizers import Trainer
 
-HELD = 512      # pictures of the first shard that are never trained on
+HELD = 512      # pictures of a folder, its first, that are never trained on
 
 
 class Lumina:
@@ -66,11 +67,12 @@ class Infinity:
 
 
 class Pictures:
-    """Prompts and codes of every encoded shard; new shards are found by `refresh`."""
-    def __init__(self, folder, kind, words, tokenizer, device, balance):
-        self.folder, self.kind, self.words, self.tokenizer, self.device = folder, kind, words, tokenizer, device
+    """Prompts and codes of every encoded shard, or of those pictures whose caption tells the look; new shards are found by `refresh`."""
+    def __init__(self, folder, kind, words, tokenizer, device, balance, told=False):
+        self.told, self.folder, self.kind, self.words, self.tokenizer, self.device = told, folder, kind, words, tokenizer, device
         self.balance = balance
         self.seen, self.codes, self.prompts, self.classes = set(), [], [], []
+        self.read, self.held = 0, 0      # pictures with captions; how many of ours are never trained on
         self.refresh()
 
     def refresh(self):
@@ -80,14 +82,18 @@ class Pictures:
             if file in self.seen: continue
             self.seen.add(file)
             for codes, (text, content) in zip(np.load(file), shards.captions(file.rsplit('.', 1)[0])):
-                if text: self.codes.append(codes); self.prompts.append(self.words(text)); self.classes.append(content['cls'])
-        weight = {c: n ** -self.balance for c, n in collections.Counter(self.classes[HELD:]).items()}
-        weights = np.cumsum([weight[c] for c in self.classes[HELD:]])
+                if not text: continue
+                self.read += 1
+                if self.told and not captions.tells_look(text, 2 if 'other' in content else 1): continue
+                self.codes.append(codes); self.prompts.append(self.words(text)); self.classes.append(content['cls'])
+                self.held += self.read <= HELD
+        weight = {c: n ** -self.balance for c, n in collections.Counter(self.classes[self.held:]).items()}
+        weights = np.cumsum([weight[c] for c in self.classes[self.held:]])
         self.below = weights / weights[-1]
 
-    def draw(self, r, n): return HELD + np.searchsorted(self.below, r.random(n), 'right')
+    def draw(self, r, n): return self.held + np.searchsorted(self.below, r.random(n), 'right')
 
-    def __len__(self): return len(self.codes) - HELD
+    def __len__(self): return len(self.codes) - self.held
 
     def take(self, at): return [self.prompts[i] for i in at], [self.codes[i] for i in at]
 
@@ -97,17 +103,24 @@ def train(rank, a, meeting):
     say = (lambda *w: print(*w, flush=True)) if rank == 0 else (lambda *w: None)
     device, way = torch.device(a.device), {'lumina': Lumina, 'infinity': Infinity}[a.family](a)
     tokenizer = encode.KINDS[way.kind].load(a.tokenizer).to(device, memory_format=torch.channels_last) if a.tokenizer else None
-    data = Pictures(a.codes, way.kind, way.words, tokenizer, device, a.balance)
+    pictures = lambda folder, **how: Pictures(folder, way.kind, way.words, tokenizer, device, a.balance, **how)
+    sources = [pictures(a.codes, told=True), pictures(a.settled)] if a.settled else [pictures(a.codes)]
+    count = lambda: ' + '.join(str(len(s)) for s in sources)
     m = way.m.to(device)
     t = Trainer(m, way.plain, (.9, .98))
     step = 0
     if os.path.exists(a.out):
         d = torch.load(a.out, weights_only=True, map_location=device); t.restore(d['trainer']); step = d['step']
-    say('parameters', sum(q.numel() for q in m.parameters()) / 1e6, 'M; pictures', len(data), 'from step', step)
+    say('parameters', sum(q.numel() for q in m.parameters()) / 1e6, 'M; pictures', count(), 'from step', step)
     if a.compile: way.compile()
 
-    def loss_of(at, kept, rng):
-        with torch.autocast(device.type, torch.bfloat16, enabled=not a.f32): return way.loss(*data.take(at), kept, rng)
+    def loss_of(taken, kept, rng):
+        """Of (prompts, codes) of one source or more."""
+        prompts, codes = (sum(part, []) for part in zip(*taken))
+        with torch.autocast(device.type, torch.bfloat16, enabled=not a.f32): return way.loss(prompts, codes, kept, rng)
+
+    def held_out(source):
+        return np.mean([loss_of([source.take(range(k, k + 32))], np.ones(32, bool), np.random.default_rng(k)).item() for k in range(0, 128, 32)])
 
     def save(name): state.save(m, name, trainer=t.state(), step=step)
 
@@ -116,18 +129,20 @@ def train(rank, a, meeting):
         if step == decay_at and rank == 0 and a.decay: save(a.out + '.before_decay')      # a longer run can go on from here
         # Which pictures depends on the step and the worker alone, and on how many there are.
         r = np.random.default_rng([a.seed, step, rank])
-        at = data.draw(r, a.batch // a.workers)
-        loss = loss_of(at, r.random(len(at)) >= a.drop, r); loss.backward(); workers.average_gradients(t.work)
+        each = a.batch // a.workers // len(sources)
+        taken = [s.take(s.draw(r, each)) for s in sources]
+        loss = loss_of(taken, r.random(each * len(sources)) >= a.drop, r); loss.backward(); workers.average_gradients(t.work)
         fall = 1 if step < decay_at else 1 - (step - decay_at) / a.decay      # the same when the run is resumed within it
         t.step(a.lr * min(1, (step + 1) / 60) * max(.01, fall))
         step += 1
         if step % 10 == 0: mean = loss.item() if mean is None else .8 * mean + .2 * loss.item()
-        if step % 50 == 0: say(f'{time.time() - t0:.0f} s step {step} loss {mean:.4f} pictures {len(data)}')
+        if step % 50 == 0: say(f'{time.time() - t0:.0f} s step {step} loss {mean:.4f} pictures {count()}')
         if step % a.save == 0 or step == end:
-            if a.workers == 1 or not tokenizer: data.refresh()
+            if a.workers == 1 or not tokenizer:
+                for s in sources: s.refresh()
             if rank == 0:
-                with torch.no_grad(): v = np.mean([loss_of(range(k, k + 32), np.ones(32, bool), np.random.default_rng(k)).item() for k in range(0, 128, 32)])
-                say(f'{time.time() - t0:.0f} s step {step} held out {v:.4f}'); save(a.out)
+                with torch.no_grad(): v = ' and '.join(f'{held_out(s):.4f}' for s in sources)
+                say(f'{time.time() - t0:.0f} s step {step} held out {v}'); save(a.out)
     if rank == 0: save(a.out)
     say(f'{(time.time() - t0) / max(1, step - first):.3f} s a step')
 
@@ -135,6 +150,7 @@ def train(rank, a, meeting):
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--codes', required=True, help='folder of encode.py'); p.add_argument('--out', required=True)
+    p.add_argument('--settled', help='folder of encoded pictures that draw.py --settled drew')
     p.add_argument('--family', choices=['lumina', 'infinity'], default='lumina')
     p.add_argument('--tokenizer', help="the family's; also encode pictures that appear in the folder, then delete them")
     p.add_argument('--codebook', help='vqgan.py tokenizer whose codebook the rows of codes start from')

@@ -6,7 +6,7 @@ import functools, hashlib, random
 import numpy as np
 from PIL import Image
 import art, captions, looks
-from classes import ACCESSORIES, ACCESSORY_STYLE, CLASSES, COLOURS, FACES, is_held_out
+from classes import ACCESSORIES, ACCESSORY_STYLE, CLASSES, COLOURS, FACES, is_held_out, settled_style
 from scenes import PATCH, SCENES, SIDE, draw_scene
 
 ACCESSORY_WIDTH = {'hat': .55, 'crown': .5, 'sunglasses': .8, 'bow': .45}
@@ -18,8 +18,10 @@ def held_out(cls, scene, colour, accessory):
 
 
 class World:
-    def __init__(self, raw, seed=0, pool=16):
-        self.raw = raw
+    """In a `settled` world captions never tell the look, and what they leave open is drawn one way: each class in its settled style
+    and nearly as it is, in one size."""
+    def __init__(self, raw, seed=0, pool=16, settled=False):
+        self.raw, self.settled = raw, settled
         self.drawing = functools.lru_cache(12000)(lambda style, name: art.load(raw, style, name))
         self.pool = pool
         self.redraw_scenes(seed)
@@ -72,6 +74,7 @@ class World:
 
     def subject(self, r):
         """What a caption may say about one figure, and what the picture needs to know."""
+        if self.settled: return self.settled_subject(r)
         cls = r.choice(list(FACES)) if r.random() < .45 else r.choice(list(CLASSES))
         style, slot, look = r.choice(self.styles_of[cls]), None, looks.draw_look(r)
         u = r.random()
@@ -85,16 +88,23 @@ class World:
         return dict(cls=cls, style=style, slot=slot, look=look, colour=colour, accessory=accessory,
                     flip=cls not in FACES and r.random() < .5)
 
+    def settled_subject(self, r):
+        cls = r.choice(list(CLASSES))
+        look = looks.draw_look(r, near=True) if r.random() < .3 else None
+        colour = r.choice(list(COLOURS)) if r.random() < .35 else None
+        accessory = r.choice(list(ACCESSORIES)) if cls in FACES and r.random() < .4 else None
+        return dict(cls=cls, style=settled_style(cls), slot=None, look=look, colour=colour, accessory=accessory, flip=False)
+
     def sample(self, r, train=True):
         """A picture, its caption, and what is in it."""
         while True:
             scene, s = r.choice(list(SCENES)), self.subject(r)
             if held_out(s['cls'], scene, s['colour'], s['accessory']) != train: break
         where = r.choice(SCENES[scene]) if r.random() < .85 else None
-        free = r.random() < .1
+        free = not self.settled and r.random() < .1
         if r.random() < .15: return self.pair(r, s, scene, where, free)
         template = r.choice(captions.TEMPLATES)
-        side = 56 if 'small' in template else 112 if ('close-up' in template or 'large' in template) and not s['accessory'] else None
+        side = 56 if 'small' in template else 112 if ('close-up' in template or 'large' in template) and not s['accessory'] else 96 if self.settled else None
         bright = .6 if 'dark' in template else 1.25 if 'bright' in template else 1.0
         im = self.compose(r, s['style'], s['cls'], scene, s['colour'], s['accessory'], s['look'], side, free, bright, s['flip'])
         text = captions.caption(template, [captions.noun(s['cls'], s['colour'], s['slot'], s['accessory'])], where, r)
@@ -107,7 +117,7 @@ class World:
         while b['cls'] == a['cls']: b = self.subject(r)
         canvas = self.scene(r, scene)
         for s, span in ((a, (0, SIDE // 2)), (b, (SIDE // 2, SIDE))):
-            self.place(r, canvas, self.figure(s['style'], CLASSES[s['cls']], 56 if free else r.choice([56, 64]), s['look'], s['colour'], s['flip']),
+            self.place(r, canvas, self.figure(s['style'], CLASSES[s['cls']], 56 if free else 64 if self.settled else r.choice([56, 64]), s['look'], s['colour'], s['flip']),
                        s['accessory'], free, span)
         nouns = [captions.noun(s['cls'], s['colour'], s['slot'], s['accessory']) for s in (a, b)]
         return finish(canvas), captions.caption(r.choice(captions.PAIR_TEMPLATES), nouns, where), dict(
