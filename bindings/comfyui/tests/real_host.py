@@ -178,7 +178,8 @@ class HostTest(unittest.TestCase):
                 self.assertRegex(result.outputs[number]["text"][0], r"^\d+\.\d{3} nats \(")
 
     def test_06_core_nodes_on_both_ends(self) -> None:
-        """LoadImage and a folder loader in, mixed sizes and lists, LossGraphNode out, encode and decode between."""
+        """LoadImage and a folder loader in, mixed sizes and lists, LossGraphNode out, encode and decode between; with
+        every model that the library has inside."""
         target = os.path.join(self.folder, "input", "fox")
         shutil.copytree(os.path.join(PACK, "pictures", "fox"), target)
         Image.open(os.path.join(target, "1.png")).resize((150, 110)).save(os.path.join(self.folder, "input", "large.png"))
@@ -201,10 +202,16 @@ class HostTest(unittest.TestCase):
                 "references": ["5", 0], "results": ["7", 0], "titles": "Picture\nAs the model sees it", "cell": 160, "columns": 8}},
         }
         self.make_quick(graph, "3", steps=1)
-        result = self.succeeded(graph)
-        self.assertEqual(len(self.images(result, "4", "core_loss_graph")), 1)
-        self.assertEqual(self.images(result, "9")[0].shape, (192, 192, 3))
-        self.images(result, "10", "encode_decode")
+        info = self.info["SitterLoadModel"]["input"]["required"]["model"]
+        inside = [model for model in info[1].get("options", info[0]) if model.startswith("embedded:")]
+        self.assertIn("embedded:", inside)
+        for model in inside:
+            graph["1"]["inputs"]["model"] = model
+            result = self.succeeded(graph)
+            name = model.replace("embedded:", "")
+            self.assertEqual(len(self.images(result, "4", f"core_loss_graph{name}")), 1)
+            self.assertEqual(self.images(result, "9")[0].shape, (192, 192, 3))
+            self.images(result, "10", f"encode_decode{name}")
 
     def test_07_errors_name_the_field_and_what_to_change(self) -> None:
         graph = self.workflow("2_teach_a_subject")
