@@ -83,17 +83,17 @@ class World:
             if not is_held_out(s, cls): style, look, slot = s, l, captions.look_word(i)
         elif u < .4: slot, look = style, None
         elif u < .6: look = None
-        colour = r.choice(list(COLOURS)) if r.random() < .35 else None
-        accessory = r.choice(list(ACCESSORIES)) if cls in FACES and r.random() < .4 else None
-        return dict(cls=cls, style=style, slot=slot, look=look, colour=colour, accessory=accessory,
-                    flip=cls not in FACES and r.random() < .5)
+        return dict(cls=cls, style=style, slot=slot, look=look, **self.extras(r, cls), flip=cls not in FACES and r.random() < .5)
 
     def settled_subject(self, r):
         cls = r.choice(list(CLASSES))
         look = looks.draw_look(r, near=True) if r.random() < .3 else None
-        colour = r.choice(list(COLOURS)) if r.random() < .35 else None
-        accessory = r.choice(list(ACCESSORIES)) if cls in FACES and r.random() < .4 else None
-        return dict(cls=cls, style=settled_style(cls), slot=None, look=look, colour=colour, accessory=accessory, flip=False)
+        return dict(cls=cls, style=settled_style(cls), slot=None, look=look, **self.extras(r, cls), flip=False)
+
+    def extras(self, r, cls):
+        """A tint, and what only faces wear; mostly neither."""
+        return dict(colour=r.choice(list(COLOURS)) if r.random() < .35 else None,
+                    accessory=r.choice(list(ACCESSORIES)) if cls in FACES and r.random() < .4 else None)
 
     def sample(self, r, train=True):
         """A picture, its caption, and what is in it."""
