@@ -1,5 +1,5 @@
-//! The crop rule of Lumina-mGPT: which picture sizes the model knows, which of them suits a picture, and how the
-//! picture is brought to that size.
+//! The crop rule of models that draw within a budget of pixels: which picture sizes the model knows, which of them suits a
+//! picture, and how the picture is brought to that size.
 
 use super::resample::{self, Filter, Taps};
 use super::Picture;
