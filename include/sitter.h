@@ -804,7 +804,20 @@ sitter_status sitter_image_from_rgb8(const uint8_t *pixels,
                                      struct sitter_error **err);
 
 /*
- Reads a PNG, JPEG or WebP file: EXIF orientation applied, transparency laid on white. The caller owns the result; free it
+ As `sitter_image_from_rgb8` with a fourth byte for each pixel: how opaque it is, 0 to 255, its colour not multiplied with it. Laid
+ on white like the transparency of files, and remembered: of references that are transparent in places a training learns what
+ shows the subject only (`masked_training`). Any thread. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_image_from_rgba8(const uint8_t *pixels,
+                                      uint32_t width,
+                                      uint32_t height,
+                                      size_t row_stride_bytes,
+                                      struct sitter_image **out,
+                                      struct sitter_error **err);
+
+/*
+ Reads a PNG, JPEG or WebP file: EXIF orientation applied, transparency laid on white and remembered for `masked_training`. The caller owns the result; free it
  with `sitter_image_free`. Any thread. SITTER_E_NOT_FOUND, SITTER_E_IO, SITTER_E_BAD_FORMAT,
  SITTER_E_RESOURCE_EXHAUSTED. Since 1.0.
  */
@@ -1688,6 +1701,17 @@ SITTER_API
 sitter_status sitter_train_options_set_lora_rank(struct sitter_train_options *options,
                                                  uint32_t lora_rank,
                                                  struct sitter_error **err);
+
+/*
+ Whether of a reference picture that is transparent in places only what shows the subject is learned: codes whose
+ pixels are all transparent stand before others and teach nothing, and its varied copies lie on a background of their
+ own each. Without "augment" this makes eight copies of such a picture. Without transparency, or if false,
+ transparent pixels are white ones. Default true (ours). SITTER_E_INVALID_ARGUMENT. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_train_options_set_masked_training(struct sitter_train_options *options,
+                                                       int32_t masked_training,
+                                                       struct sitter_error **err);
 
 /*
  Whether what learns is kept in f32 whatever the model runs in. If not, updates of a bf16 model are rounded at

@@ -435,6 +435,12 @@ public:
             return sitter_image_from_rgb8(pixels, size.width, size.height, row_stride_bytes, out, err);
         }));
     }
+    /// From RGBA pixels, the colour not multiplied with the opacity: laid on white, and a training learns what is opaque only.
+    static Image from_rgba8(const std::uint8_t *pixels, Size size, std::size_t row_stride_bytes = 0) {
+        return Image(detail::make<sitter_image>([&](sitter_image **out, sitter_error **err) {
+            return sitter_image_from_rgba8(pixels, size.width, size.height, row_stride_bytes, out, err);
+        }));
+    }
     /// From floats, 0 to 1.
     static Image from_f32(const float *pixels, Size size, std::size_t row_stride_bytes = 0) {
         return Image(detail::make<sitter_image>([&](sitter_image **out, sitter_error **err) {
@@ -948,6 +954,12 @@ public:
     TrainOptions &lora_rank(std::uint32_t lora_rank) {
         detail::check([&](sitter_error **err) {
             return sitter_train_options_set_lora_rank(get(), lora_rank, err);
+        });
+        return *this;
+    }
+    TrainOptions &masked_training(bool masked_training) {
+        detail::check([&](sitter_error **err) {
+            return sitter_train_options_set_masked_training(get(), masked_training ? 1 : 0, err);
         });
         return *this;
     }

@@ -21,13 +21,15 @@ use std::path::Path;
 /// The most pixels a picture may have, so that a lying header cannot ask for gigabytes.
 pub const MAX_PIXELS: u64 = 100_000_000;
 
-/// An RGB picture of eight bits per channel.
+/// An RGB picture of eight bits per channel. What was transparent is laid on white, and how far is remembered.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Picture {
     width: u32,
     height: u32,
     /// Rows top to bottom, pixels left to right, red, green, blue.
     rgb: Vec<u8>,
+    /// How opaque each pixel was before it was laid on white, 0 to 255. None if all were.
+    alpha: Option<Vec<u8>>,
 }
 
 impl std::fmt::Debug for Picture {
@@ -46,7 +48,25 @@ impl Picture {
             let message = format!("{width}x{height} RGB pixels are {expected} bytes, but {found} were given");
             return Err(Error::invalid("picture", message));
         }
-        Ok(Picture { width, height, rgb })
+        Ok(Picture { width, height, rgb, alpha: None })
+    }
+
+    /// A picture of `width * height` pixels, four bytes each: red, green, blue, and how opaque it is. Laid on white.
+    pub fn from_rgba(width: u32, height: u32, rgba: &[u8]) -> Result<Self> {
+        check_size(width, height).map_err(|m| Error::invalid("picture", m))?;
+        let expected = width as usize * height as usize * 4;
+        if rgba.len() != expected {
+            let found = rgba.len();
+            let message = format!("{width}x{height} RGBA pixels are {expected} bytes, but {found} were given");
+            return Err(Error::invalid("picture", message));
+        }
+        let alpha: Vec<u8> = rgba.chunks_exact(4).map(|p| p[3]).collect();
+        let opaque = alpha.iter().all(|&a| a == 255);
+        let rgb = match opaque {
+            true => rgba.chunks_exact(4).flat_map(|p| [p[0], p[1], p[2]]).collect(),
+            false => rgba.chunks_exact(4).flat_map(|p| [p[0], p[1], p[2]].map(|v| on_white(v, p[3]))).collect(),
+        };
+        Ok(Picture { width, height, rgb, alpha: (!opaque).then_some(alpha) })
     }
 
     /// Reads a PNG, JPEG or WebP file. See [`Picture::from_bytes`].
@@ -79,6 +99,27 @@ impl Picture {
     /// The pixels: rows top to bottom, three bytes per pixel.
     pub fn rgb(&self) -> &[u8] {
         &self.rgb
+    }
+
+    /// How opaque each pixel was before it was laid on white, 0 to 255; None if all were. A subject that was cut out shows
+    /// where it is so.
+    pub fn alpha(&self) -> Option<&[u8]> {
+        self.alpha.as_deref()
+    }
+
+    /// The picture laid on `colour(x, y)` instead of white. How opaque it was stays known.
+    pub(crate) fn laid_on(&self, colour: impl Fn(u32, u32) -> [u8; 3]) -> Picture {
+        let Some(alpha) = &self.alpha else { return self.clone() };
+        let mut rgb = self.rgb.clone();
+        for (i, (pixel, &a)) in rgb.chunks_exact_mut(3).zip(alpha).enumerate() {
+            let (x, y) = (i as u32 % self.width, i as u32 / self.width);
+            for (v, behind) in pixel.iter_mut().zip(colour(x, y)) {
+                // White is taken away as far as it shines through.
+                let through = (255 - i32::from(a)) * (255 - i32::from(behind));
+                *v = (i32::from(*v) - (through + 127) / 255).clamp(0, 255) as u8;
+            }
+        }
+        Picture { rgb, alpha: self.alpha.clone(), ..*self }
     }
 
     pub fn into_rgb(self) -> Vec<u8> {
@@ -154,7 +195,9 @@ impl Picture {
         for line in self.rgb.chunks_exact(row) {
             line.chunks_exact(3).rev().for_each(|pixel| rgb.extend_from_slice(pixel));
         }
-        Picture { rgb, ..*self }
+        let flipped =
+            |a: &Vec<u8>| a.chunks_exact(self.width as usize).flat_map(|line| line.iter().rev().copied()).collect();
+        Picture { rgb, alpha: self.alpha.as_ref().map(flipped), ..*self }
     }
 
     /// The picture magnified `zoom` times about its centre and moved right by `dx` widths and down by `dy` heights, in
@@ -174,6 +217,12 @@ impl Picture {
         let rows = resample::Taps::zoomed(self.height, f64::from(zoom), f64::from(dy));
         Ok(resample::apply(self, Some(&columns), Some(&rows)))
     }
+}
+
+/// A level laid on white, in f64 and truncated, in the order of operations of the original.
+fn on_white(v: u8, alpha: u8) -> u8 {
+    let alpha = f64::from(alpha) / 255.0;
+    ((1.0 - alpha) * 255.0 + alpha * f64::from(v)) as u8
 }
 
 /// Says what is wrong with a picture of this size, if anything.
@@ -202,6 +251,51 @@ mod tests {
         assert!(error.contains("12 bytes") && error.contains("11"), "{error}");
         assert!(Picture::new(0, 2, vec![]).is_err());
         assert!(Picture::new(u32::MAX, u32::MAX, vec![]).is_err());
+    }
+
+    /// A square of 4 x 4 opaque blue pixels in the middle of 8 x 8 transparent ones.
+    fn cut_out() -> Picture {
+        let inside = |i: usize| (2..6).contains(&(i % 8)) && (2..6).contains(&(i / 8));
+        let rgba: Vec<u8> = (0..64).flat_map(|i| [0, 0, 200, if inside(i) { 255 } else { 0 }]).collect();
+        Picture::from_rgba(8, 8, &rgba).unwrap()
+    }
+
+    #[test]
+    fn transparency_is_laid_on_white_and_remembered() {
+        let p = Picture::from_rgba(3, 1, &[10, 20, 30, 255, 10, 20, 30, 0, 0, 100, 255, 128]).unwrap();
+        assert_eq!(p.rgb(), [10, 20, 30, 255, 255, 255, 127, 177, 255]);
+        assert_eq!(p.alpha(), Some(&[255, 0, 128][..]));
+        let opaque = Picture::from_rgba(1, 1, &[1, 2, 3, 255]).unwrap();
+        assert_eq!(opaque, Picture::new(1, 1, vec![1, 2, 3]).unwrap());
+        assert!(Picture::from_rgba(2, 1, &[0; 7]).unwrap_err().to_string().contains("8 bytes"));
+    }
+
+    #[test]
+    fn a_picture_can_be_laid_on_another_colour() {
+        let p = Picture::from_rgba(3, 1, &[10, 20, 30, 255, 10, 20, 30, 0, 0, 100, 255, 128]).unwrap();
+        let laid = p.laid_on(|x, _| [[9, 9, 9], [40, 50, 60], [0, 0, 0]][x as usize]);
+        assert_eq!(laid.rgb(), [10, 20, 30, 40, 50, 60, 0, 50, 128]);
+        assert_eq!(laid.alpha(), p.alpha());
+        assert_eq!(picture(3, 3).laid_on(|_, _| [0; 3]), picture(3, 3));
+    }
+
+    #[test]
+    fn transparency_goes_wherever_the_pixels_go() {
+        let p = cut_out();
+        let follows = |p: &Picture| {
+            let alpha = p.alpha().unwrap();
+            assert_eq!(alpha.len(), p.rgb().len() / 3);
+            // Blue where it is opaque, white where it is not.
+            assert!(p.rgb().chunks_exact(3).zip(alpha).all(|(v, &a)| v[0].abs_diff(255 - a) <= 1), "{alpha:?}");
+            alpha.iter().filter(|&&a| a > 127).count()
+        };
+        assert_eq!(follows(&p.flip_horizontal().zoom_shift(1.0, 0.25, 0.0).unwrap()), 16);
+        assert_eq!(follows(&p.zoom_shift(1.5, 0.0, 0.0).unwrap()), 36);
+        assert_eq!(follows(&p.fit(16, 4, Crop::Centre).unwrap()), 64);
+        assert_eq!(follows(&p.fit(4, 4, Crop::Centre).unwrap()), 4);
+        let moved = p.zoom_shift(1.0, 0.25, 0.0).unwrap();
+        assert_eq!(moved.alpha().unwrap()[2 * 8..3 * 8], [0, 0, 0, 0, 255, 255, 255, 255]);
+        assert_eq!(moved.flip_horizontal().alpha().unwrap()[2 * 8..3 * 8], [255, 255, 255, 255, 0, 0, 0, 0]);
     }
 
     #[test]

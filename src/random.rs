@@ -42,6 +42,7 @@ pub enum Purpose {
     Bits = 10,
     Correction = 11,
     DropPath = 12,
+    Backdrop = 13,
 }
 
 /// The seed of picture `index` of a call: drawn alone with it, the picture is the same. Picture 0 has the call's seed.

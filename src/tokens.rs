@@ -12,6 +12,7 @@ pub struct Tokens {
     before: Vec<(u32, u32)>,
     codes: Vec<u32>,
     latent: Beside,
+    shown: Beside,
 }
 
 /// Numbers that travel beside codes and are no part of what these are: neither compared nor kept in files.
@@ -53,12 +54,24 @@ impl Tokens {
             };
             return Err(Error::invalid("tokens", format!("{what} cannot hold {found} codes")));
         }
-        Ok(Tokens { height, width, before: before.to_vec(), codes, latent: Beside::default() })
+        Ok(Tokens {
+            height,
+            width,
+            before: before.to_vec(),
+            codes,
+            latent: Beside::default(),
+            shown: Beside::default(),
+        })
     }
 
     /// With what the codes were made of.
     pub fn with_latent(self, latent: Vec<f32>) -> Self {
         Tokens { latent: Beside(Some(Arc::new(latent))), ..self }
+    }
+
+    /// With 1 for each code that shows the subject and 0 for each that does not.
+    pub fn with_shown(self, shown: Vec<f32>) -> Self {
+        Tokens { shown: Beside(Some(Arc::new(shown))), ..self }
     }
 
     /// Rows of the grid; of several, of the last one.
@@ -89,6 +102,11 @@ impl Tokens {
     /// What the codes were made of, if that is known: families that learn to mend their own mistakes want more than the codes.
     pub fn latent(&self) -> &Beside {
         &self.latent
+    }
+
+    /// Of each code 1 if it shows the subject, 0 if it does not, where a subject was cut out of its picture.
+    pub fn shown(&self) -> &Beside {
+        &self.shown
     }
 }
 

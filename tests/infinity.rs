@@ -686,6 +686,38 @@ fn steps_of_training_are_pytorchs_for_every_set_of_weights() {
 }
 
 #[test]
+fn of_a_cut_out_the_loss_is_that_of_the_cells_that_show_it() {
+    for name in ["infinity", "infinity_folded"] {
+        let model = open(&folder(name));
+        let tokens = model.encode(&picture(1, 64, 64), &Run::new()).unwrap();
+        let cells = tokens.codes().len();
+        // The upper half of each grid, in pairs of rows: a token may be of four cells.
+        let upper = |(h, w): (u32, u32)| (0..h * w).map(move |i| f32::from(u8::from(i / w / 2 * 4 < h)));
+        let shown: Vec<f32> = tokens.grids().into_iter().flat_map(upper).collect();
+        let options = TrainingOptions {
+            class_word: "dog".into(),
+            image_size: 64,
+            dropout: 0.0,
+            self_correction: 0.0,
+            scale_weights: vec![],
+            ..TrainingOptions::new(Method::TextualInversion)
+        };
+        let vectors = Tensor::ones((1, model.facts().width), DType::F32, &Device::Cpu).unwrap();
+        let mut learner = Learner::embedding(&model, &options, &vectors).unwrap();
+        let whole = learner.view().example("a photo of a [V] dog", &tokens).unwrap();
+        let cut_out =
+            learner.view().example("a photo of a [V] dog", &tokens.clone().with_shown(shown.clone())).unwrap();
+        assert_eq!((whole.learned(), cut_out.learned() < cells), (cells, true));
+        let nats = learner.view().nats(&[&whole], &Control::default()).unwrap();
+        let expected = nats.iter().zip(&shown).map(|(n, s)| n * s).sum::<f32>() / cut_out.learned() as f32;
+        let mean = nats.iter().sum::<f32>() / cells as f32;
+        assert!((expected / mean - 1.0).abs() > 1e-4, "{name}: the halves do not differ");
+        let loss = learner.step(&Batch { subject: vec![cut_out], prior: vec![] }, &Run::new()).unwrap().loss;
+        assert_close(&[loss], &[expected], 1e-5, name);
+    }
+}
+
+#[test]
 fn every_method_teaches_it_and_subjects_come_back_from_their_files() {
     let model = open(&folder("infinity"));
     let dataset = Dataset::new((0..2).map(|n| picture(n, 64, 64)).collect()).unwrap();

@@ -10,12 +10,13 @@ use sitter::model::{Model, OpenOptions};
 use sitter::personalize::{train, Batch, Dataset, Learner, Method, Options, Request, Trainable};
 use sitter::picture::Picture;
 use sitter::run::{Flow, Run, Stage};
-use sitter::tokens::Tokens;
+use sitter::tokens::{Beside, Tokens};
 use sitter::weights::Change;
 use sitter::{sample, Error, Result};
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 fn golden(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -43,8 +44,16 @@ struct Case {
 
 #[derive(Deserialize)]
 struct Batches {
-    subject: Vec<(Vec<Place>, usize)>,
-    prior: Vec<(Vec<Place>, usize)>,
+    subject: Vec<Sequence>,
+    prior: Vec<Sequence>,
+}
+
+/// Pieces, the first that is labelled, and of each label whether it is learned where not all are.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Sequence {
+    Whole(Vec<Place>, usize),
+    CutOut(Vec<Place>, usize, Vec<f32>),
 }
 
 /// A token, or in brackets the row of a learned vector.
@@ -55,15 +64,18 @@ enum Place {
     Vector([u32; 1]),
 }
 
-fn examples(given: &[(Vec<Place>, usize)]) -> Vec<Example> {
+fn examples(given: &[Sequence]) -> Vec<Example> {
     let piece = |p: &Place| match p {
         Place::Token(id) => Piece::Token(*id),
         Place::Vector([row]) => Piece::Vector(*row),
     };
-    let example = |(places, start): &(Vec<Place>, usize)| Example {
-        pieces: places.iter().map(piece).collect(),
-        labelled: *start..places.len(),
-        ..Default::default()
+    let example = |sequence: &Sequence| {
+        let (places, start, learned) = match sequence {
+            Sequence::Whole(places, start) => (places, *start, None),
+            Sequence::CutOut(places, start, shown) => (places, *start, Some(Arc::new(shown.clone()))),
+        };
+        let (pieces, labelled) = (places.iter().map(piece).collect(), start..places.len());
+        Example { pieces, labelled, learned: Beside(learned), ..Default::default() }
     };
     given.iter().map(example).collect()
 }
@@ -259,6 +271,40 @@ fn the_first_recorded_loss_is_the_score_of_the_untouched_model() {
     let view = Personalized::new(&model, &[]).unwrap();
     let expected = view.score("a photo of a cat dog", &[tokens], &mut Run::new()).unwrap()[0];
     assert!((subject.losses[0].loss - expected).abs() < 1e-5, "{} against {expected}", subject.losses[0].loss);
+}
+
+#[test]
+fn of_a_cut_out_only_what_shows_the_subject_is_learned() {
+    let model = open("plain", "f32");
+    let inside = |i: usize| (4..12).contains(&(i % 20)) && i / 20 < 8;
+    let cut_out = |p: &Picture| {
+        let rgba = p.rgb().chunks_exact(3).enumerate();
+        let rgba: Vec<u8> = rgba.flat_map(|(i, v)| [v[0], v[1], v[2], if inside(i) { 255 } else { 0 }]).collect();
+        Picture::from_rgba(20, 16, &rgba).unwrap()
+    };
+    let dataset = Dataset::new(pictures(3).iter().map(cut_out).collect()).unwrap();
+    let learn = |options: &Options| train(&model, &dataset, options, &mut no_prior, &mut Run::new()).unwrap();
+    let still = Options { layer_learning_rate: 0.0, embedding_learning_rate: 0.0, ..options(Method::TwoStage) };
+    let still = Options {
+        dropout: 0.0,
+        z_loss: 0.0,
+        guidance_dropout: 0.0,
+        templates: vec!["a photo of a {}".into()],
+        ..still
+    };
+    // On white, so that the copies' codes are known here.
+    let masked = learn(&Options { augment: 0, ..still.clone() });
+    let whole = learn(&Options { masked_training: false, ..still.clone() });
+    assert!((masked.losses[0].loss - whole.losses[0].loss).abs() > 1e-3, "what is transparent was learned");
+    // The subject's own loss falls, and the same pictures on white are learned as they always were.
+    let options = options(Method::TwoStage);
+    let subject = learn(&options);
+    assert!(mean_loss(&subject, "layers", false) < mean_loss(&subject, "layers", true));
+    let white =
+        Dataset::new(dataset.pictures().iter().map(|p| Picture::new(20, 16, p.rgb().to_vec()).unwrap()).collect());
+    let options = Options { masked_training: false, ..options };
+    let on_white = train(&model, &white.unwrap(), &options, &mut no_prior, &mut Run::new()).unwrap();
+    assert_same(&learn(&options), &on_white);
 }
 
 #[test]

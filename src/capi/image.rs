@@ -15,7 +15,7 @@ use crate::run::Stage;
 use std::ffi::c_char;
 use std::sync::Arc;
 
-/// Channels of a host's pixels and how they become RGB.
+/// Channels of a host's pixels, three or with their opacity four, and how they become bytes.
 fn from_rows<T: Copy>(
     pixels: *const T,
     (width, height): (u32, u32),
@@ -42,9 +42,9 @@ fn from_rows<T: Copy>(
             format!("{height} rows of {stride} bytes do not fit in memory"),
         ));
     }
-    let mut rgb = Vec::new();
-    let needed = (width as usize).saturating_mul(height as usize).saturating_mul(3);
-    rgb.try_reserve_exact(needed)
+    let mut kept = Vec::new();
+    let needed = (width as usize).saturating_mul(height as usize).saturating_mul(channels);
+    kept.try_reserve_exact(needed)
         .map_err(|_| Failure::new(SITTER_E_RESOURCE_EXHAUSTED, format!("no memory for {needed} bytes of pixels")))?;
     for y in 0..height as usize {
         // SAFETY: the host promises `height` rows, `stride` bytes apart, of `width` pixels each; all products were checked.
@@ -53,14 +53,17 @@ fn from_rows<T: Copy>(
             std::slice::from_raw_parts(start, (width as usize).saturating_mul(channels))
         };
         for pixel in row.chunks_exact(channels) {
-            convert(pixel, &mut rgb)?;
+            convert(pixel, &mut kept)?;
         }
     }
-    let picture = Picture::new(width, height, rgb)?;
+    let picture = match channels {
+        4 => Picture::from_rgba(width, height, &kept)?,
+        _ => Picture::new(width, height, kept)?,
+    };
     Ok(Image { picture, provenance: None })
 }
 
-/// Reads a PNG, JPEG or WebP file: EXIF orientation applied, transparency laid on white. The caller owns the result; free it
+/// Reads a PNG, JPEG or WebP file: EXIF orientation applied, transparency laid on white and remembered for `masked_training`. The caller owns the result; free it
 /// with `sitter_image_free`. Any thread. SITTER_E_NOT_FOUND, SITTER_E_IO, SITTER_E_BAD_FORMAT,
 /// SITTER_E_RESOURCE_EXHAUSTED. Since 1.0.
 #[no_mangle]
@@ -92,6 +95,29 @@ pub unsafe extern "C" fn sitter_image_from_rgb8(
         let out = Out::handle(out, "out")?;
         let image = from_rows(pixels, (width, height), row_stride_bytes, 3, |pixel, rgb| {
             rgb.extend_from_slice(pixel);
+            Ok(())
+        })?;
+        out.set(handle::new(Arc::new(image)));
+        Ok(())
+    })
+}
+
+/// As `sitter_image_from_rgb8` with a fourth byte for each pixel: how opaque it is, 0 to 255, its colour not multiplied with it. Laid
+/// on white like the transparency of files, and remembered: of references that are transparent in places a training learns what
+/// shows the subject only (`masked_training`). Any thread. Since 1.1.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_image_from_rgba8(
+    pixels: *const u8,
+    width: u32,
+    height: u32,
+    row_stride_bytes: usize,
+    out: *mut *mut sitter_image,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        let out = Out::handle(out, "out")?;
+        let image = from_rows(pixels, (width, height), row_stride_bytes, 4, |pixel, rgba| {
+            rgba.extend_from_slice(pixel);
             Ok(())
         })?;
         out.set(handle::new(Arc::new(image)));

@@ -950,6 +950,24 @@ pub unsafe extern "C" fn sitter_train_options_set_augment_aligned(
     })
 }
 
+/// Whether of a reference picture that is transparent in places only what shows the subject is learned: codes whose
+/// pixels are all transparent stand before others and teach nothing, and its varied copies lie on a background of their
+/// own each. Without "augment" this makes eight copies of such a picture. Without transparency, or if false,
+/// transparent pixels are white ones. Default true (ours). SITTER_E_INVALID_ARGUMENT. Since 1.1.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_masked_training(
+    options: *mut sitter_train_options,
+    masked_training: i32,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.masked_training = flag(masked_training, "masked_training")?;
+            Ok(())
+        })
+    })
+}
+
 /// Weight of the loss on pictures of the plain class that the untouched model drew (DreamBooth); as many of them as
 /// pictures of the subject are in each step of the layers stage. 0 switches it off. 0 to 100, default 0 (paper: none).
 /// SITTER_E_INVALID_ARGUMENT. Since 1.0.

@@ -125,6 +125,20 @@ pub struct Example {
     pub latent: Beside,
     /// What another model predicted, to learn from instead of the codes; see [`Family::teach`].
     pub teacher: Beside,
+    /// Of each labelled piece 1 if it is to be learned, 0 if it only stands before others. None: all are.
+    pub learned: Beside,
+}
+
+impl Example {
+    /// Whether the labelled piece of this number is to be learned.
+    pub fn learns(&self, label: usize) -> bool {
+        self.learned.0.as_ref().is_none_or(|learned| learned[label] > 0.0)
+    }
+
+    /// Labelled pieces that are to be learned.
+    pub fn learned(&self) -> usize {
+        (0..self.labelled.len()).filter(|&label| self.learns(label)).count()
+    }
 }
 
 /// A pretrained model of some family. Immutable; a copy with other weights shares those that did not change.

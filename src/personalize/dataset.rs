@@ -15,8 +15,10 @@ pub const MAX_PICTURES: usize = 1000;
 pub const ZOOM: (f32, f32) = (0.8, 1.12);
 /// Varied copies are shifted by up to this share of each side.
 pub const SHIFT: f32 = 0.125;
-/// Copies that `random_crop` makes where `augment` does not say how many.
-const RANDOM_CROPS: u32 = 8;
+/// Copies that `random_crop` and other backgrounds make where `augment` does not say how many.
+const COPIES: u32 = 8;
+/// From this on a pixel is part of what a cut-out shows; less is the blur around it.
+const OPAQUE: u8 = 26;
 
 /// Reference pictures of one subject, three to five as a rule, with a caption for each or for none.
 #[derive(Clone, Debug)]
@@ -75,7 +77,15 @@ impl Dataset {
             let mut tokens = Vec::new();
             run.at_item(index as u32, self.pictures.len() as u32);
             for copy in &copies {
-                tokens.push(model.encode(copy, run)?);
+                let codes = model.encode(copy, run)?;
+                tokens.push(match copy.alpha().filter(|_| options.masked_training) {
+                    None => codes,
+                    Some(alpha) => {
+                        let shown =
+                            codes.grids().into_iter().flat_map(|grid| shown(alpha, copy.width(), grid)).collect();
+                        codes.with_shown(shown)
+                    }
+                });
                 done += 1;
                 // Finishing early here still teaches one step, so that there is something to return.
                 run.report(Stage::Encode, done, total, None)?;
@@ -107,15 +117,20 @@ impl Size for Model {
 
 /// A picture brought to the model's size, and its varied copies.
 fn varied(picture: &Picture, index: usize, to: &impl Size, options: &Options, run: &Run) -> Result<Vec<Picture>> {
-    let crops = match (options.random_crop, options.augment) {
-        (true, 0) => RANDOM_CROPS,
-        (_, n) => n,
-    };
     let plain = to.fit(picture, options.image_size, Crop::Centre)?;
+    let cut_out = options.masked_training && plain.alpha().is_some();
+    if cut_out && !shows_something(&plain) {
+        return Err(Error::invalid("pictures", format!("picture {index} is transparent everywhere")));
+    }
+    let crops = match options.augment {
+        0 if options.random_crop || cut_out => COPIES,
+        n => n,
+    };
     let mut copies = Vec::new();
-    for copy in 0..crops {
+    for number in 0..crops {
         run.check()?;
-        let mut random = Stream::new(options.seed, Purpose::Augment, (index as u64) << 16 | copy as u64);
+        let key = (index as u64) << 16 | u64::from(number);
+        let mut random = Stream::new(options.seed, Purpose::Augment, key);
         // Every number is drawn whether it is used or not, so that one option does not change what another draws.
         let at = Crop::At(random.uniform().into(), random.uniform().into());
         let mut zoom = ZOOM.0 + (ZOOM.1 - ZOOM.0) * random.uniform();
@@ -136,6 +151,11 @@ fn varied(picture: &Picture, index: usize, to: &impl Size, options: &Options, ru
         if options.augment > 0 {
             copy = copy.zoom_shift(zoom, dx, dy)?;
         }
+        if cut_out {
+            // One that was moved out of the frame shows the plain one instead.
+            let shown = if shows_something(&copy) { &copy } else { &plain };
+            copy = on_backdrop(shown, to.patch(), options.seed, key);
+        }
         copies.push(if options.flip && mirrored { copy.flip_horizontal() } else { copy });
     }
     if options.flip {
@@ -146,6 +166,43 @@ fn varied(picture: &Picture, index: usize, to: &impl Size, options: &Options, ru
         copies.insert(0, plain);
     }
     Ok(copies)
+}
+
+fn shows_something(picture: &Picture) -> bool {
+    picture.alpha().is_none_or(|alpha| alpha.iter().any(|&a| a >= OPAQUE))
+}
+
+/// Of each code of a grid (height, width) 1 if a pixel of its part of the picture shows something, else 0.
+fn shown(alpha: &[u8], width: u32, (rows, columns): (u32, u32)) -> Vec<f32> {
+    let (width, height) = (width as usize, alpha.len() / width as usize);
+    let (rows, columns) = (rows as usize, columns as usize);
+    let mut shown = vec![0.0; rows * columns];
+    for (y, line) in alpha.chunks_exact(width).enumerate() {
+        for (x, _) in line.iter().enumerate().filter(|(_, &a)| a >= OPAQUE) {
+            shown[y * rows / height * columns + x * columns / width] = 1.0;
+        }
+    }
+    shown
+}
+
+/// A cut-out on a background of its own: of one colour, of one that fades into another downward, or with another below a horizon
+/// between patches.
+fn on_backdrop(picture: &Picture, patch: u32, seed: u64, key: u64) -> Picture {
+    let mut random = Stream::new(seed, Purpose::Backdrop, key);
+    let mut colour = || [0; 3].map(|_: u8| (random.uniform() * 256.0) as u8);
+    let (above, below) = (colour(), colour());
+    let (kind, patches) = (random.below(3), (picture.height() / patch).max(1) as usize);
+    let horizon = random.below(patches) as u32 * patch;
+    let last = (picture.height() - 1).max(1) as f32;
+    picture.laid_on(|_, y| match kind {
+        0 => above,
+        1 => std::array::from_fn(|c| {
+            let share = y as f32 / last;
+            (f32::from(above[c]) * (1.0 - share) + f32::from(below[c]) * share) as u8
+        }),
+        _ if y < horizon => above,
+        _ => below,
+    })
 }
 
 #[cfg(test)]
@@ -180,6 +237,65 @@ mod tests {
         assert_eq!(count(Options { augment: 5, ..Options::default() }), 6);
         assert_eq!(count(Options { augment: 5, flip: true, ..Options::default() }), 7);
         assert_eq!(count(Options { random_crop: true, ..Options::default() }), 8);
+    }
+
+    /// A red square of 8 x 8 pixels at (4, 2) of 16 x 16.
+    fn cut_out() -> Picture {
+        let inside = |i: u32| (4..12).contains(&(i % 16)) && (2..10).contains(&(i / 16));
+        let rgba: Vec<u8> = (0..256).flat_map(|i| [200, 0, 0, if inside(i) { 255 } else { 0 }]).collect();
+        Picture::from_rgba(16, 16, &rgba).unwrap()
+    }
+
+    #[test]
+    fn a_cut_out_lies_on_white_and_on_another_background_in_each_copy() {
+        let options = Options { augment: 6, image_size: 16, ..Options::default() };
+        let copies = |options: &Options| varied(&cut_out(), 0, &Units, options, &Run::new()).unwrap();
+        let found = copies(&options);
+        assert_eq!(found.len(), 7);
+        assert_eq!(found[0], cut_out());
+        let corner = |p: &Picture| [p.rgb()[0], p.rgb()[1], p.rgb()[2]];
+        for (i, copy) in found.iter().enumerate() {
+            assert!(found[..i].iter().all(|other| corner(other) != corner(copy)), "copy {i}");
+            let shown = copy.rgb().chunks_exact(3).zip(copy.alpha().unwrap()).filter(|(_, &a)| a == 255);
+            assert!(shown.clone().count() > 20 && shown.map(|(v, _)| v).all(|v| v[0].abs_diff(200) < 30), "copy {i}");
+        }
+        assert!(copies(&options) == found);
+        assert!(copies(&Options { seed: 1, ..options.clone() })[1] != found[1]);
+        // Without copies there are some of the picture as it stands.
+        let still = copies(&Options { augment: 0, ..options.clone() });
+        assert_eq!(still.len(), 9);
+        assert!(still.iter().all(|copy| copy.alpha() == cut_out().alpha()));
+        // As if it had been white there.
+        let white = Picture::new(16, 16, cut_out().rgb().to_vec()).unwrap();
+        let masked_training = false;
+        for (cut, plain) in copies(&Options { masked_training, ..options.clone() })
+            .iter()
+            .zip(varied(&white, 0, &Units, &options, &Run::new()).unwrap())
+        {
+            assert_eq!(cut.rgb(), plain.rgb());
+        }
+    }
+
+    #[test]
+    fn codes_show_the_subject_where_a_pixel_of_theirs_does() {
+        let alpha = cut_out().alpha().unwrap().to_vec();
+        assert_eq!(shown(&alpha, 16, (1, 1)), [1.0]);
+        #[rustfmt::skip]
+        assert_eq!(shown(&alpha, 16, (4, 4)), [
+            0.0, 1.0, 1.0, 0.0,
+            0.0, 1.0, 1.0, 0.0,
+            0.0, 1.0, 1.0, 0.0,
+            0.0, 0.0, 0.0, 0.0,
+        ]);
+        assert_eq!(shown(&[0, 255, 25, 26, 0, 0, 0, 0], 4, (2, 4)), [0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn a_picture_that_is_transparent_everywhere_is_refused_by_number() {
+        let nothing = Picture::from_rgba(16, 16, &[0; 1024]).unwrap();
+        let options = Options { image_size: 16, ..Options::default() };
+        let error = varied(&nothing, 2, &Units, &options, &Run::new()).unwrap_err().to_string();
+        assert!(error.contains("picture 2") && error.contains("transparent"), "{error}");
     }
 
     #[test]

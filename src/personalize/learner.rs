@@ -440,7 +440,7 @@ impl Parameter {
 
 /// Examples with their weight per label.
 fn weighted(examples: &[Example], weight: f64) -> Vec<(&Example, f32)> {
-    let labels = examples.iter().map(|e| e.labelled.len()).sum::<usize>().max(1) as f64;
+    let labels = examples.iter().map(Example::learned).sum::<usize>().max(1) as f64;
     examples.iter().map(|e| (e, (weight / labels) as f32)).collect()
 }
 

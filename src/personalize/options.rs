@@ -171,6 +171,12 @@ pub struct Options {
     /// those of the picture, moved. For models whose own pictures are drawn on that grid. Default false.
     pub augment_aligned: bool,
 
+    /// Whether of a reference picture that is transparent in places only what shows the subject is learned: codes whose pixels are
+    /// all transparent stand before others and teach nothing, and its varied copies lie on a background of their own each. Without
+    /// `augment` this makes eight copies of such a picture. Without transparency, or if false, transparent pixels are white ones.
+    /// Default true (ours).
+    pub masked_training: bool,
+
     /// Weight of the loss on pictures of the plain class that the untouched model drew (DreamBooth); as many of them as
     /// pictures of the subject are in each step of the layers stage. 0 switches it off. 0 to 100, default 0 (paper: none).
     pub prior_weight: f64,
@@ -256,6 +262,7 @@ impl Default for Options {
             flip: false,
             augment: 0,
             augment_aligned: false,
+            masked_training: true,
             prior_weight: 0.0,
             prior_count: 32,
             prior_distillation: false,
@@ -310,6 +317,7 @@ impl Recommendable for Options {
         "flip",
         "augment",
         "augment_aligned",
+        "masked_training",
         "prior_weight",
         "prior_count",
         "prior_distillation",

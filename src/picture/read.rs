@@ -1,4 +1,4 @@
-//! Picture files: decoding, upright, without transparency. Everything here is handed bytes from strangers.
+//! Picture files: decoding, upright, transparency laid on white. Everything here is handed bytes from strangers.
 
 use super::{check_size, Picture, MAX_PIXELS};
 use crate::device::memory;
@@ -74,12 +74,13 @@ pub(super) fn decode(bytes: &[u8], name: &Path) -> Result<Picture> {
 
     // Pillow opens an RGB file with one transparent colour as plain RGB, so no model that learned from it saw that transparency.
     let colour_key = format == Some(ImageFormat::Png) && png_colour_type(bytes) == Some(2);
-    let rgb = match to_eight_bits(image) {
-        DynamicImage::ImageRgb8(rgb) => rgb.into_raw(),
-        other => on_white(&other.into_rgba8().into_raw(), colour_key),
-    };
     let (width, height) = if swaps_sides(orientation) { (height, width) } else { (width, height) };
-    Picture::new(width, height, rgb).map_err(|e| Error::bad_format(name, e.to_string()))
+    let picture = match to_eight_bits(image) {
+        DynamicImage::ImageRgb8(rgb) => Picture::new(width, height, rgb.into_raw()),
+        other if colour_key => Picture::new(width, height, other.into_rgb8().into_raw()),
+        other => Picture::from_rgba(width, height, &other.into_rgba8().into_raw()),
+    };
+    picture.map_err(|e| Error::bad_format(name, e.to_string()))
 }
 
 /// A bound for what reading a picture takes at its worst, in bytes: the decoders ask nobody.
@@ -93,8 +94,8 @@ fn peak(format: Option<ImageFormat>, file: usize, decoder: &dyn ImageDecoder) ->
         // The planes or the pixels with their transparency, then the picture.
         _ => 4 * pixels + 2 * image,
     };
-    // The picture, turned or with eight bits, and with transparency on its way to RGB.
-    let changing = 2 * image + 7 * pixels;
+    // The picture, turned or with eight bits, and with transparency on its way to RGB and kept beside it.
+    let changing = 2 * image + 8 * pixels;
     (1 << 20) + decoding.max(changing)
 }
 
@@ -130,16 +131,6 @@ fn to_eight_bits(image: DynamicImage) -> DynamicImage {
     };
     // Same size and same number of channels, so `from_raw` cannot refuse; an empty picture is refused by the caller.
     eight.unwrap_or_default()
-}
-
-/// Lays the pixels on white, in f64 and truncated, in the order of operations of the original.
-fn on_white(rgba: &[u8], ignore_alpha: bool) -> Vec<u8> {
-    let opaque = ignore_alpha || rgba.chunks_exact(4).all(|p| p[3] == 255);
-    let blend = |v: u8, a: u8| {
-        let alpha = f64::from(a) / 255.0;
-        ((1.0 - alpha) * 255.0 + alpha * f64::from(v)) as u8
-    };
-    rgba.chunks_exact(4).flat_map(|p| [p[0], p[1], p[2]].map(|v| if opaque { v } else { blend(v, p[3]) })).collect()
 }
 
 /// The colour type byte of a PNG header: 2 is RGB.

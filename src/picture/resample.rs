@@ -127,6 +127,17 @@ const HALF: i32 = 1 << (PRECISION_BITS - 1);
 /// first where that leaves the second pass clearly less to do: if the height shrinks, and by more than twice as many pixels
 /// as the width.
 pub(super) fn apply(p: &Picture, columns: Option<&Taps>, rows: Option<&Taps>) -> Picture {
+    let (mut resampled, grey) =
+        (colours(p, columns, rows), p.alpha().map(|a| a.iter().flat_map(|&a| [a; 3]).collect()));
+    resampled.alpha = grey.map(|rgb| {
+        let alpha = colours(&Picture { rgb, alpha: None, ..*p }, columns, rows);
+        alpha.rgb.into_iter().step_by(3).collect()
+    });
+    resampled
+}
+
+/// Of a picture whose transparency is left aside.
+fn colours(p: &Picture, columns: Option<&Taps>, rows: Option<&Taps>) -> Picture {
     let width = columns.map_or(p.width as usize, |t| t.pixels.len());
     let height = rows.map_or(p.height as usize, |t| t.pixels.len());
     let source = p.width as usize * 3;
@@ -143,7 +154,7 @@ pub(super) fn apply(p: &Picture, columns: Option<&Taps>, rows: Option<&Taps>) ->
             make_rows(&make_columns(&p.rgb[first * source..end * source], source, columns), width * 3, first, rows)
         }
     };
-    Picture { width: width as u32, height: height as u32, rgb }
+    Picture { width: width as u32, height: height as u32, rgb, alpha: None }
 }
 
 /// Each line of `source` bytes resampled.

@@ -158,6 +158,15 @@ fn pixels_and_tokens_come_back_as_they_went_in() {
         made(sitter_image_free, |out, err| unsafe { sitter_image_from_rgb8(wide.as_ptr(), 4, 3, 20, out, err) });
     assert_eq!(rgb(&strided.unwrap()), bytes);
 
+    // With opacity: what is opaque as it is, the rest laid on white.
+    let clear: Vec<u8> =
+        bytes.chunks(3).enumerate().flat_map(|(i, v)| [v[0], v[1], v[2], if i % 2 == 0 { 255 } else { 0 }]).collect();
+    let on_white =
+        made(sitter_image_free, |out, err| unsafe { sitter_image_from_rgba8(clear.as_ptr(), 4, 3, 16, out, err) });
+    let expected: Vec<u8> =
+        bytes.chunks(3).enumerate().flat_map(|(i, v)| if i % 2 == 0 { [v[0], v[1], v[2]] } else { [255; 3] }).collect();
+    assert_eq!(rgb(&on_white.unwrap()), expected);
+
     let grid = tokens(&[5, 0, u32::MAX, 7, 8, 9], 3, 2).unwrap();
     assert_eq!(codes(&grid), [5, 0, u32::MAX, 7, 8, 9]);
     let (mut width, mut height) = (0, 0);
@@ -185,6 +194,10 @@ fn impossible_pictures_and_grids_are_refused_before_anything_is_read() {
         ] {
             let result = made(sitter_image_free, |out, err| {
                 sitter_image_from_rgb8(pixels.as_ptr(), width, height, stride, out, err)
+            });
+            fails(result, SITTER_E_INVALID_ARGUMENT);
+            let result = made(sitter_image_free, |out, err| {
+                sitter_image_from_rgba8(pixels.as_ptr(), width, height, stride, out, err)
             });
             fails(result, SITTER_E_INVALID_ARGUMENT);
             let result = made(sitter_image_free, |out, err| {

@@ -159,6 +159,7 @@ fn train_setters(at: *mut sitter_train_options) -> Vec<Setter> {
         flag!(at, sitter_train_options_set_flip, "flip"),
         setter!(at, sitter_train_options_set_augment, "augment"; (1000) => 1000; (1001)),
         flag!(at, sitter_train_options_set_augment_aligned, "augment_aligned"),
+        flag!(at, sitter_train_options_set_masked_training, "masked_training"),
         setter!(at, sitter_train_options_set_prior_weight, "prior_weight"; (0.5) => 0.5; (-1.0), (101.0), (nan)),
         setter!(at, sitter_train_options_set_prior_count, "prior_count"; (10_000) => 10_000; (0), (10_001)),
         setter!(at, sitter_train_options_set_initial_noise, "initial_noise"; (0.0) => 0.0, (0.5) => 0.5; (-0.1), (10.5), (nan)),

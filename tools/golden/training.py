@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from lumina import CODES, GOLDEN, Lumina
+from lumina import CODES, GOLDEN, Lumina, code_name
 
 QKV = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]
 
@@ -46,7 +46,8 @@ def uniform(n, seed, step):
 class Case:
     dtype = torch.float64
 
-    def __init__(self, name, model, stage, options, vectors, prior=False):
+    def __init__(self, name, model, stage, options, vectors, prior=False, masked=False):
+        self.masked = masked
         self.name, self.stage, self.vectors = name, stage, vectors
         self.options = dict(dropout=0.0, weight_decay=0.0, clip_norm=0.0, z_loss=0.0, accumulation=1, warmup_steps=0,
                             embedding_learning_rate=0.01, layer_learning_rate=1e-3, trainable="qkv", lora_rank=4,
@@ -71,7 +72,15 @@ class Case:
             subject.append(m.sequence(m.prompt(text, 4 * w // 2, 4 * h // 2, learned), codes(h, w)))
         subject.append(m.sequence(None, codes(4, 4)))
         prior = [m.sequence(m.prompt("a photo of a dog", 8, 8), codes(4, 4)) for _ in range(2)] if self.prior else []
+        if self.masked:
+            # Of a subject that was cut out only some codes are learned, and nothing else.
+            subject = [(*s, self.shown(g, *s)) for s in subject]
         return subject, prior
+
+    def shown(self, g, pieces, start):
+        """Of each label 1 if it is a code that shows the subject, else 0."""
+        codes = {self.model.vocabulary[code_name(c)] for c in range(CODES)}
+        return [int(p in codes and torch.rand((), generator=g).item() < 0.6) for p in pieces[start:]]
 
     def parameters(self):
         """Name -> tensor that learns, in the order that does not matter."""
@@ -107,12 +116,13 @@ class Case:
                 value = value + p[name + ".up"] @ p[name + ".down"]
             w[name] = p.get(name, value)
         total, count = 0.0, 0
-        for pieces, start in sequences:
+        for pieces, start, *shown in sequences:
+            counted = torch.tensor(shown[0] if shown else [1] * (len(pieces) - start), dtype=self.dtype)
             hidden = self.model.forward(self.model.embed(pieces, vectors)[None], weights=w)[0]
             logits = self.model.logits(hidden[start - 1 : -1])
-            total = total + F.cross_entropy(logits, torch.tensor(pieces[start:]), reduction="sum")
-            total = total + self.options["z_loss"] * logits.logsumexp(-1).square().sum()
-            count += len(pieces) - start
+            nats = F.cross_entropy(logits, torch.tensor(pieces[start:]), reduction="none")
+            total = total + (counted * (nats + self.options["z_loss"] * logits.logsumexp(-1).square())).sum()
+            count += counted.sum()
         return weight * total / count
 
     def run(self, steps, g):
@@ -169,8 +179,16 @@ def make():
         if case.name.split()[0].strip(",") in ("attention", "mlp", "all"):
             case.options["trainable"] = case.name.split()[0].strip(",")
     cases[-1].options["trainable"] = "all"
+    # Made later, with numbers of their own, so that those above stay what they were.
+    own = torch.Generator().manual_seed(8)
+    row = lambda: torch.randn(1, 32, generator=own).tolist()
+    cut_outs = [
+        Case("embedding of a cut-out", "plain", "embedding", dict(z_loss=1e-3), row(), masked=True),
+        Case("a cut-out beside class pictures", "grouped", "layers", dict(trainable="mlp", prior_weight=0.5, z_loss=1e-3, clip_norm=0.5,
+             accumulation=2), row(), prior=True, masked=True),
+    ]
     described, tensors = [], {}
-    for case in cases:
+    for case, g in [(case, g) for case in cases] + [(case, own) for case in cut_outs]:
         d, t = case.run(4 if case.stage == "embedding" else 3, g)
         described.append(d)
         tensors.update(t)

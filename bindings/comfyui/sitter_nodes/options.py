@@ -65,9 +65,9 @@ def _flag(name: str, tooltip: str, defaults: str) -> Option:
 # On Train Subject itself.
 STEPS = (
     _int("embedding_steps", 0, 1_000_000, "Steps of the first stage, which learns the word; 0 leaves it out.",
-         "7B: 1500; embedded: 20, 110 for textual_inversion"),
+         "7B: 1500; embedded: 20, 160 for textual_inversion"),
     _int("layer_steps", 0, 1_000_000, "Steps of the second stage, which trains layers; 0 leaves it out.",
-         "7B: 70, lora 150; embedded: 60, 70 for dreambooth"),
+         "7B: 70, lora 150; embedded: 70, 68 for dreambooth"),
 )
 
 # On Training Options.
@@ -76,14 +76,14 @@ OPTIONS = (
     _int("embedding_vectors", 1, 64, "Vectors that stand for the identifier.", "1"),
     Option("initial_word", "text", "A word that the vectors start from instead of noise.", "7B: noise; embedded: its look words"),
     _float("layer_learning_rate", 0, 10, 0.000001, "Learning rate of the transformer's weights.",
-           "7B: 0.000005, lora 0.0001; embedded: 0.0002, lora 0.003"),
+           "7B: 0.000005, lora 0.0001; embedded: 0.0004, lora 0.001"),
     Option("trainable", "choice", "Which weights of a layer learn in the second stage.", "7B: qkv; embedded: mlp",
            choices=(RECOMMENDED, *TRAINABLE)),
     _int("lora_rank", 1, 1024, "Rank of low-rank changes.", "64; embedded with lora: 16"),
     _int("layer_stride", 1, 1000, "Of the layers only every n-th learns, the first among them.", "1"),
     Option("layers", "text", "The layers that may learn, by number from 0, with commas between them.", "all"),
     _flag("train_embedding_in_layer_stage", "Whether the word goes on learning in the second stage.", "no; dreambooth: yes"),
-    _int("batch_size", 1, 256, "Pictures in one step. More need more memory.", "7B: 1; embedded: 4"),
+    _int("batch_size", 1, 256, "Pictures in one step. More need more memory.", "7B: 1; embedded: 2"),
     _int("accumulation", 1, 256, "Passes that a step is split into, to save memory; at most batch_size.", "1"),
     _float("weight_decay", 0, 10, 0.01, "AdamW's decay of the transformer's weights.", "7B: 0.1; embedded: 0"),
     _float("beta1", 0, 0.9999, 0.01, "AdamW's first decay rate.", "0.9"),
@@ -103,8 +103,8 @@ OPTIONS = (
     _flag("flip", "Adds the mirror image of each picture; not for subjects with writing on them.", "no"),
     _int("augment", 0, 10_000, "Varied copies of each picture: zoomed, shifted, cropped anew.", "7B: 0; embedded: 24"),
     _flag("augment_aligned", "Copies are only shifted, by whole patches of the image tokenizer.", "7B: no; embedded: yes"),
-    _float("prior_weight", 0, 100, 0.1, "Weight of the loss on pictures of the plain class, so that it is not forgotten.", "0"),
-    _int("prior_count", 1, 10_000, "Class pictures to draw for prior_weight.", "32"),
+    _float("prior_weight", 0, 100, 0.1, "Weight of the loss on pictures of the plain class, so that it is not forgotten.", "7B: 0; embedded: 0.5"),
+    _int("prior_count", 1, 10_000, "Class pictures to draw for prior_weight.", "7B: 32; embedded: 8"),
     _int("early_stop", 0, 1_000_000, "Ends the first stage when the mean loss of so many steps no longer falls; 0 never does.", "0"),
     _int("checkpoint_every", 0, 1_000_000,
          "Steps between two checkpoints in output/sitter_checkpoints. A training that was stopped or broke off goes on from the "
@@ -136,6 +136,8 @@ OPTIONS = (
            "for those behind, too. For models that draw scale after scale.", "all 1; arbooth: 1 1 1 1 1 1 1 1 0.5"),
     _float("self_correction", 0, 1, 0.05, "Up to this share of the bits of a scale is turned over in what later scales see. For models "
            "that draw scale after scale.", "0; Infinity: 0.3"),
+    _flag("masked_training", "Whether of pictures that are transparent in places only what shows the subject is learned, its copies on "
+          "backgrounds of many colours. Join Image with Alpha gives such pictures.", "yes"),
 )
 
 # Set by Train Subject itself, or not at all: no workflow names a file to write, and vectors are no text.

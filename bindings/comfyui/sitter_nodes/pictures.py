@@ -15,7 +15,7 @@ EXAMPLES = ("fox", "dog", "robot")
 
 
 def split(images: Any, field: str = "images") -> list[np.ndarray]:
-    """Single pictures, float32 of [height, width, 3], out of a batch, a list of batches of any sizes, or one picture."""
+    """Single pictures, float32 of [height, width, 3], or 4 if transparent in places, out of a batch, a list of batches of any sizes, or one picture."""
     found: list[np.ndarray] = []
     for batch in images if isinstance(images, (list, tuple)) else [images]:
         if batch is None:
@@ -27,7 +27,7 @@ def split(images: Any, field: str = "images") -> list[np.ndarray]:
             raise NodeError(
                 f"{field}: {list(array.shape)} is no batch of pictures; [pictures, height, width, 3] is. Connect an IMAGE output."
             )
-        found += [_rgb(one) for one in array]
+        found += [_coloured(one) for one in array]
     if not found:
         raise NodeError(f"{field}: there is no picture. Connect an IMAGE output with at least one.")
     return found
@@ -79,9 +79,17 @@ def examples(subject: str) -> list[np.ndarray]:
         raise NodeError(f"subject: {subject!r} is not bundled; there are {', '.join(EXAMPLES)}.")
     folder = os.path.join(FOLDER, subject)
     return [
-        np.asarray(Image.open(os.path.join(folder, file)).convert("RGB"))
+        np.asarray(Image.open(os.path.join(folder, file)).convert("RGBA"))
         for file in sorted(os.listdir(folder)) if file.endswith(".png")
     ]
+
+
+def on_white(picture: np.ndarray) -> np.ndarray:
+    """Without transparency."""
+    if picture.shape[2] == 3:
+        return picture
+    alpha = picture[:, :, 3:]
+    return picture[:, :, :3] * alpha + (1.0 - alpha)
 
 
 def _array(image: Any) -> np.ndarray:
@@ -91,10 +99,7 @@ def _array(image: Any) -> np.ndarray:
     return np.asarray(image, np.float32)
 
 
-def _rgb(picture: np.ndarray) -> np.ndarray:
-    if picture.shape[2] == 4:
-        alpha = picture[:, :, 3:]
-        picture = picture[:, :, :3] * alpha + (1.0 - alpha)
+def _coloured(picture: np.ndarray) -> np.ndarray:
     picture = np.repeat(picture, 3, axis=2) if picture.shape[2] == 1 else picture
     # Resizing nodes overshoot a little; NaN would be refused by the library.
     return np.ascontiguousarray(np.clip(np.nan_to_num(picture), 0.0, 1.0), np.float32)

@@ -25,9 +25,10 @@ class SplitTest(unittest.TestCase):
         self.assertEqual(len(pictures.split(plain(4, 4, count=3))), 3)
         self.assertEqual(len(pictures.split(plain(4, 4)[0])), 1)
 
-    def test_transparency_is_laid_on_white_and_grey_becomes_rgb(self):
+    def test_transparency_is_kept_for_training_and_grey_becomes_rgb(self):
         clear = np.zeros((1, 2, 2, 4), np.float32)
-        self.assertEqual(pictures.split(clear)[0].min(), 1.0)
+        self.assertEqual(pictures.split(clear)[0].shape, (2, 2, 4))
+        self.assertEqual(pictures.on_white(pictures.split(clear)[0]).min(), 1.0)
         self.assertEqual(pictures.split(plain(2, 2, channels=1))[0].shape, (2, 2, 3))
 
     def test_half_precision_overshoot_and_nan_come_out_as_pixels(self):

@@ -6,17 +6,10 @@ const { call, callAsync } = require('./library.js');
 const { invalid } = require('./error.js');
 const { filePath, u32 } = require('./values.js');
 
-/** RGB of RGBA pixels, laid on white. */
-function onWhite(data, white) {
-  const rgb = new (white === 255 ? Uint8Array : Float32Array)((data.length / 4) * 3);
-  for (let from = 0, to = 0; from < data.length; from += 4) {
-    const alpha = data[from + 3] / white;
-    for (let channel = 0; channel < 3; channel += 1, to += 1) {
-      const value = data[from + channel] * alpha + white * (1 - alpha);
-      rgb[to] = white === 255 ? Math.round(value) : value;
-    }
-  }
-  return rgb;
+/** Floats from 0 to 1 as bytes. */
+function toBytes(data, name) {
+  if (data.some(Number.isNaN)) throw invalid(`${name}.data`, 'contains NaN');
+  return Uint8Array.from(data, (value) => Math.round(Math.min(Math.max(value, 0), 1) * 255));
 }
 
 /** Floats beyond these are of another scale; what sharp edges overshoot by is less. The library clips what lies between. */
@@ -47,8 +40,8 @@ function fromPixels(image, name) {
     throw invalid(`${name}.data`, `has ${data.length} numbers; ${width}x${height} pixels of ${channels} need ${width * height * channels}`);
   }
   if (floats) checkScale(data, name);
-  const rgb = channels === 3 ? data : onWhite(data, floats ? 1 : 255);
-  return create('image', floats ? 'image_from_f32' : 'image_from_rgb8', rgb, width, height, 0);
+  if (channels === 4) return create('image', 'image_from_rgba8', floats ? toBytes(data, name) : data, width, height, 0);
+  return create('image', floats ? 'image_from_f32' : 'image_from_rgb8', data, width, height, 0);
 }
 
 /** A handle of a picture file, or of pixels. The caller closes it. */

@@ -297,7 +297,8 @@ impl Family for Infinity {
         let start = pieces.len();
         pieces.extend(tokens.codes().iter().map(|&code| Piece::Code(code)));
         let labelled = start..pieces.len();
-        Ok(Example { pieces, labelled, latent: tokens.latent().clone(), teacher: Beside::default() })
+        let (latent, learned) = (tokens.latent().clone(), tokens.shown().clone());
+        Ok(Example { pieces, labelled, latent, learned, teacher: Beside::default() })
     }
 
     fn teach(

@@ -36,6 +36,8 @@ struct Part<'a> {
     weight: f32,
     /// What another model predicted.
     teacher: Beside,
+    /// Where only some cells are learned: how many, and of each token which share.
+    learned: Option<(usize, Vec<f32>)>,
 }
 
 impl<'a> InfinityPass<'a> {
@@ -71,7 +73,17 @@ impl<'a> InfinityPass<'a> {
             let way = Way::new(&model.transformer, &[features], &inputs, &schedule, drops)?;
             let labels = quantised.codes.iter().zip(schedule.scales());
             let labels = labels.flat_map(|(codes, &scale)| model.bsq.labels(codes, scale)).collect();
-            parts.push(Part { way, text, labels, schedule, weight: *weight, teacher: example.teacher.clone() });
+            let learned =
+                example.learned.0.as_ref().map(|cells| (example.learned(), shares(model.bsq, &schedule, cells)));
+            parts.push(Part {
+                way,
+                text,
+                labels,
+                schedule,
+                weight: *weight,
+                teacher: example.teacher.clone(),
+                learned,
+            });
         }
         let learned = parts.iter().any(|part| matches!(&part.text, Reading::Prompt(p) if !p.vectors.is_empty()));
         let vectors = vectors.map_or(Ok(0), |v| v.dim(0))?;
@@ -93,6 +105,20 @@ fn picture(model: &Infinity, example: &Example) -> Result<(Schedule, Vec<u32>)> 
     let start = example.labelled.start;
     let schedule = model.schedule_of((side(&example.pieces[start - 2])?, side(&example.pieces[start - 1])?))?;
     Ok((schedule, example.pieces[example.labelled.clone()].iter().map(code).collect::<Result<_>>()?))
+}
+
+/// Of each token the share of its cells that are learned.
+fn shares(bsq: Bsq, schedule: &Schedule, cells: &[f32]) -> Vec<f32> {
+    let (mut shares, mut rest) = (Vec::new(), cells);
+    for &scale in schedule.scales() {
+        let (own, behind) = rest.split_at(bsq.grid(scale).0 * bsq.grid(scale).1);
+        // A code of ones for each cell that is learned: the share of ones among a token's bits is what is asked for.
+        let codes: Vec<u32> = own.iter().map(|&learned| if learned > 0.0 { u32::MAX } else { 0 }).collect();
+        let bits = bsq.labels(&codes, scale);
+        shares.extend(bits.chunks_exact(bsq.bits()).map(|b| b.iter().sum::<u32>() as f32 / b.len() as f32));
+        rest = behind;
+    }
+    shares
 }
 
 /// Labels and inputs. Without flips the codes are what they are; with them, later labels mend what was turned over.
@@ -133,7 +159,7 @@ fn drops(depth: usize, most: f32, seed: u64, key: u64) -> Vec<[Vec<f32>; 2]> {
 }
 
 impl Part<'_> {
-    /// Weights of tokens, so that a token's weight is the sum of its cells'.
+    /// Weights of tokens, so that a token's weight is the sum of its cells', those that are not learned left out.
     fn weights(&self, model: &Infinity, by_scale: &ByScale) -> Vec<f32> {
         let cells: Vec<usize> = (0..self.schedule.scales().len()).map(|s| self.schedule.cells(s)).collect();
         let labels = (self.labels.len() / model.bsq.d) as f32;
@@ -142,7 +168,11 @@ impl Part<'_> {
             None => token_weights(&cells, &by_scale.weights),
             Some(_) => token_weights(&cells, &[1.0]),
         };
-        of_scales.into_iter().map(|w| w * labels * self.weight).collect()
+        let Some((learned, shares)) = &self.learned else {
+            return of_scales.into_iter().map(|w| w * labels * self.weight).collect();
+        };
+        let each = shares.len() as f32 / shares.iter().sum::<f32>().max(f32::MIN_POSITIVE);
+        of_scales.into_iter().zip(shares).map(|(w, share)| w * share * each * *learned as f32 * self.weight).collect()
     }
 
     /// The mean over bits of each cell, scale after scale as the codes stand.

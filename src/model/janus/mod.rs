@@ -19,7 +19,7 @@ use super::vqgan::Vqgan;
 use super::words::Word;
 use crate::picture::{Crop, Picture};
 use crate::run::Run;
-use crate::tokens::Tokens;
+use crate::tokens::{Beside, Tokens};
 use crate::weights::Weights;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
@@ -186,7 +186,11 @@ impl Family for Janus {
         self.check_codes(tokens)?;
         let codes = tokens.codes().iter().copied().map(Piece::Code);
         let pieces: Vec<Piece> = condition.pieces.iter().copied().chain(codes).collect();
-        Ok(Example { labelled: condition.pieces.len().max(1)..pieces.len(), pieces, ..Default::default() })
+        let labelled = condition.pieces.len().max(1)..pieces.len();
+        // Without a prompt nothing predicts the first code.
+        let first = labelled.start - condition.pieces.len();
+        let learned = Beside(tokens.shown().0.as_ref().map(|shown| shown[first..].to_vec().into()));
+        Ok(Example { labelled, pieces, learned, ..Default::default() })
     }
 
     fn pass<'a>(

@@ -63,12 +63,15 @@ pub struct Labels {
     pub weights: Vec<f32>,
 }
 
-/// The labels of a group, of which `target` says which of the logits each is about.
+/// The labels of a group that are to be learned, of which `target` says which of the logits each is about.
 pub fn labels(group: &[(&Example, f32)], target: impl Fn(Piece) -> Option<u32>) -> Result<Labels> {
     let longest = group.iter().map(|(e, _)| e.pieces.len()).max().unwrap_or(0);
     let mut labels = Labels { at: vec![], targets: vec![], weights: vec![] };
     for (i, (example, weight)) in group.iter().enumerate() {
-        for place in example.labelled.clone() {
+        for (label, place) in example.labelled.clone().enumerate() {
+            if !example.learns(label) {
+                continue;
+            }
             let piece = example.pieces[place];
             labels.at.push((i * longest + place - 1) as u32);
             labels.targets.push(target(piece).ok_or_else(|| Error::internal(format!("{piece:?} cannot be a label")))?);

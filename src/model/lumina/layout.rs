@@ -11,6 +11,8 @@ use crate::{Error, Result};
 const LARGEST_SIZE: usize = 255;
 
 /// The most codes along a side of a picture.
+/// Tokens before the first code of a picture.
+pub const HEAD: usize = 3;
 pub const LARGEST_GRID: u32 = 2 * LARGEST_SIZE as u32;
 
 /// Token ids by role, all taken from the vocabulary by name.
@@ -131,8 +133,8 @@ impl Layout {
         (tokens.width() * self.unit / 2, tokens.height() * self.unit / 2)
     }
 
-    /// The three tokens that open a picture of a grid: image start, height, width.
-    pub fn image_head(&self, height: u32, width: u32) -> Result<[u32; 3]> {
+    /// The tokens that open a picture of a grid: image start, height, width.
+    pub fn image_head(&self, height: u32, width: u32) -> Result<[u32; HEAD]> {
         for (field, side) in [("height", height), ("width", width)] {
             if side == 0 || !side.is_multiple_of(2) {
                 return Err(Error::invalid(field, format!("a grid of {side} codes; expected a positive even number")));

@@ -18,7 +18,7 @@ use super::vqgan::Vqgan;
 use super::words::{self, Stretch, Word};
 use crate::picture::{crop_sizes, Crop, Picture};
 use crate::run::Run;
-use crate::tokens::Tokens;
+use crate::tokens::{Beside, Tokens};
 use crate::weight::Weight;
 use crate::weights::Weights;
 use crate::{Error, Result};
@@ -207,7 +207,7 @@ impl Family for Lumina {
     }
 
     /// A picture behind its prompt, closing separator included: everything behind the prompt is labelled, size tokens, codes,
-    /// newlines, image end and separator. Without a prompt the picture alone, from its start token to its end token; nothing comes
+    /// newlines, image end and separator; of a subject that was cut out only the codes that show it are learned. Without a prompt the picture alone, from its start token to its end token; nothing comes
     /// before the first of them that could predict it.
     fn example(&self, condition: &Condition, tokens: &Tokens) -> Result<Example> {
         let block = self.layout.image_block(tokens)?.into_iter().map(Piece::Token);
@@ -217,7 +217,16 @@ impl Family for Lumina {
         if start > 0 {
             pieces.push(Piece::Token(self.layout.separator));
         }
-        Ok(Example { labelled: start.max(1)..pieces.len(), pieces, ..Default::default() })
+        let labelled = start.max(1)..pieces.len();
+        let learned = Beside(tokens.shown().0.as_ref().map(|shown| {
+            let mut learned = vec![0.0; pieces.len()];
+            for (row, shown) in shown.chunks_exact(tokens.width() as usize).enumerate() {
+                let first = start + layout::HEAD + row * (tokens.width() as usize + 1);
+                learned[first..first + shown.len()].copy_from_slice(shown);
+            }
+            learned[labelled.clone()].to_vec().into()
+        }));
+        Ok(Example { labelled, pieces, learned, ..Default::default() })
     }
 
     fn pass<'a>(

@@ -74,6 +74,7 @@ class TrainOptions(TypedDict, total=False):
     flip: bool
     augment: int
     augment_aligned: bool
+    masked_training: bool
     prior_weight: float
     prior_count: int
     prior_distillation: bool
@@ -247,6 +248,11 @@ MEANINGS: dict[str, dict[str, str]] = {
             "Varied copies are not zoomed, and shifted by whole patches of the image tokenizer only, so that "
             "their tokens are those of the picture, moved. For models whose own pictures are drawn on that grid. "
             "Default false."),
+        "masked_training": (
+            "Whether of a reference picture that is transparent in places only what shows the subject is learned: "
+            "codes whose pixels are all transparent stand before others and teach nothing, and its varied copies "
+            "lie on a background of their own each. Without `augment` this makes eight copies of such a picture. "
+            "Without transparency, or if false, transparent pixels are white ones. Default true (ours)."),
         "prior_weight": (
             "Weight of the loss on pictures of the plain class that the untouched model drew (DreamBooth); as "
             "many of them as pictures of the subject are in each step of the layers stage. 0 switches it off. 0 "

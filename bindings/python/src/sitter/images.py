@@ -17,7 +17,8 @@ Pixels = npt.NDArray[np.uint8]
 ImageLike = Union[str, "os.PathLike[str]", npt.NDArray[Any], Any]
 """A path to a PNG, JPEG or WebP file; a Pillow image; or an array, also a torch tensor on any device: uint8, or float from 0
 to 1, of shape [height, width] (grey), or [height, width, channels] with 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA)
-channels. Transparency is laid on white. A batch [pictures, height, width, channels] is as many pictures.
+channels. Transparency is laid on white; of references that are transparent in places a training learns what shows the subject only
+(`masked_training`). A batch [pictures, height, width, channels] is as many pictures.
 
 Floats a little out of 0 to 1, as resampling leaves them, are clipped; those that go from -1 or up to 255 are refused."""
 
@@ -104,36 +105,36 @@ def _from_array(array: npt.NDArray[Any]) -> Handle:
         )
     if array.shape[0] == 0 or array.shape[1] == 0:
         raise InvalidArgument(f"image: an array of shape {_shape(array)} has no pixels")
-    rgb: npt.NDArray[Any]
-    item: Any
+    transparent = array.shape[2] in (2, 4)
+    name, item = ("sitter_image_from_rgba8" if transparent else "sitter_image_from_rgb8"), c_uint8
+    pixels: npt.NDArray[Any]
     if array.dtype == np.uint8:
-        name, rgb, item = "sitter_image_from_rgb8", np.ascontiguousarray(_on_white(array), np.uint8), c_uint8
+        pixels = np.ascontiguousarray(_coloured(array), np.uint8)
     elif array.dtype.kind == "f":
         # Clipped by the library; but another scale is a mistake that would come out as a white picture, or one without shadows.
         low, high = array.min(), array.max()
+        if np.isnan(high):
+            raise InvalidArgument("image: pixels contain NaN")
         if high >= HIGHEST:
             raise InvalidArgument(f"image: float pixels go from 0 to 1, these up to {high:g}; divide by 255?")
         if low < LOWEST:
             raise InvalidArgument(f"image: float pixels go from 0 to 1, these from {low:g}; bring them there by (x + 1) / 2?")
-        name, rgb, item = "sitter_image_from_f32", np.ascontiguousarray(_on_white(array), np.float32), c_float
+        if transparent:
+            pixels = np.ascontiguousarray(np.rint(np.clip(_coloured(array), 0, 1) * 255), np.uint8)
+        else:
+            name, pixels, item = "sitter_image_from_f32", np.ascontiguousarray(_coloured(array), np.float32), c_float
     else:
         hint = "; for a grid of tokens use sitter.Tokens(grid)" if array.dtype.kind in "iu" else ""
         raise InvalidArgument(f"image: pixels are uint8 or float, these are {array.dtype}{hint}")
-    height, width = rgb.shape[:2]
+    height, width = pixels.shape[:2]
     if max(height, width) > 0xFFFF_FFFF:
         raise InvalidArgument(f"image: {width}x{height} pixels are too many")
-    return make("image", name, rgb.ctypes.data_as(POINTER(item)), width, height, 0)
+    return make("image", name, pixels.ctypes.data_as(POINTER(item)), width, height, 0)
 
 
-def _on_white(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """RGB of grey, grey with alpha, RGB or RGBA; bytes as src/picture/read.rs does it: in f64, truncated."""
-    channels = array.shape[2]
-    colour = array[:, :, : channels - 1] if channels in (2, 4) else array
-    if channels in (2, 4):
-        white = 255.0 if array.dtype == np.uint8 else 1.0
-        alpha = array[:, :, -1:].astype(np.float64) / white
-        colour = ((1.0 - alpha) * white + alpha * colour).astype(array.dtype)
-    return np.repeat(colour, 3, axis=2) if colour.shape[2] == 1 else colour
+def _coloured(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """RGB of grey, RGBA of grey with alpha."""
+    return array[:, :, [0, 0, 0, 1][: array.shape[2] + 2]] if array.shape[2] < 3 else array
 
 
 def _shape(array: npt.NDArray[Any]) -> str:
