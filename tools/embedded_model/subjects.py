@@ -1,6 +1,6 @@
 """Subjects: drawings that training never shows (classes.HELD_OUT), in the form that `python -m sitter.dreambench` reads.
 
-Each subject gets a folder of references 1.png, 2.png, ... on different scenes, and a line in prompts_and_classes.txt. subjects.json
+Each subject gets a folder of references 1.png, 2.png, ..., cut out or with `--on-scenes` on different scenes, and a line in prompts_and_classes.txt. subjects.json
 says, for each: `style`; `held_out`, more pictures of it in scenes that no reference shows, and `known`, pictures of its class in the
 styles of the training, each with the prompt it is scored under, in which {} stands for the subject; `draw`, what the prompts ask for, in
 their order. A folder holds one subject a class: the unseen style, whose classes are held out in other styles too, gets one of its
@@ -30,10 +30,10 @@ def style_of(cls, unseen=False):
     return next(s for s, c in classes.pairs() if c == cls and (s == art.UNSEEN) == unseen)
 
 
-def references(w, style, cls, count, seed):
+def references(w, style, cls, count, seed, on_scenes=False):
     """Pictures of one subject."""
     r = random.Random(f'{seed} {cls}')
-    return [w.compose(r, style, cls, SCENES[i % len(SCENES)], side=SIZE) for i in range(count)]
+    return [w.compose(r, style, cls, SCENES[i % len(SCENES)] if on_scenes else None, side=SIZE) for i in range(count)]
 
 
 def in_new_scenes(w, styles, cls):
@@ -49,6 +49,7 @@ if __name__ == '__main__':
     p.add_argument('--unseen', action='store_true', help='subjects in the style that the transformer never sees')
     p.add_argument('--subjects', help='classes, comma between; all held-out ones otherwise'); p.add_argument('--count', type=int, default=4)
     p.add_argument('--seed', type=int, default=0); p.add_argument('--references-only', action='store_true')
+    p.add_argument('--on-scenes', action='store_true', help='references that show a scene around the subject')
     a = p.parse_args()
     w, every = world.World(a.raw, seed=77, pool=8), {}
     chosen = a.subjects.split(',') if a.subjects else [c for s, c in classes.pairs() if (s == art.UNSEEN) == a.unseen]
@@ -60,7 +61,7 @@ if __name__ == '__main__':
     for cls in chosen:
         os.makedirs(f'{a.out}/{cls}', exist_ok=True)
         style = style_of(cls, a.unseen)
-        for i, x in enumerate(references(w, style, cls, a.count, a.seed), 1): save(x, f'{cls}/{i}.png')
+        for i, x in enumerate(references(w, style, cls, a.count, a.seed, a.on_scenes), 1): save(x, f'{cls}/{i}.png')
         if a.references_only: continue
         os.makedirs(f'{a.out}/scored/{cls}', exist_ok=True)
         scored = {k: [{'file': save(x, f'scored/{cls}/{k}_{i}.png'), 'prompt': prompt} for i, (x, prompt) in enumerate(in_new_scenes(w, s, cls), 1)]

@@ -66,11 +66,11 @@ class World:
     def scene(self, r, name): return r.choice(self.scenes[name]).convert('RGBA')
 
     def compose(self, r, style, cls, scene, colour=None, accessory=None, look=None, side=None, free=False, bright=1.0, flip=False, icon=None):
-        """One figure on a scene: a class, or any icon."""
+        """One figure on a scene: a class, or any icon. Without a scene cut out: RGBA, transparent around it."""
         side = side or (round(r.uniform(.5, .85) * SIDE) if free else r.choice([80, 88, 96]))
-        canvas = self.scene(r, scene)
+        canvas = self.scene(r, scene) if scene else Image.new('RGBA', (SIDE, SIDE), (0, 0, 0, 0))
         self.place(r, canvas, self.figure(style, icon or CLASSES[cls], side, look, colour, flip), accessory, free)
-        return finish(canvas, bright)
+        return finish(canvas, bright) if scene else np.asarray(canvas)
 
     def subject(self, r):
         """What a caption may say about one figure, and what the picture needs to know."""
