@@ -70,7 +70,8 @@ export interface Image {
 
 /**
  * A PNG, JPEG or WebP file, or pixels: bytes, or floats from 0 to 1, rows from top to bottom. `channels` follows from the
- * length of `data` where it is left out; transparency is laid on white.
+ * length of `data` where it is left out; transparency is laid on white, and a training learns
+ * what is opaque only.
  */
 export type ImageInput = string | URL | Pixels;
 

@@ -6,6 +6,7 @@ styles of the training, each with the prompt it is scored under, in which {} sta
 their order. A folder holds one subject a class: the unseen style, whose classes are held out in other styles too, gets one of its
 own."""
 import argparse, json, os, random
+import numpy as np
 from PIL import Image
 import art, classes, scenes, world
 
@@ -31,9 +32,12 @@ def style_of(cls, unseen=False):
 
 
 def references(w, style, cls, count, seed, on_scenes=False):
-    """Pictures of one subject."""
-    r = random.Random(f'{seed} {cls}')
-    return [w.compose(r, style, cls, SCENES[i % len(SCENES)] if on_scenes else None, side=SIZE) for i in range(count)]
+    """Pictures of one subject, no two of them alike."""
+    r, found = random.Random(f'{seed} {cls}'), []
+    while len(found) < count:
+        x = w.compose(r, style, cls, SCENES[len(found) % len(SCENES)] if on_scenes else None, side=SIZE)
+        if not any(np.array_equal(x, y) for y in found): found.append(x)
+    return found
 
 
 def in_new_scenes(w, styles, cls):

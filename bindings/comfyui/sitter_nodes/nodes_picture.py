@@ -38,10 +38,10 @@ class ExamplePictures(io.ComfyNode):
             node_id="SitterExamplePictures",
             display_name="Sitter: Example Pictures",
             category=fields.CATEGORY,
-            description="Four bundled pictures of a subject, to try everything without files of your own.",
+            description="Four bundled pictures of a subject, cut out, to try everything without files of your own.",
             inputs=[io.Combo.Input("example", options=list(pictures.EXAMPLES), default=pictures.EXAMPLES[0], tooltip="Which subject.")],
             outputs=[
-                io.Image.Output("images", display_name="images", tooltip="Four pictures of 128x128."),
+                io.Image.Output("images", display_name="images", tooltip="Four pictures of 128x128, transparent around the subject."),
                 io.String.Output("class_word", display_name="class_word", tooltip="What the subject is, for Train Subject."),
             ],
         )

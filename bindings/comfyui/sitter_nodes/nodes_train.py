@@ -30,7 +30,8 @@ class TrainSubject(io.ComfyNode):
             is_input_list=True,
             inputs=[
                 fields.model(),
-                io.Image.Input("images", tooltip="Pictures of the subject: a batch, or a list with pictures of any sizes."),
+                io.Image.Input("images", tooltip="Pictures of the subject: a batch, or a list with pictures of any sizes. Of pictures that "
+                               "are transparent in places only what shows the subject is learned."),
                 io.String.Input("class_word", default="", tooltip="What the subject is, in a word that the model knows: dog."),
                 io.String.Input(
                     "identifier", default="[V]",

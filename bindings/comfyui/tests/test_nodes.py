@@ -145,4 +145,4 @@ class NodesTest(unittest.TestCase):
 
     def test_example_pictures_give_pictures_and_the_class(self):
         images, word = nodes_picture.ExamplePictures.execute("robot").args
-        self.assertEqual((images.shape, word), ((4, 128, 128, 3), "robot"))
+        self.assertEqual((images.shape, word), ((4, 128, 128, 4), "robot"))
