@@ -817,8 +817,8 @@ sitter_status sitter_image_from_rgba8(const uint8_t *pixels,
                                       struct sitter_error **err);
 
 /*
- Reads a PNG, JPEG or WebP file: EXIF orientation applied, transparency laid on white and remembered for `masked_training`. The caller owns the result; free it
- with `sitter_image_free`. Any thread. SITTER_E_NOT_FOUND, SITTER_E_IO, SITTER_E_BAD_FORMAT,
+ Reads a PNG, JPEG or WebP file: EXIF orientation applied, transparency laid on white and remembered for `masked_training`. The
+ caller owns the result; free it with `sitter_image_free`. Any thread. SITTER_E_NOT_FOUND, SITTER_E_IO, SITTER_E_BAD_FORMAT,
  SITTER_E_RESOURCE_EXHAUSTED. Since 1.0.
  */
 SITTER_API

@@ -41,25 +41,13 @@ impl std::fmt::Debug for Picture {
 impl Picture {
     /// A picture of `width * height` pixels, three bytes each, row by row from the top.
     pub fn new(width: u32, height: u32, rgb: Vec<u8>) -> Result<Self> {
-        check_size(width, height).map_err(|m| Error::invalid("picture", m))?;
-        let expected = width as usize * height as usize * 3;
-        if rgb.len() != expected {
-            let found = rgb.len();
-            let message = format!("{width}x{height} RGB pixels are {expected} bytes, but {found} were given");
-            return Err(Error::invalid("picture", message));
-        }
+        check_bytes(width, height, "RGB", rgb.len())?;
         Ok(Picture { width, height, rgb, alpha: None })
     }
 
     /// A picture of `width * height` pixels, four bytes each: red, green, blue, and how opaque it is. Laid on white.
     pub fn from_rgba(width: u32, height: u32, rgba: &[u8]) -> Result<Self> {
-        check_size(width, height).map_err(|m| Error::invalid("picture", m))?;
-        let expected = width as usize * height as usize * 4;
-        if rgba.len() != expected {
-            let found = rgba.len();
-            let message = format!("{width}x{height} RGBA pixels are {expected} bytes, but {found} were given");
-            return Err(Error::invalid("picture", message));
-        }
+        check_bytes(width, height, "RGBA", rgba.len())?;
         let alpha: Vec<u8> = rgba.chunks_exact(4).map(|p| p[3]).collect();
         let opaque = alpha.iter().all(|&a| a == 255);
         let rgb = match opaque {
@@ -223,6 +211,19 @@ impl Picture {
 fn on_white(v: u8, alpha: u8) -> u8 {
     let alpha = f64::from(alpha) / 255.0;
     ((1.0 - alpha) * 255.0 + alpha * f64::from(v)) as u8
+}
+
+/// Errors unless a picture of this size may be, and has so many bytes of these channels, a letter each.
+fn check_bytes(width: u32, height: u32, channels: &str, found: usize) -> Result<()> {
+    check_size(width, height).map_err(|m| Error::invalid("picture", m))?;
+    let expected = width as usize * height as usize * channels.len();
+    match found == expected {
+        true => Ok(()),
+        false => {
+            let message = format!("{width}x{height} {channels} pixels are {expected} bytes, but {found} were given");
+            Err(Error::invalid("picture", message))
+        }
+    }
 }
 
 /// Says what is wrong with a picture of this size, if anything.

@@ -292,7 +292,7 @@ fn of_a_cut_out_only_what_shows_the_subject_is_learned() {
         templates: vec!["a photo of a {}".into()],
         ..still
     };
-    // On white, so that the copies' codes are known here.
+    // That the masked loss is PyTorch's is shown above; here that a training uses it.
     let masked = learn(&Options { augment: 0, ..still.clone() });
     let whole = learn(&Options { masked_training: false, ..still.clone() });
     assert!((masked.losses[0].loss - whole.losses[0].loss).abs() > 1e-3, "what is transparent was learned");

@@ -15,6 +15,14 @@ use crate::run::Stage;
 use std::ffi::c_char;
 use std::sync::Arc;
 
+/// A host's pixels of a byte per channel, as they are.
+fn from_bytes(pixels: *const u8, size: (u32, u32), row_stride_bytes: usize, channels: usize) -> Result<Image, Failure> {
+    from_rows(pixels, size, row_stride_bytes, channels, |pixel, bytes| {
+        bytes.extend_from_slice(pixel);
+        Ok(())
+    })
+}
+
 /// Channels of a host's pixels, three or with their opacity four, and how they become bytes.
 fn from_rows<T: Copy>(
     pixels: *const T,
@@ -63,8 +71,8 @@ fn from_rows<T: Copy>(
     Ok(Image { picture, provenance: None })
 }
 
-/// Reads a PNG, JPEG or WebP file: EXIF orientation applied, transparency laid on white and remembered for `masked_training`. The caller owns the result; free it
-/// with `sitter_image_free`. Any thread. SITTER_E_NOT_FOUND, SITTER_E_IO, SITTER_E_BAD_FORMAT,
+/// Reads a PNG, JPEG or WebP file: EXIF orientation applied, transparency laid on white and remembered for `masked_training`. The
+/// caller owns the result; free it with `sitter_image_free`. Any thread. SITTER_E_NOT_FOUND, SITTER_E_IO, SITTER_E_BAD_FORMAT,
 /// SITTER_E_RESOURCE_EXHAUSTED. Since 1.0.
 #[no_mangle]
 pub unsafe extern "C" fn sitter_image_open(
@@ -93,11 +101,7 @@ pub unsafe extern "C" fn sitter_image_from_rgb8(
 ) -> sitter_status {
     guard(err, || {
         let out = Out::handle(out, "out")?;
-        let image = from_rows(pixels, (width, height), row_stride_bytes, 3, |pixel, rgb| {
-            rgb.extend_from_slice(pixel);
-            Ok(())
-        })?;
-        out.set(handle::new(Arc::new(image)));
+        out.set(handle::new(Arc::new(from_bytes(pixels, (width, height), row_stride_bytes, 3)?)));
         Ok(())
     })
 }
@@ -116,11 +120,7 @@ pub unsafe extern "C" fn sitter_image_from_rgba8(
 ) -> sitter_status {
     guard(err, || {
         let out = Out::handle(out, "out")?;
-        let image = from_rows(pixels, (width, height), row_stride_bytes, 4, |pixel, rgba| {
-            rgba.extend_from_slice(pixel);
-            Ok(())
-        })?;
-        out.set(handle::new(Arc::new(image)));
+        out.set(handle::new(Arc::new(from_bytes(pixels, (width, height), row_stride_bytes, 4)?)));
         Ok(())
     })
 }

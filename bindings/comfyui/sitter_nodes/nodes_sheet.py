@@ -68,7 +68,8 @@ class ContactSheet(io.ComfyNode):
         if not connected:
             raise NodeError("references: nothing is connected. Connect pictures to at least one row.")
         lines = titles[0].splitlines()
-        named = [(lines[i] if i < len(lines) else "", [pictures.on_white(one) for one in pictures.split(given, name)]) for i, (name, given) in enumerate(connected)]
+        tiles = [[pictures.on_white(one) for one in pictures.split(given, name)] for name, given in connected]
+        named = [(lines[i] if i < len(lines) else "", row) for i, row in enumerate(tiles)]
         image = pictures.batch([drawings.pixels(drawings.contact_sheet(named, cell[0], columns[0]))])
         return io.NodeOutput(image, ui=ui.PreviewImage(image, cls=cls))
 

@@ -15,7 +15,7 @@ EXAMPLES = ("fox", "dog", "robot")
 
 
 def split(images: Any, field: str = "images") -> list[np.ndarray]:
-    """Single pictures, float32 of [height, width, 3], or 4 if transparent in places, out of a batch, a list of batches of any sizes, or one picture."""
+    """Single pictures, float32 of [height, width, 3], 4 with transparency, out of a batch, a list of batches of any sizes, or one picture."""
     found: list[np.ndarray] = []
     for batch in images if isinstance(images, (list, tuple)) else [images]:
         if batch is None:
