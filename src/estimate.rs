@@ -55,7 +55,7 @@ impl Estimate {
             encode: bytes(weights + footprint.encoding(side * side, at)),
             decode: bytes(weights + footprint.decoding(u128::from(sample.width) * u128::from(sample.height), at)),
             sample: bytes(weights).saturating_add(sample::memory::needed(outline, sample, *prompts)),
-            embedding: bytes(weights + training.passes(outline.footprint.layers())),
+            embedding: bytes(weights + training.passes(outline.footprint.layers(), 0, 0)),
             layers: bytes(weights + layers.device + if outline.at.on_gpu { 0 } else { layers.host }),
             layers_host: if outline.at.on_gpu { bytes(layers.host) } else { 0 },
             free: outline.free,
@@ -147,8 +147,9 @@ struct Training<'a> {
 }
 
 impl Training<'_> {
-    /// Forward and backward passes without what learns. `trained` layers go backward.
-    fn passes(&self, trained: usize) -> u128 {
+    /// Forward and backward passes without values and states of what learns. `trained` layers go backward; `before` and `after` are the
+    /// bytes of gradients that lie there when the loss is computed, and when the last layer has gone backward.
+    fn passes(&self, trained: usize, before: u128, after: u128) -> u128 {
         let (Outline { footprint, at, .. }, options) = (self.outline, self.options);
         let (side, trained) = (u128::from(options.image_size), trained as u128);
         let tokens = footprint.tokens(side, side);
@@ -168,7 +169,7 @@ impl Training<'_> {
             false => 1,
         };
         let layer = beside * footprint.backward(group, at);
-        memory + layer.max(footprint.loss(group, at)) + all * h * size
+        memory + (after + layer).max(before + footprint.loss(group, at)) + all * h * size
     }
 
     /// What the untouched model takes to draw a picture to be learned from.
@@ -188,7 +189,7 @@ impl Training<'_> {
         let trained = options.trained_layers(depth);
         let (mut values, mut numbers) = (0, 0);
         let mut of_layers = vec![0; depth];
-        let mut lowest = depth;
+        let (mut lowest, mut head) = (depth, false);
         for spec in footprint.specs().iter().filter(|spec| options.learns(spec)) {
             let Some(layer) = spec.layer.filter(|layer| trained.contains(layer)) else { continue };
             lowest = lowest.min(layer);
@@ -203,21 +204,30 @@ impl Training<'_> {
             values += n * master;
             numbers += n;
             of_layers[layer] += n;
+            head |= spec.roles.contains(&"head");
         }
         let backward = if options.train_embedding_in_layer_stage { depth } else { depth - lowest };
-        let largest = of_layers.into_iter().max().unwrap_or(0);
+        let largest = of_layers.iter().copied().max().unwrap_or(0);
         let states = options.optimizer_state.bytes(numbers);
         let kept = options.clip_norm > 0.0 && options.keep_gradients;
         let gradients = F32 * if kept { numbers } else { largest };
         let copies = if at.on_gpu { numbers * at.dense() + F32 * largest } else { 0 };
-        let passes = self.passes(backward).max(self.teacher());
-        match options.on_device() && at.on_gpu {
+        // The first picture's loss is computed before there is a gradient, that of the next beside the gradients so far. A head that
+        // learns makes its logits once more, when the last layer has its gradients.
+        let before = match kept && (options.batch_size > 1 || options.draws_class()) {
+            true => gradients,
+            false if head => F32 * of_layers[depth - 1],
+            false => 0,
+        };
+        let passes = |before, after| self.passes(backward, before, after).max(self.teacher());
+        match (at.on_gpu, options.on_device()) {
             // Gradients come as what was kept for them goes; what an update makes of the largest tensor comes after both.
-            true => {
-                let later = gradients + (4 * F32 * largest).max(self.passes(0));
-                Held { device: values + states + copies + passes.max(later), host: 0 }
+            (true, true) => {
+                let later = gradients + (4 * F32 * largest).max(self.passes(0, 0, 0));
+                Held { device: values + states + copies + passes(0, 0).max(later), host: 0 }
             }
-            false => Held { device: passes + copies, host: values + states + gradients },
+            (true, false) => Held { device: passes(0, 0) + copies, host: values + states + gradients },
+            (false, _) => Held { device: passes(before, gradients), host: values + states },
         }
     }
 }
