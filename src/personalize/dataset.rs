@@ -19,6 +19,8 @@ pub const SHIFT: f32 = 0.125;
 const COPIES: u32 = 8;
 /// From this on a pixel is part of what a cut-out shows; less is the blur around it.
 const OPAQUE: u8 = 26;
+/// Share of its part of the picture that a code of a coarse grid shows of the subject, to be learned.
+const HALF: f32 = 0.5;
 
 /// Reference pictures of one subject, three to five as a rule, with a caption for each or for none.
 #[derive(Clone, Debug)]
@@ -81,8 +83,11 @@ impl Dataset {
                 tokens.push(match copy.alpha().filter(|_| options.masked_training) {
                     None => codes,
                     Some(alpha) => {
-                        let shown =
-                            codes.grids().into_iter().flat_map(|grid| shown(alpha, copy.width(), grid)).collect();
+                        let finest = (codes.height(), codes.width());
+                        // What little of the subject a coarse code shows tells less than the backdrop that it shows.
+                        let least = |grid| if grid == finest { 0.0 } else { HALF };
+                        let grids = codes.grids().into_iter();
+                        let shown = grids.flat_map(|grid| shown(alpha, copy.width(), grid, least(grid))).collect();
                         codes.with_shown(shown)
                     }
                 });
@@ -172,17 +177,21 @@ fn shows_something(picture: &Picture) -> bool {
     picture.alpha().is_none_or(|alpha| alpha.iter().any(|&a| a >= OPAQUE))
 }
 
-/// Of each code of a grid (height, width) 1 if a pixel of its part of the picture shows something, else 0.
-fn shown(alpha: &[u8], width: u32, (rows, columns): (u32, u32)) -> Vec<f32> {
+/// Of each code of a grid (height, width) 1 if some pixels of its part of the picture show something, at least that share of them,
+/// else 0.
+fn shown(alpha: &[u8], width: u32, (rows, columns): (u32, u32), least: f32) -> Vec<f32> {
     let (width, height) = (width as usize, alpha.len() / width as usize);
     let (rows, columns) = (rows as usize, columns as usize);
-    let mut shown = vec![0.0; rows * columns];
+    let (mut shown, mut all) = (vec![0; rows * columns], vec![0; rows * columns]);
     for (y, line) in alpha.chunks_exact(width).enumerate() {
-        for (x, _) in line.iter().enumerate().filter(|(_, &a)| a >= OPAQUE) {
-            shown[y * rows / height * columns + x * columns / width] = 1.0;
+        for (x, &a) in line.iter().enumerate() {
+            let code = y * rows / height * columns + x * columns / width;
+            all[code] += 1;
+            shown[code] += u32::from(a >= OPAQUE);
         }
     }
-    shown
+    let shows = |(shown, all)| shown > 0 && shown as f32 >= least * all as f32;
+    shown.into_iter().zip(all).map(|pair| f32::from(u8::from(shows(pair)))).collect()
 }
 
 /// A cut-out on a background of its own: of one colour, of one that fades into another downward, or with another below a horizon
@@ -277,17 +286,20 @@ mod tests {
     }
 
     #[test]
-    fn codes_show_the_subject_where_a_pixel_of_theirs_does() {
+    fn codes_show_the_subject_where_enough_pixels_of_theirs_do() {
         let alpha = cut_out().alpha().unwrap().to_vec();
-        assert_eq!(shown(&alpha, 16, (1, 1)), [1.0]);
+        assert_eq!(shown(&alpha, 16, (1, 1), 0.0), [1.0]);
+        assert_eq!(shown(&alpha, 16, (1, 1), 0.5), [0.0]);
+        assert_eq!(shown(&alpha, 16, (2, 2), 0.375), [1.0, 1.0, 0.0, 0.0]);
+        assert_eq!(shown(&alpha, 16, (2, 2), 0.376), [0.0; 4]);
         #[rustfmt::skip]
-        assert_eq!(shown(&alpha, 16, (4, 4)), [
+        assert_eq!(shown(&alpha, 16, (4, 4), 0.0), [
             0.0, 1.0, 1.0, 0.0,
             0.0, 1.0, 1.0, 0.0,
             0.0, 1.0, 1.0, 0.0,
             0.0, 0.0, 0.0, 0.0,
         ]);
-        assert_eq!(shown(&[0, 255, 25, 26, 0, 0, 0, 0], 4, (2, 4)), [0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0]);
+        assert_eq!(shown(&[0, 255, 25, 26, 0, 0, 0, 0], 4, (2, 4), 0.0), [0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0]);
     }
 
     #[test]

@@ -37,3 +37,11 @@ def open_folder(path):
     sd = tensors(f'{path}/model.safetensors')
     m.load_state_dict({n: sd[export.name_of(n)] for n in m.state_dict()})
     return m.eval(), vq, json.load(open(f'{path}/sitter.json'))['sample']
+
+
+def open_infinity(path):
+    import infinity
+    sd, text = tensors(f'{path}/infinity.safetensors'), tensors(f'{path}/text_encoder/model.safetensors')
+    m = infinity.Infinity(width=sd['word_embed.weight'].shape[0], hidden=sd['block_chunks.0.module.0.ffn.fc1.weight'].shape[0])
+    m.load_state_dict(sd | {f'text_encoder.{n}': t for n, t in text.items()})
+    return m.eval()

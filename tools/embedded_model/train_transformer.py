@@ -43,7 +43,7 @@ class Infinity:
     plain = staticmethod(lambda n: any(k in n for k in ('embed', 'head', 'shared', 'ada', 'mat_q', 'cfg_uncond', 'bias', 'pos_start')))
 
     def __init__(self, a):
-        self.m = infinity.Infinity(a.width, a.layers, a.heads, a.ff)
+        self.m = folder.open_infinity(a.start) if a.start else infinity.Infinity(a.width, a.layers, a.heads, a.ff)
         # A token of a coarse scale stands for more of the picture, as upstream weighs them.
         weight = torch.cat([torch.full((n * n,), 1. / n) for n in vae.SCALES])
         self.weights = weight / weight.sum()
@@ -154,7 +154,7 @@ if __name__ == '__main__':
     p.add_argument('--family', choices=['lumina', 'infinity'], default='lumina')
     p.add_argument('--tokenizer', help="the family's; also encode pictures that appear in the folder, then delete them")
     p.add_argument('--codebook', help='vqgan.py tokenizer whose codebook the rows of codes start from')
-    p.add_argument('--start', help='lumina: model folder whose weights a new training starts from, as assets/embedded')
+    p.add_argument('--start', help='model folder whose weights a new training starts from, as assets/embedded')
     p.add_argument('--flip', type=float, default=.3, help='infinity: the largest share of bits turned over in a scale')
     p.add_argument('--steps', type=int, default=60000); p.add_argument('--decay', type=int, default=6000)
     p.add_argument('--batch', type=int, default=32, help='of all workers'); p.add_argument('--lr', type=float, default=3e-3)
