@@ -1528,6 +1528,16 @@ sitter_status sitter_train_options_set_clip_norm(struct sitter_train_options *op
                                                  struct sitter_error **err);
 
 /*
+ Last steps of the layers stage, over which its learning rate falls to 0 in a line; more than there are: all. What
+ the last pictures taught by chance is averaged away. Default 0: the rate stays (both papers).
+ SITTER_E_INVALID_ARGUMENT. Since 1.1.
+ */
+SITTER_API
+sitter_status sitter_train_options_set_cooldown_steps(struct sitter_train_options *options,
+                                                      uint32_t cooldown_steps,
+                                                      struct sitter_error **err);
+
+/*
  Probability of zeroing an output of attention or MLP, in both stages. 0 to below 1, default 0.05 (Lumina's script;
  its paper has 0.1). SITTER_E_INVALID_ARGUMENT. Since 1.0.
  */

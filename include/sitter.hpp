@@ -843,6 +843,12 @@ public:
         });
         return *this;
     }
+    TrainOptions &cooldown_steps(std::uint32_t cooldown_steps) {
+        detail::check([&](sitter_error **err) {
+            return sitter_train_options_set_cooldown_steps(get(), cooldown_steps, err);
+        });
+        return *this;
+    }
     TrainOptions &dropout(double dropout) {
         detail::check([&](sitter_error **err) {
             return sitter_train_options_set_dropout(get(), dropout, err);

@@ -834,6 +834,23 @@ pub unsafe extern "C" fn sitter_train_options_set_warmup_steps(
     })
 }
 
+/// Last steps of the layers stage, over which its learning rate falls to 0 in a line; more than there are: all. What
+/// the last pictures taught by chance is averaged away. Default 0: the rate stays (both papers).
+/// SITTER_E_INVALID_ARGUMENT. Since 1.1.
+#[no_mangle]
+pub unsafe extern "C" fn sitter_train_options_set_cooldown_steps(
+    options: *mut sitter_train_options,
+    cooldown_steps: u32,
+    err: *mut *mut sitter_error,
+) -> sitter_status {
+    guard(err, || {
+        change(options, |o| {
+            o.cooldown_steps = cooldown_steps;
+            Ok(())
+        })
+    })
+}
+
 /// Whether each picture gets a vector of its own, which stands at the end of half of its prompts, learns with the
 /// identifier's and is dropped at the end: it takes up what is particular to the picture. Default true (paper),
 /// "textual_inversion" and "dreambooth" false. SITTER_E_INVALID_ARGUMENT. Since 1.0.

@@ -232,12 +232,13 @@ impl<'m> Learner<'m> {
         Ok(outcome)
     }
 
-    /// What warming up leaves of the learning rate in the next step.
+    /// What warming up and cooling down leave of the learning rate in the next step.
     fn rate(&self) -> f64 {
-        match self.options.warmup_steps {
-            0 => 1.0,
-            n => ((self.steps() + 1) as f64 / f64::from(n)).min(1.0),
-        }
+        let (done, options) = (self.steps(), &self.options);
+        let share = |steps: u64, of: u32| if of == 0 { 1.0 } else { (steps as f64 / f64::from(of)).min(1.0) };
+        let cooling = if self.stage == Stage::Layers { options.cooldown_steps } else { 0 };
+        let left = u64::from(options.layer_steps).saturating_sub(done);
+        share(done + 1, options.warmup_steps) * share(left, cooling.min(options.layer_steps))
     }
 
     /// Forward and backward over the groups of a step: examples with their weights per label.

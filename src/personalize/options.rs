@@ -148,6 +148,9 @@ pub struct Options {
     pub guidance_dropout: f32,
     /// Steps over which the learning rate rises from 0 at the start of each stage. Default 0 (Lumina: a hundredth of an epoch).
     pub warmup_steps: u32,
+    /// Last steps of the layers stage, over which its learning rate falls to 0 in a line; more than there are: all. What the last
+    /// pictures taught by chance is averaged away. Default 0: the rate stays (both papers).
+    pub cooldown_steps: u32,
     /// Whether each picture gets a vector of its own, which stands at the end of half of its prompts, learns with the
     /// identifier's and is dropped at the end: it takes up what is particular to the picture. Default true (paper),
     /// `textual_inversion` and `dreambooth` false.
@@ -255,6 +258,7 @@ impl Default for Options {
             dropout: 0.05,
             guidance_dropout: 0.1,
             warmup_steps: 0,
+            cooldown_steps: 0,
             per_image_tokens: true,
             templates: vec![],
             image_size: 768,
@@ -310,6 +314,7 @@ impl Recommendable for Options {
         "dropout",
         "guidance_dropout",
         "warmup_steps",
+        "cooldown_steps",
         "per_image_tokens",
         "templates",
         "image_size",

@@ -151,6 +151,7 @@ fn train_setters(at: *mut sitter_train_options) -> Vec<Setter> {
         setter!(at, sitter_train_options_set_dropout, "dropout"; (0.25) => 0.25; (1.0), (0.999_999_999_9), (nan)),
         setter!(at, sitter_train_options_set_guidance_dropout, "guidance_dropout"; (1.0) => 1.0; (1.25), (-0.25), (nan)),
         setter!(at, sitter_train_options_set_warmup_steps, "warmup_steps"; (9) => 9; ),
+        setter!(at, sitter_train_options_set_cooldown_steps, "cooldown_steps"; (9) => 9; ),
         flag!(at, sitter_train_options_set_per_image_tokens, "per_image_tokens"),
         setter!(at, sitter_train_options_set_templates, "templates";
             (templates, 2) => ["a {} b", "{}"], (null(), 0) => Vec::<u32>::new(); (bare, 1), (twice, 1)),

@@ -137,7 +137,9 @@ class Case:
             subject, prior = self.batch(g)
             batches.append({"subject": subject, "prior": prior})
             for group in optimizer.param_groups:
-                group["lr"] = group["base"] * (min(1, (step + 1) / o["warmup_steps"]) if o["warmup_steps"] else 1)
+                rise = min(1, (step + 1) / o["warmup_steps"]) if o["warmup_steps"] else 1
+                fall = min(1, (o["layer_steps"] - step) / o["cooldown_steps"]) if "cooldown_steps" in o else 1
+                group["lr"] = group["base"] * rise * fall
             optimizer.zero_grad()
             loss = self.loss(p, subject, 1.0) + self.loss(p, prior, o["prior_weight"])
             loss.backward()
@@ -187,8 +189,9 @@ def make():
         Case("a cut-out beside class pictures", "grouped", "layers", dict(trainable="mlp", prior_weight=0.5, z_loss=1e-3, clip_norm=0.5,
              accumulation=2), row(), prior=True, masked=True),
     ]
+    cooling = Case("mlp, the rate rising and falling", "plain", "layers", dict(trainable="mlp", layer_steps=3, warmup_steps=2, cooldown_steps=2), row())
     described, tensors = [], {}
-    for case, g in [(case, g) for case in cases] + [(case, own) for case in cut_outs]:
+    for case, g in [(case, g) for case in cases] + [(case, own) for case in [*cut_outs, cooling]]:
         d, t = case.run(4 if case.stage == "embedding" else 3, g)
         described.append(d)
         tensors.update(t)

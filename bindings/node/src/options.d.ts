@@ -251,6 +251,11 @@ export interface TrainFields {
    */
   warmupSteps?: number;
   /**
+   * Last steps of the layers stage, over which its learning rate falls to 0 in a line; more than there are: all.
+   * What the last pictures taught by chance is averaged away. Default 0: the rate stays (both papers).
+   */
+  cooldownSteps?: number;
+  /**
    * Whether each picture gets a vector of its own, which stands at the end of half of its prompts, learns with the
    * identifier's and is dropped at the end: it takes up what is particular to the picture. Default true (paper),
    * `textual_inversion` and `dreambooth` false.

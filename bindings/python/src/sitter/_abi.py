@@ -187,6 +187,7 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "sitter_train_options_set_checkpoint_path": (c_int32, [c_void_p, c_char_p, POINTER(c_void_p)]),
     "sitter_train_options_set_class_word": (c_int32, [c_void_p, c_char_p, POINTER(c_void_p)]),
     "sitter_train_options_set_clip_norm": (c_int32, [c_void_p, c_double, POINTER(c_void_p)]),
+    "sitter_train_options_set_cooldown_steps": (c_int32, [c_void_p, c_uint32, POINTER(c_void_p)]),
     "sitter_train_options_set_dropout": (c_int32, [c_void_p, c_double, POINTER(c_void_p)]),
     "sitter_train_options_set_early_stop": (c_int32, [c_void_p, c_uint32, POINTER(c_void_p)]),
     "sitter_train_options_set_embedding_learning_rate": (c_int32, [c_void_p, c_double, POINTER(c_void_p)]),

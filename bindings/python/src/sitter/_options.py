@@ -67,6 +67,7 @@ class TrainOptions(TypedDict, total=False):
     dropout: float
     guidance_dropout: float
     warmup_steps: int
+    cooldown_steps: int
     per_image_tokens: bool
     templates: Optional[Sequence[str]]
     image_size: int
@@ -227,6 +228,10 @@ MEANINGS: dict[str, dict[str, str]] = {
         "warmup_steps": (
             "Steps over which the learning rate rises from 0 at the start of each stage. Default 0 (Lumina: a "
             "hundredth of an epoch)."),
+        "cooldown_steps": (
+            "Last steps of the layers stage, over which its learning rate falls to 0 in a line; more than there "
+            "are: all. What the last pictures taught by chance is averaged away. Default 0: the rate stays (both "
+            "papers)."),
         "per_image_tokens": (
             "Whether each picture gets a vector of its own, which stands at the end of half of its prompts, "
             "learns with the identifier's and is dropped at the end: it takes up what is particular to the "
