@@ -67,7 +67,7 @@ STEPS = (
     _int("embedding_steps", 0, 1_000_000, "Steps of the first stage, which learns the word; 0 leaves it out.",
          "7B: 1500; embedded: 20, 160 for textual_inversion"),
     _int("layer_steps", 0, 1_000_000, "Steps of the second stage, which trains layers; 0 leaves it out.",
-         "7B: 70, lora 150; embedded: 90, 88 for dreambooth"),
+         "7B: 70, lora 150; embedded: 70, 88 for dreambooth"),
 )
 
 # On Training Options.
@@ -76,7 +76,7 @@ OPTIONS = (
     _int("embedding_vectors", 1, 64, "Vectors that stand for the identifier.", "1"),
     Option("initial_word", "text", "A word that the vectors start from instead of noise.", "7B: noise; embedded: its look words"),
     _float("layer_learning_rate", 0, 10, 0.000001, "Learning rate of the transformer's weights.",
-           "7B: 0.000005, lora 0.0001; embedded: 0.0003, lora 0.001"),
+           "7B: 0.000005, lora 0.0001; embedded: 0.0006, lora 0.001"),
     Option("trainable", "choice", "Which weights of a layer learn in the second stage.", "7B: qkv; embedded: mlp",
            choices=(RECOMMENDED, *TRAINABLE)),
     _int("lora_rank", 1, 1024, "Rank of low-rank changes.", "64; embedded with lora: 16"),
@@ -93,6 +93,7 @@ OPTIONS = (
     _float("dropout", 0, 0.99, 0.01, "Probability of zeroing outputs of attention and MLP.", "7B: 0.05; embedded: 0"),
     _float("guidance_dropout", 0, 1, 0.01, "How often the second stage learns a picture without its prompt.", "0.1"),
     _int("warmup_steps", 0, 1_000_000, "Steps over which the learning rate rises at the start of each stage.", "0"),
+    _int("cooldown_steps", 0, 1_000_000, "Last steps of the second stage, over which its learning rate falls to 0.", "7B: 0; embedded: 49"),
     _flag("per_image_tokens", "Whether each picture gets a vector of its own, dropped at the end, for what is particular to it.",
           "7B: yes, textual_inversion and dreambooth no; embedded: no"),
     _flag("use_class_word", "Whether the class word follows the identifier in the templates.", "yes"),
