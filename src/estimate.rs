@@ -147,14 +147,18 @@ struct Training<'a> {
 }
 
 impl Training<'_> {
+    /// Of a step. Where the class has an update of its own its pictures come behind the subject's.
+    fn pictures(&self) -> u128 {
+        u128::from(self.options.batch_size) * if self.options.draws_class() { 2 } else { 1 }
+    }
+
     /// Forward and backward passes without values and states of what learns. `trained` layers go backward; `before` and `after` are the
     /// bytes of gradients that lie there when the loss is computed, and when the last layer has gone backward.
     fn passes(&self, trained: usize, before: u128, after: u128) -> u128 {
         let (Outline { footprint, at, .. }, options) = (self.outline, self.options);
         let (side, trained) = (u128::from(options.image_size), trained as u128);
         let tokens = footprint.tokens(side, side);
-        // Where the class has an update of its own its pictures come behind the subject's.
-        let pictures = u128::from(options.batch_size) * if options.draws_class() { 2 } else { 1 };
+        let pictures = self.pictures();
         let (h, size, all) = (footprint.hidden(), footprint.state(at), tokens * pictures);
         let kept = footprint.kept(all, at);
         let recompute = options.recompute.decide(trained, kept, self.outline.free.map(u128::from));
@@ -214,7 +218,7 @@ impl Training<'_> {
         let copies = if at.on_gpu { numbers * at.dense() + F32 * largest } else { 0 };
         // The first picture's loss is computed before there is a gradient, that of the next beside the gradients so far. A head that
         // learns makes its logits once more, when the last layer has its gradients.
-        let before = match kept && (options.batch_size > 1 || options.draws_class()) {
+        let before = match kept && self.pictures() > 1 {
             true => gradients,
             false if head => F32 * of_layers[depth - 1],
             false => 0,
