@@ -968,9 +968,10 @@ pub unsafe extern "C" fn sitter_train_options_set_augment_aligned(
 }
 
 /// Whether of a reference picture that is transparent in places only what shows the subject is learned: codes whose
-/// pixels are all transparent stand before others and teach nothing, and its varied copies lie on a background of their
-/// own each. Without "augment" this makes eight copies of such a picture. Without transparency, or if false,
-/// transparent pixels are white ones. Default true (ours). SITTER_E_INVALID_ARGUMENT. Since 1.1.
+/// pixels are all transparent, or in a coarse grid more than half of them, stand before others and teach nothing, and
+/// its varied copies lie on a background of their own each. Without "augment" this makes eight copies of such a
+/// picture. Without transparency, or if false, transparent pixels are white ones. Default true (ours).
+/// SITTER_E_INVALID_ARGUMENT. Since 1.1.
 #[no_mangle]
 pub unsafe extern "C" fn sitter_train_options_set_masked_training(
     options: *mut sitter_train_options,

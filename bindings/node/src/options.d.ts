@@ -292,9 +292,9 @@ export interface TrainFields {
   augmentAligned?: boolean;
   /**
    * Whether of a reference picture that is transparent in places only what shows the subject is learned: codes
-   * whose pixels are all transparent stand before others and teach nothing, and its varied copies lie on a
-   * background of their own each. Without `augment` this makes eight copies of such a picture. Without
-   * transparency, or if false, transparent pixels are white ones. Default true (ours).
+   * whose pixels are all transparent, or in a coarse grid more than half of them, stand before others and teach
+   * nothing, and its varied copies lie on a background of their own each. Without `augment` this makes eight copies
+   * of such a picture. Without transparency, or if false, transparent pixels are white ones. Default true (ours).
    */
   maskedTraining?: boolean;
   /**

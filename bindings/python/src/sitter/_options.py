@@ -255,9 +255,10 @@ MEANINGS: dict[str, dict[str, str]] = {
             "Default false."),
         "masked_training": (
             "Whether of a reference picture that is transparent in places only what shows the subject is learned: "
-            "codes whose pixels are all transparent stand before others and teach nothing, and its varied copies "
-            "lie on a background of their own each. Without `augment` this makes eight copies of such a picture. "
-            "Without transparency, or if false, transparent pixels are white ones. Default true (ours)."),
+            "codes whose pixels are all transparent, or in a coarse grid more than half of them, stand before "
+            "others and teach nothing, and its varied copies lie on a background of their own each. Without "
+            "`augment` this makes eight copies of such a picture. Without transparency, or if false, transparent "
+            "pixels are white ones. Default true (ours)."),
         "prior_weight": (
             "Weight of the loss on pictures of the plain class that the untouched model drew (DreamBooth); as "
             "many of them as pictures of the subject are in each step of the layers stage. 0 switches it off. 0 "
