@@ -7,7 +7,10 @@ use serde::Serialize;
 #[cfg(feature = "cuda")]
 mod cuda;
 pub(crate) mod kernel;
+pub(crate) mod landing;
 pub(crate) mod memory;
+#[cfg(feature = "cuda")]
+mod pinned;
 #[cfg(test)]
 pub(crate) mod twin;
 

@@ -215,6 +215,8 @@ impl Training<'_> {
         let states = options.optimizer_state.bytes(numbers);
         let kept = options.clip_norm > 0.0 && options.keep_gradients;
         let gradients = F32 * if kept { numbers } else { largest };
+        // Those of a layer land while what the layer before it left there is used.
+        let landed = if kept { gradients } else { gradients + F32 * largest };
         let copies = if at.on_gpu { numbers * at.dense() + F32 * largest } else { 0 };
         // The first picture's loss is computed before there is a gradient, that of the next beside the gradients so far. A head that
         // learns makes its logits once more, when the last layer has its gradients.
@@ -230,7 +232,7 @@ impl Training<'_> {
                 let later = gradients + (4 * F32 * largest).max(self.passes(0, 0, 0));
                 Held { device: values + states + copies + passes(0, 0).max(later), host: 0 }
             }
-            (true, false) => Held { device: passes(0, 0) + copies, host: values + states + gradients },
+            (true, false) => Held { device: passes(0, 0) + copies, host: values + states + landed },
             (false, _) => Held { device: passes(before, gradients), host: values + states },
         }
     }

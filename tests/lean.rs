@@ -107,6 +107,17 @@ fn recomputing_layers_and_going_back_twice_change_no_bit() {
 }
 
 #[test]
+fn gradients_that_come_from_a_gpu_are_used_alike_whether_they_are_kept_or_not() {
+    let model = open("plain", "f32");
+    let steps = |options: &Options| plainly(|| bits(&taught(&model, options, 3).0));
+    let clipped = Options { clip_norm: 0.5, ..options(Trainable::ALL) };
+    assert!(steps(&Options { keep_gradients: false, ..clipped.clone() }) == steps(&clipped));
+    // A limit that no gradient reaches is none.
+    let free = Options { clip_norm: 1e9, ..clipped.clone() };
+    assert!(steps(&Options { clip_norm: 0.0, ..clipped }) == steps(&free));
+}
+
+#[test]
 fn a_step_with_the_operations_and_the_groups_of_a_gpu_is_the_step_with_our_kernels() {
     for (name, trainable) in [("plain", Trainable::ALL), ("grouped", Trainable::QKV), ("plain", Trainable::LORA)] {
         let model = open(name, "f32");

@@ -34,12 +34,13 @@ inline float __uint_as_float(unsigned bits)
 // A kernel of any parameters: the convention of calls puts whole numbers and those of floating point apart, and what there is too much
 // does no harm.
 typedef void (*Kernel)(Whole, Whole, Whole, Whole, Whole, Whole, Whole, Whole, Whole, Whole, Whole, Whole, Whole, Whole, Whole, Whole,
-                       Whole, Whole, Whole, Whole, Whole, Whole, Whole, Whole, Whole, Whole, Whole, Whole, float, float, float, float);
+                       Whole, Whole, Whole, Whole, Whole, Whole, Whole, Whole, Whole, Whole, Whole, Whole, float, float, float, float,
+                       float, float, float, float);
 
 static void call(Kernel kernel, const Whole *w, const float *x)
 {
     kernel(w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7], w[8], w[9], w[10], w[11], w[12], w[13], w[14], w[15], w[16], w[17], w[18], w[19],
-           w[20], w[21], w[22], w[23], w[24], w[25], w[26], w[27], x[0], x[1], x[2], x[3]);
+           w[20], w[21], w[22], w[23], w[24], w[25], w[26], w[27], x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7]);
 }
 
 #ifdef __CUDACC__

@@ -97,6 +97,9 @@ pub fn add_product(sum: &Tensor, a: &Tensor, b: &Tensor) -> Result<()> {
 }
 
 #[cfg(feature = "cuda")]
+pub(super) use on_gpu::address;
+
+#[cfg(feature = "cuda")]
 mod on_gpu {
     use super::{Arg, Grid};
     use crate::{Error, Result};
@@ -228,7 +231,7 @@ mod on_gpu {
     }
 
     /// Where a tensor's first number is. The memory stays while the tensor does, and is given back in the order of the stream.
-    fn address(t: &Tensor) -> Result<u64> {
+    pub fn address(t: &Tensor) -> Result<u64> {
         let (storage, layout) = t.storage_and_layout();
         let Storage::Cuda(storage) = &*storage else {
             return Err(Error::internal("a kernel's tensors lie on different devices"));

@@ -107,7 +107,7 @@ pub unsafe fn launch(name: &str, grid: Grid, args: &[Arg]) -> Result<()> {
     if function.is_null() {
         return Err(Error::internal(format!("there is no kernel {name}")));
     }
-    let (mut whole, mut floating) = ([0u64; 28], [0f32; 4]);
+    let (mut whole, mut floating) = ([0u64; 28], [0f32; 8]);
     let (mut n, mut m) = (0, 0);
     for arg in args {
         match arg {

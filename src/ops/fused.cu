@@ -539,6 +539,25 @@ __device__ void dropout(T *y, const T *x, unsigned n, unsigned site, unsigned pu
     }
 }
 
+// ---- the optimizer ----
+
+// A step of AdamW: value and means change by a gradient, and `seen` is the value that passes read.
+template <typename T>
+__device__ void adamw(T *seen, float *value, float *mean, float *square, const float *gradient, size_t n, float scale, float keep_mean,
+                      float keep_square, float take_mean, float take_square, float root, float rate, float kept)
+{
+    EACH(i, n)
+    {
+        const float g = gradient[i] * scale;
+        const float m = keep_mean * mean[i] + take_mean * g, s = keep_square * square[i] + take_square * g * g;
+        const float v = value[i] * kept - rate * m / (sqrtf(s) / root + 1e-8f);
+        mean[i] = m;
+        square[i] = s;
+        value[i] = v;
+        write(seen + i, v);
+    }
+}
+
 // ---- drawing ----
 
 // A number as a whole one: the larger the one, the larger the other.
@@ -738,4 +757,9 @@ KERNEL(biased, P, (y, x, bias, n, width))
     (T *y, const T *x, unsigned n, unsigned site, unsigned purpose, unsigned step, unsigned seed_low, unsigned seed_high, \
      unsigned long long threshold, float kept)
 KERNEL(dropout, P, (y, x, n, site, purpose, step, seed_low, seed_high, threshold, kept))
+#undef P
+#define P(T) \
+    (T *seen, float *value, float *mean, float *square, const float *gradient, size_t n, float scale, float keep_mean, \
+     float keep_square, float take_mean, float take_square, float root, float rate, float kept)
+KERNEL(adamw, P, (seen, value, mean, square, gradient, n, scale, keep_mean, keep_square, take_mean, take_square, root, rate, kept))
 #undef P

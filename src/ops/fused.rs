@@ -17,7 +17,7 @@ pub fn serve(x: &Tensor) -> bool {
 
 /// # Safety
 /// As [`kernel::launch`].
-unsafe fn launch(name: &str, like: &Tensor, grid: Grid, args: &[Arg]) -> Result<()> {
+pub(super) unsafe fn launch(name: &str, like: &Tensor, grid: Grid, args: &[Arg]) -> Result<()> {
     let dtype = match like.dtype() {
         DType::F32 => "f32",
         DType::BF16 => "bf16",
@@ -33,7 +33,7 @@ fn empty(dims: &[usize], like: &Tensor) -> Result<Tensor> {
     Ok(unsafe { Tensor::empty(dims, like.dtype(), like.device())? })
 }
 
-fn of(t: &Tensor) -> Arg<'_> {
+pub(super) fn of(t: &Tensor) -> Arg<'_> {
     Arg::Tensor(Some(t))
 }
 
@@ -41,7 +41,7 @@ fn count(n: usize) -> Arg<'static> {
     Arg::Count(n as u32)
 }
 
-fn size(n: usize) -> Arg<'static> {
+pub(super) fn size(n: usize) -> Arg<'static> {
     Arg::Size(n as u64)
 }
 

@@ -5,6 +5,7 @@
 //! GPUs, with activations in the dtype of the weights. Of what would be many of those, a GPU gets kernels of our own, `fused`.
 //! No operation here records a graph: what a backward pass needs is handed to it.
 
+mod adamw;
 mod attention;
 mod cpu;
 pub(crate) mod fused;
@@ -12,6 +13,7 @@ mod plain;
 mod pointwise;
 mod room;
 
+pub use adamw::{adamw, Factors};
 pub use attention::SCORES;
 pub use cpu::{change, floats, quantise, Numbers};
 pub use plain::{input_gradient_f32, product as matmul, standardised, COLUMNS};

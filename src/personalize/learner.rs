@@ -1,6 +1,6 @@
 //! What learns in a stage, and one step of it: forward, backward, clip, update.
 
-use super::optimizer::{self, AdamW, Update};
+use super::learned::{seen, Intake, Learned, Parameter, Place, Use};
 use super::options::Options;
 use super::passes::{self, Plan};
 use super::prompts;
@@ -37,34 +37,13 @@ pub struct Outcome {
     pub gradient_norm: f32,
 }
 
-/// One tensor that learns.
-struct Parameter {
-    /// `vectors`, or the weight's name in the checkpoint, for low-rank changes with `.down` or `.up` behind it.
-    name: String,
-    place: Place,
-    /// In storage of its own, where updates change it: f32, or the model's dtype without master weights. In the memory of the
-    /// host, or on the model's device.
-    value: Tensor,
-    /// What the model's passes read: the value itself on the CPU, on a GPU a copy in the model's dtype.
-    seen: Tensor,
-    learning_rate: f64,
-    weight_decay: f64,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Vectors,
-    Weight(Target),
-}
-
 /// A model with one subject in the middle of a stage.
 pub struct Learner<'m> {
     /// With everything that learns in it as it is now.
     view: Personalized<'m>,
     options: Options,
     stage: Stage,
-    parameters: Vec<Parameter>,
-    optimizer: AdamW,
+    learned: Learned,
     /// Done in this stage.
     steps: u64,
 }
@@ -97,10 +76,7 @@ impl<'m> Learner<'m> {
             let name = &entry.spec.name;
             let mut push = |name: String, part: Part, value: Tensor, dtype: DType| -> Result<()> {
                 let place = Place::Weight(Target { part, weight: id });
-                let (learning_rate, weight_decay) = (options.layer_learning_rate, options.weight_decay);
-                let value = value.to_device(&home(model, options))?;
-                let seen = seen(model, &value, dtype)?;
-                parameters.push(Parameter { name, place, value, seen, learning_rate, weight_decay });
+                parameters.push(Parameter::new((name, place), &value, dtype, model, options)?);
                 Ok(())
             };
             let own = entry.weight.dense_dtype();
@@ -137,10 +113,8 @@ impl<'m> Learner<'m> {
         }
         let vectors = Some(vectors.to_device(model.device())?.to_dtype(DType::F32)?);
         let view = Personalized { model, family: model.family().clone(), words, vectors };
-        let (betas, on_device) = ((options.beta1, options.beta2), options.on_device());
-        let values = parameters.iter().map(|p| &p.value);
-        let optimizer = AdamW::new(values, betas, options.optimizer_state, on_device, options.seed)?;
-        let mut learner = Learner { view, options: options.clone(), stage, parameters, optimizer, steps: 0 };
+        let learned = Learned::new(parameters, model, options)?;
+        let mut learner = Learner { view, options: options.clone(), stage, learned, steps: 0 };
         learner.install()?;
         Ok(learner)
     }
@@ -148,7 +122,7 @@ impl<'m> Learner<'m> {
     /// Puts everything that learns where the model's passes see it.
     fn install(&mut self) -> Result<()> {
         let mut weights = self.view.family.weights().clone();
-        for Parameter { place, seen, .. } in &self.parameters {
+        for Parameter { place, seen, .. } in &self.learned.parameters {
             let Place::Weight(Target { part, weight }) = *place else {
                 self.view.vectors = Some(seen.clone());
                 continue;
@@ -220,8 +194,7 @@ impl<'m> Learner<'m> {
             let outcome = self.pass(&groups, before, Use::Keep(&mut kept), &stop)?;
             let rate = self.rate();
             for (index, gradient) in kept {
-                let parameter = &self.parameters[index];
-                parameter.update(index, &gradient, &mut self.optimizer, rate, clip(outcome.gradient_norm, limit))?;
+                self.learned.update(index, gradient, rate, clip(outcome.gradient_norm, limit))?;
             }
             outcome
         } else {
@@ -242,26 +215,20 @@ impl<'m> Learner<'m> {
     }
 
     /// Forward and backward over the groups of a step: examples with their weights per label.
-    fn pass(
-        &mut self,
-        groups: &[&[(&Example, f32)]],
-        before: usize,
-        mut purpose: Use,
-        stop: &Control,
-    ) -> Result<Outcome> {
+    fn pass(&mut self, groups: &[&[(&Example, f32)]], before: usize, purpose: Use, stop: &Control) -> Result<Outcome> {
         let check = self.finite();
         let wanted = self.wanted();
         let plan = Plan {
             objective: Objective { z_loss: self.options.z_loss, with_gradient: true },
             wanted: &wanted,
             // Where the class has an update of its own they are not in its prompts.
-            vectors: before == 0 && self.parameters.iter().any(|p| p.place == Place::Vectors),
+            vectors: before == 0 && self.learned.parameters.iter().any(|p| p.place == Place::Vectors),
             recompute: self.options.recompute,
             at: self.view.model.place(),
         };
         let rate = self.rate();
         let mut number = step_key(self.stage, self.steps()) + ((before as u64) << 32);
-        let Learner { view, parameters, optimizer, options, .. } = self;
+        let Learner { view, learned, options, .. } = self;
         let mut passes = Vec::new();
         for group in groups {
             // Each example has masks of its own, however the examples of a step are grouped.
@@ -272,20 +239,8 @@ impl<'m> Learner<'m> {
             passes.push(view.family.pass(group, view.vectors.as_ref(), &how)?);
         }
 
-        let (mut loss, mut squared) = (0.0, 0.0);
-        let mut use_gradient = |place: Place, gradient: Tensor| -> Result<()> {
-            let Some(index) = parameters.iter().position(|p| p.place == place) else { return Ok(()) };
-            let gradient = gradient.to_device(parameters[index].value.device())?;
-            squared += optimizer::squared_norm(&gradient)?;
-            match &mut purpose {
-                Use::Measure => {}
-                Use::Keep(kept) => drop(kept.insert(index, gradient)),
-                Use::Update(scale) => {
-                    parameters[index].update(index, &gradient, optimizer, rate, *scale)?;
-                }
-            }
-            Ok(())
-        };
+        let mut loss = 0.0;
+        let mut intake = Intake::new(learned, purpose, rate);
         let vectors = passes::run(
             view.family.as_ref(),
             &mut passes,
@@ -294,11 +249,10 @@ impl<'m> Learner<'m> {
                 loss = total;
                 check("loss", total)
             },
-            &mut |gradients| gradients.into_iter().try_for_each(|(target, g)| use_gradient(Place::Weight(target), g)),
+            &mut |gradients| intake.take(gradients.into_iter().map(|(target, g)| (Place::Weight(target), g))),
         )?;
-        if let Some(gradient) = vectors {
-            use_gradient(Place::Vectors, gradient)?;
-        }
+        intake.take(vectors.map(|g| (Place::Vectors, g)))?;
+        let squared = intake.finish()?;
         stop.check()?;
         check("gradient norm", squared)?;
         Ok(Outcome { loss: loss as f32, gradient_norm: squared.sqrt() as f32 })
@@ -306,7 +260,7 @@ impl<'m> Learner<'m> {
 
     /// Which gradients a step asks for.
     fn wanted(&self) -> Wanted {
-        let targets = self.parameters.iter().filter_map(|p| match p.place {
+        let targets = self.learned.parameters.iter().filter_map(|p| match p.place {
             Place::Weight(target) => Some(target),
             Place::Vectors => None,
         });
@@ -333,7 +287,7 @@ impl<'m> Learner<'m> {
 
     /// All vectors as they are now, [N, hidden] f32.
     pub fn vectors(&self) -> Result<Tensor> {
-        let learned = self.parameters.iter().find(|p| p.place == Place::Vectors);
+        let learned = self.learned.parameters.iter().find(|p| p.place == Place::Vectors);
         match (learned, &self.view.vectors) {
             (Some(p), _) => Ok(p.value.copy()?),
             (None, Some(vectors)) => Ok(vectors.clone()),
@@ -344,9 +298,10 @@ impl<'m> Learner<'m> {
     /// What the model's weights have learned, in the model's dtype, on the CPU. Takes the learner, whose memory is let
     /// go of as the changes are made.
     pub fn changes(self) -> Result<BTreeMap<String, Change>> {
-        let Learner { view, parameters, optimizer, options, .. } = self;
+        let Learner { view, learned, options, .. } = self;
         let original = view.model.family().weights();
-        drop((optimizer, view));
+        let parameters = learned.into_parameters();
+        drop(view);
         let mut downs = BTreeMap::new();
         let mut changes = BTreeMap::new();
         for Parameter { place, value, seen, .. } in parameters {
@@ -382,8 +337,8 @@ impl<'m> Learner<'m> {
     /// in the checkpoint, for low-rank changes with `.down` or `.up` behind it.
     pub fn state(&self) -> Result<BTreeMap<String, Tensor>> {
         let mut state = BTreeMap::new();
-        for (index, p) in self.parameters.iter().enumerate() {
-            let (mean, square) = self.optimizer.state(index)?;
+        for (index, p) in self.learned.parameters.iter().enumerate() {
+            let (mean, square) = self.learned.optimizer.state(index)?;
             let value = to_host(&p.value.to_dtype(DType::F32)?.copy()?)?;
             state.insert(format!("value.{}", p.name), value);
             state.insert(format!("mean.{}", p.name), Tensor::from_vec(mean, p.value.shape(), &Device::Cpu)?);
@@ -395,7 +350,7 @@ impl<'m> Learner<'m> {
     /// Goes on from a state; `get` finds a tensor of it by name and shape.
     pub(super) fn restore(&mut self, steps: u64, get: impl Fn(&str, &[usize]) -> Result<Tensor>) -> Result<()> {
         let mut states = Vec::new();
-        for p in &mut self.parameters {
+        for p in &mut self.learned.parameters {
             let get = |part: &str| get(&format!("{part}.{}", p.name), p.value.dims());
             let value = get("value")?.to_dtype(p.value.dtype())?.copy()?.to_device(p.value.device())?;
             let flat = |t: Tensor| Ok::<_, Error>(t.flatten_all()?.to_vec1::<f32>()?);
@@ -407,35 +362,10 @@ impl<'m> Learner<'m> {
             Place::Weight(_) if self.options.distils() => 2 * steps,
             _ => steps,
         };
-        self.optimizer.restore(self.parameters.iter().map(updates).collect(), states)?;
+        let steps_of = self.learned.parameters.iter().map(updates).collect();
+        self.learned.optimizer.restore(steps_of, states)?;
         self.steps = steps;
         self.install()
-    }
-}
-
-impl Parameter {
-    fn vectors(model: &Model, options: &Options, vectors: &Tensor) -> Result<Self> {
-        let value = vectors.to_device(&home(model, options))?.to_dtype(DType::F32)?.copy()?;
-        Ok(Parameter {
-            name: "vectors".into(),
-            place: Place::Vectors,
-            seen: seen(model, &value, DType::F32)?,
-            value,
-            learning_rate: options.embedding_learning_rate,
-            weight_decay: 0.0,
-        })
-    }
-
-    fn update(&self, index: usize, gradient: &Tensor, optimizer: &mut AdamW, rate: f64, scale: f64) -> Result<()> {
-        let learning_rate = self.learning_rate * rate;
-        let weight_decay = self.weight_decay;
-        optimizer.update(index, &Update { value: &self.value, gradient, scale, learning_rate, weight_decay })?;
-        if !own_kernels_on(self.seen.device()) {
-            // Into the memory that is there: a second copy of everything that learns would not fit.
-            let value = self.value.to_dtype(self.seen.dtype())?.to_device(self.seen.device())?;
-            self.seen.slice_set(&value, 0, 0)?;
-        }
-        Ok(())
     }
 }
 
@@ -443,32 +373,6 @@ impl Parameter {
 fn weighted(examples: &[Example], weight: f64) -> Vec<(&Example, f32)> {
     let labels = examples.iter().map(Example::learned).sum::<usize>().max(1) as f64;
     examples.iter().map(|e| (e, (weight / labels) as f32)).collect()
-}
-
-/// Where values that learn live.
-fn home(model: &Model, options: &Options) -> Device {
-    match options.on_device() {
-        true => model.device().clone(),
-        false => Device::Cpu,
-    }
-}
-
-/// What a model's passes read of a value.
-fn seen(model: &Model, value: &Tensor, dtype: DType) -> Result<Tensor> {
-    match own_kernels_on(model.device()) {
-        true => Ok(value.clone()),
-        false => Ok(value.to_dtype(dtype)?.to_device(model.device())?.copy()?),
-    }
-}
-
-/// What a pass does with the gradients.
-enum Use<'a> {
-    /// Takes their norm.
-    Measure,
-    /// Keeps them, by the number of their parameter.
-    Keep(&'a mut BTreeMap<usize, Tensor>),
-    /// Updates at once, times a factor, and lets go of them.
-    Update(f64),
 }
 
 /// What gradients of this norm are multiplied with to be no longer than `limit`, as `torch.nn.utils.clip_grad_norm_` does.

@@ -22,6 +22,7 @@ mod drawing;
 mod eight_bit;
 mod embedding_stage;
 mod layer_stage;
+mod learned;
 mod learner;
 mod lesson;
 mod method;

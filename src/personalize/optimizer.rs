@@ -6,7 +6,7 @@
 use super::eight_bit;
 use crate::device::to_host;
 use crate::error::by_name;
-use crate::ops::{self, change, Numbers};
+use crate::ops::{self, change, Factors, Numbers};
 use crate::random::{philox, Purpose};
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
@@ -14,8 +14,6 @@ use half::bf16;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// PyTorch's default.
-const EPS: f64 = 1e-8;
 /// Numbers that are updated at a time, and that share a scale in 8-bit states (bitsandbytes: 256).
 pub const BLOCK: usize = 256;
 
@@ -225,12 +223,22 @@ pub struct AdamW {
     memories: Vec<Memory>,
 }
 
+/// A gradient, where the value is that it is for.
+#[derive(Clone, Copy)]
+pub enum Gradient<'a> {
+    /// f32.
+    Tensor(&'a Tensor),
+    /// In the memory of the host.
+    Numbers(&'a [f32]),
+}
+
 /// What the optimizer is to do with one tensor.
 pub struct Update<'a> {
     /// Contiguous; changed where it lies. On the CPU f32 or bf16 (rounded at random), on the device f32.
     pub value: &'a Tensor,
-    /// f32, where the value is.
-    pub gradient: &'a Tensor,
+    /// What passes read of it. Where the value is on the device, it is written there too.
+    pub seen: &'a Tensor,
+    pub gradient: Gradient<'a>,
     /// The gradient is multiplied by it first.
     pub scale: f64,
     pub learning_rate: f64,
@@ -285,36 +293,36 @@ impl AdamW {
     pub fn update(&mut self, index: usize, update: &Update) -> Result<()> {
         self.steps[index] += 1;
         let n = self.steps[index] as f64;
-        let (b1, b2) = (self.beta1 as f32, self.beta2 as f32);
-        let (c1, c2) = ((1.0 - self.beta1) as f32, (1.0 - self.beta2) as f32);
-        let root = (1.0 - self.beta2.powf(n)).sqrt() as f32;
-        let rate = (update.learning_rate / (1.0 - self.beta1.powf(n))) as f32;
-        let kept = (1.0 - update.learning_rate * update.weight_decay) as f32;
-        let (scale, eps) = (update.scale as f32, EPS as f32);
+        let factors = Factors {
+            scale: update.scale as f32,
+            keep: [self.beta1 as f32, self.beta2 as f32],
+            take: [(1.0 - self.beta1) as f32, (1.0 - self.beta2) as f32],
+            root: (1.0 - self.beta2.powf(n)).sqrt() as f32,
+            rate: (update.learning_rate / (1.0 - self.beta1.powf(n))) as f32,
+            kept: (1.0 - update.learning_rate * update.weight_decay) as f32,
+        };
         let purpose = Purpose::Rounding as u32 | (index as u32) << 8;
         let (seed, step) = (self.seed, self.steps[index] as u32);
-        let (mean, square) = match &mut self.memories[index] {
-            Memory::Host(mean, square) => (mean, square),
-            Memory::Device(mean, square) => {
-                // The same formulas as below, rounded in nearly the same places.
-                let times = |x: &Tensor, factor: f32| Ok::<_, Error>((x * f64::from(factor))?);
-                // A vector's may come as a row.
-                let g = times(&update.gradient.reshape(update.value.shape())?, scale)?;
-                let m = ops::sum(&times(mean, b1)?, &times(&g, c1)?)?;
-                let s = ops::sum(&times(square, b2)?, &ops::product(&times(&g, c2)?, &g)?)?;
-                let below = (times(&ops::root(&s)?, 1.0 / root)? + f64::from(eps))?;
-                let change = ops::quotient(&times(&m, rate)?, &below)?;
-                let v = ops::difference(&times(update.value, kept)?, &change)?;
-                for (to, from) in [(&*mean, &m), (&*square, &s), (update.value, &v)] {
-                    to.slice_set(from, 0, 0)?;
-                }
-                return Ok(());
+        let (mean, square) = match (&mut self.memories[index], update.gradient) {
+            (Memory::Host(mean, square), _) => (mean, square),
+            (Memory::Device(mean, square), Gradient::Tensor(gradient)) => {
+                return ops::adamw([update.value, mean, square], gradient, update.seen, &factors);
+            }
+            (Memory::Device(..), Gradient::Numbers(_)) => {
+                return Err(Error::internal("a gradient on the host for a value on the device"));
             }
         };
         let random =
             |block: usize, what: u32| philox([block as u32, step, purpose, what], [seed as u32, (seed >> 32) as u32]);
-        let gradient = to_host(&update.gradient.flatten_all()?)?.contiguous()?;
-        let gradients = crate::ops::floats(&gradient)?;
+        let (host, floats);
+        let gradients = match update.gradient {
+            Gradient::Numbers(numbers) => numbers,
+            Gradient::Tensor(gradient) => {
+                host = to_host(&gradient.flatten_all()?)?.contiguous()?;
+                floats = ops::floats(&host)?;
+                &floats[..]
+            }
+        };
         change(update.value, |values| {
             let values: Vec<Block> = match values {
                 Numbers::F32(all) => all.chunks_mut(BLOCK).map(Block::F32).collect(),
@@ -332,10 +340,7 @@ impl AdamW {
                 mean.read(&mut m[..n]);
                 square.read(&mut s[..n]);
                 for i in 0..n {
-                    let g = gradient[i] * scale;
-                    m[i] = b1 * m[i] + c1 * g;
-                    s[i] = b2 * s[i] + c2 * g * g;
-                    v[i] = v[i] * kept - rate * m[i] / (s[i].sqrt() / root + eps);
+                    (v[i], m[i], s[i]) = factors.step(v[i], m[i], s[i], gradient[i]);
                 }
                 value.write(&v[..n], random(block, 0));
                 mean.write(&m[..n], random(block, 1));
@@ -344,9 +349,4 @@ impl AdamW {
             Ok(())
         })
     }
-}
-
-/// The sum of the squares of a gradient.
-pub fn squared_norm(gradient: &Tensor) -> Result<f64> {
-    Ok(f64::from(to_host(&ops::square(gradient)?.sum_all()?)?.to_scalar::<f32>()?))
 }

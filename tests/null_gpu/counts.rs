@@ -21,6 +21,8 @@ pub struct Counts {
     pub fills: u64,
     pub allocations: u64,
     pub synchronisations: u64,
+    /// Bytes copied from or to memory of the host that the system may move: whoever asks for it waits.
+    pub movable_bytes: u64,
     pub live_bytes: u64,
     /// The most that was live since this was read last.
     pub peak_bytes: u64,
@@ -45,6 +47,7 @@ impl Sub for Counts {
             fills: self.fills - before.fills,
             allocations: self.allocations - before.allocations,
             synchronisations: self.synchronisations - before.synchronisations,
+            movable_bytes: self.movable_bytes - before.movable_bytes,
             ..self
         }
     }

@@ -1,5 +1,6 @@
 /* A pretended GPU: what NVIDIA's driver, cuBLAS, cuRAND and NVRTC have that Sitter calls. Memory is taken, copied and counted, and is
- * zero until something is copied there; kernels and products are counted and checked, and compute nothing.
+ * zero until something is copied there; kernels and products are counted and checked, and compute nothing. Copies from and to memory of
+ * the host that stays in place are done as late as they may be.
  *
  * One library under five names, see tools/cuda/null.sh. What a GPU would refuse, or would do to memory that is not there, is said on
  * stderr and answered with an error. */
@@ -21,7 +22,7 @@ enum { THREADS = 1024, ACROSS = 65535, SHARED = 48 << 10, SHARED_AT_MOST = 99 <<
 
 /* What is read by null_gpu_counts, in this order. Bytes, where not a number of calls. */
 enum { LAUNCHES, PRODUCTS, OPERATIONS, UPLOADS, UPLOADED, DOWNLOADS, DOWNLOADED, COPIES, COPIED, FILLS, ALLOCATIONS, SYNCHRONISATIONS,
-       LIVE, PEAK, RESERVED, COUNTS };
+       MOVABLE, LIVE, PEAK, RESERVED, COUNTS };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static u64 counts[COUNTS], threshold;
@@ -85,19 +86,66 @@ static int taken(u64 *at, size_t size)
     return FINE;
 }
 
+/* ---- memory of the host that stays in place, and copies under way from and to it ---- */
+
+static struct Stays { struct Stays *next; u64 at, size; } *staying;
+
+static int stays(u64 at, u64 size)
+{
+    for (struct Stays *s = staying; s; s = s->next)
+        if (s->at <= at && at + size <= s->at + s->size) return 1;
+    return 0;
+}
+
+/* In the order in which they were asked for. What comes from the device was read when its turn came, which is at once. */
+static struct Copy { struct Copy *next; u64 number; char *to, *from; size_t size; int read; } *under_way, **last = &under_way;
+static u64 asked;
+
+static void later(void *to, void *from, size_t size, int of_device)
+{
+    struct Copy *copy = malloc(sizeof *copy);
+    *copy = (struct Copy){NULL, ++asked, to, from, size, of_device};
+    if (of_device) copy->from = memcpy(malloc(size), from, size);
+    *last = copy;
+    last = &copy->next;
+}
+
+/* Does those up to a number. */
+static void done(u64 number)
+{
+    while (under_way && under_way->number <= number) {
+        struct Copy *copy = under_way;
+        memcpy(copy->to, copy->from, copy->size);
+        if (!(under_way = copy->next)) last = &under_way;
+        if (copy->read) free(copy->from);
+        free(copy);
+    }
+}
+
+/* Does those that write to memory, which somebody is to see, and all before them. */
+static void done_to(u64 at, u64 size)
+{
+    u64 number = 0;
+    for (struct Copy *copy = under_way; copy; copy = copy->next)
+        if ((u64)copy->to < at + size && at < (u64)copy->to + copy->size) number = copy->number;
+    done(number);
+}
+
 static int given_back(u64 at)
 {
     size_t n = before(at);
     if (!n || blocks[n - 1].at != at) return refused("free", "of what is not allocated");
     counts[LIVE] -= blocks[n - 1].size;
+    done_to(at, blocks[n - 1].size);
     free((void *)at);
     memmove(blocks + n - 1, blocks + n, (held-- - n) * sizeof *blocks);
     return FINE;
 }
 
 /* A pool lets go of what is not in use when something waits for the GPU. */
-static int waited(void)
+static int waited(u64 number)
 {
+    done(number);
     counts[SYNCHRONISATIONS]++;
     if (counts[RESERVED] > threshold) counts[RESERVED] = counts[LIVE] > threshold ? counts[LIVE] : threshold;
     return FINE;
@@ -114,7 +162,10 @@ static int copied(void *to, const void *from, size_t size, int of_device[2], int
 {
     if (of_device[0] && !there((u64)to, size)) return refused("copy", "to memory that is not allocated");
     if (of_device[1] && !there((u64)from, size)) return refused("copy", "from memory that is not allocated");
-    memmove(to, from, size);
+    for (int i = 0; i < 2; i++) if (of_device[i]) done_to(i ? (u64)from : (u64)to, size);
+    int both = of_device[0] && of_device[1];
+    if (!both && stays(of_device[0] ? (u64)from : (u64)to, size)) later(to, (void *)from, size, of_device[1]);
+    else memmove(to, from, size), counts[MOVABLE] += both ? 0 : size;
     counts[counter]++;
     counts[counter + 1] += size;
     return FINE;
@@ -152,8 +203,34 @@ int cuMemGetInfo_v2(size_t *left, size_t *total)
     return FINE;
 }
 
-int cuMemHostAlloc(void **at, size_t size, unsigned flags) { (void)flags; return (*at = calloc(size, 1)) ? FINE : NO_MEMORY; }
-int cuMemFreeHost(void *at) { free(at); return FINE; }
+static int placed(void **at, size_t size)
+{
+    if (!size || getenv("NULL_GPU_NOTHING_STAYS") || !(*at = malloc(size))) return NO_MEMORY;
+    /* What is read before it was written is no number. */
+    memset(*at, 0xff, size);
+    struct Stays *s = malloc(sizeof *s);
+    *s = (struct Stays){staying, (u64)*at, size};
+    staying = s;
+    return FINE;
+}
+
+static int let_go(void *at)
+{
+    for (struct Stays **s = &staying; *s; s = &(*s)->next) {
+        struct Stays *found = *s;
+        if (found->at != (u64)at) continue;
+        for (struct Copy *copy = under_way; copy; copy = copy->next)
+            if (copy->to == at || copy->from == at) return refused("free", "of memory of the host that is being copied");
+        *s = found->next;
+        free(found);
+        free(at);
+        return FINE;
+    }
+    return refused("free", "of memory of the host that is not allocated");
+}
+
+int cuMemHostAlloc(void **at, size_t size, unsigned flags) { (void)flags; LOCKED(int, placed(at, size)); }
+int cuMemFreeHost(void *at) { LOCKED(int, let_go(at)); }
 
 /* The pool of a device; attributes by their numbers in cuda.h. */
 int cuDeviceGetDefaultMemPool(void **pool, int device) { (void)device; *pool = counts; return FINE; }
@@ -217,16 +294,19 @@ int cuDevicePrimaryCtxRetain(void **context, int device) { (void)device; *contex
 int cuDevicePrimaryCtxRelease_v2(int device) { (void)device; return FINE; }
 int cuCtxSetCurrent(void *context) { (void)context; return FINE; }
 int cuCtxGetCurrent(void **context) { *context = counts; return FINE; }
-int cuCtxSynchronize(void) { LOCKED(int, waited()); }
+int cuCtxSynchronize(void) { LOCKED(int, waited(asked)); }
 int cuStreamCreate(void **stream, unsigned flags) { (void)flags; *stream = counts; return FINE; }
 int cuStreamDestroy_v2(void *stream) { (void)stream; return FINE; }
-int cuStreamSynchronize(void *stream) { (void)stream; LOCKED(int, waited()); }
+int cuStreamSynchronize(void *stream) { (void)stream; LOCKED(int, waited(asked)); }
 int cuStreamIsCapturing(void *stream, int *status) { (void)stream; *status = 0; return FINE; }
 int cuStreamWaitEvent(void *stream, void *event, unsigned flags) { (void)stream, (void)event, (void)flags; return FINE; }
-int cuEventCreate(void **event, unsigned flags) { (void)flags; *event = counts; return FINE; }
-int cuEventDestroy_v2(void *event) { (void)event; return FINE; }
-int cuEventRecord(void *event, void *stream) { (void)event, (void)stream; return FINE; }
-int cuEventSynchronize(void *event) { (void)event; LOCKED(int, waited()); }
+
+/* An event is the number of the last copy before it; one that was never recorded is nothing to wait for. */
+static int recorded(u64 *event) { *event = asked; return FINE; }
+int cuEventCreate(void **event, unsigned flags) { (void)flags; return (*event = calloc(1, sizeof(u64))) ? FINE : NO_MEMORY; }
+int cuEventDestroy_v2(void *event) { free(event); return FINE; }
+int cuEventRecord(void *event, void *stream) { (void)stream; LOCKED(int, recorded(event)); }
+int cuEventSynchronize(void *event) { LOCKED(int, waited(*(u64 *)event)); }
 
 int cuGetErrorName(int code, const char **name)
 {

@@ -3,6 +3,7 @@
 //! would be asked for.
 
 mod counts;
+mod landing;
 mod peaks;
 #[path = "../sizes/mod.rs"]
 mod sizes;

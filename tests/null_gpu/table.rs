@@ -4,7 +4,7 @@ use crate::counts::{counts, launches, Counts};
 use crate::verbs::{picture, teach};
 use crate::{alone, random_model};
 use sitter::model::{Model, OpenOptions};
-use sitter::personalize::{Adaptation, Method, Options, Trainable};
+use sitter::personalize::{Adaptation, Method, OptimizerDevice, Options, Trainable};
 use sitter::run::{Flow, Run, Stage};
 use sitter::sample::{self, Decoding};
 use sitter::Error;
@@ -130,11 +130,18 @@ fn table() -> String {
         } else {
             let two = Options::for_model(&model, Method::TwoStage).unwrap();
             stages.push(("step, embedding stage", Stage::Embedding, two.clone()));
-            stages.push(("step, layers stage", Stage::Layers, Options { embedding_steps: 0, ..two }));
+            let layers = Options { embedding_steps: 0, ..two };
+            stages.push(("step, layers stage", Stage::Layers, layers.clone()));
+            let host = Options { optimizer_device: OptimizerDevice::Host, ..layers };
+            stages.push(("step, layers stage, `optimizer_device` `host`", Stage::Layers, host));
         }
         stages.push(("step, low-rank, all", Stage::Layers, low));
         for (what, stage, options) in stages {
-            let options = Options { class_word: "dog".into(), image_size: deep.side, ..options };
+            let optimizer_device = match options.optimizer_device {
+                OptimizerDevice::Auto => OptimizerDevice::Device,
+                chosen => chosen,
+            };
+            let options = Options { class_word: "dog".into(), image_size: deep.side, optimizer_device, ..options };
             let count = between(stage, [2, 3], |run| teach(&model, &options, deep.side, run).map(drop));
             line(&mut table, &format!("{title}: {what}"), count, 1);
         }
