@@ -227,9 +227,9 @@ impl Training<'_> {
         };
         let passes = |before, after| self.passes(backward, before, after).max(self.teacher());
         match (at.on_gpu, options.on_device()) {
-            // Gradients come as what was kept for them goes; what an update makes of the largest tensor comes after both.
+            // Gradients come as what was kept for them goes. An update makes nothing besides.
             (true, true) => {
-                let later = gradients + (4 * F32 * largest).max(self.passes(0, 0, 0));
+                let later = gradients + self.passes(0, 0, 0);
                 Held { device: values + states + copies + passes(0, 0).max(later), host: 0 }
             }
             (true, false) => Held { device: passes(0, 0) + copies, host: values + states + landed },
