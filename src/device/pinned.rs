@@ -25,11 +25,11 @@ impl Pinned {
         let stream = device.cuda_stream();
         // The thread sleeps while it waits.
         let done = stream.context().new_event(Some(CUevent_flags::CU_EVENT_BLOCKING_SYNC))?;
-        // SAFETY: the context is bound to this thread since the line above; the numbers are set before anyone reads them. Without
-        // flags the memory is cached, for the host reads it.
+        // SAFETY: the context is bound to this thread since the line above; the numbers are set before anyone reads them, so that
+        // what is read too early is none. Without flags the memory is cached, for the host reads it.
         let first = unsafe {
             let first: *mut f32 = result::malloc_host(len * size_of::<f32>(), 0)?.cast();
-            std::slice::from_raw_parts_mut(first, len).fill(0.0);
+            std::slice::from_raw_parts_mut(first, len).fill(f32::NAN);
             NonNull::new_unchecked(first)
         };
         Ok(Pinned { first, len, stream, done })
