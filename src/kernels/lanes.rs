@@ -15,6 +15,8 @@ use half::bf16;
 pub trait Lanes: Copy {
     /// Rows of the tile of a matrix product that fits the registers, and its columns in vectors; see `gemm`.
     const TILE: (usize, usize);
+    /// Columns that two rows are multiplied with at a time, 4 or 2, so that their sums stay in registers; see `rows`.
+    const COLUMNS: usize = 4;
 
     unsafe fn splat(value: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;

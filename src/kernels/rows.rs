@@ -71,14 +71,16 @@ unsafe fn chunk<L: Lanes, W: Source>(x: F32, w: W, y: Out, (m, n, k): Sizes, beg
 
 #[inline(always)]
 unsafe fn straight<L: Lanes, W: Source>(x: F32, w: W, y: Out, (m, n, k): Sizes, begin: usize, end: usize) {
-    for j in (begin..end).step_by(4) {
+    for j in (begin..end).step_by(L::COLUMNS) {
         let mut i = 0;
         while i < m {
             let rows = if m - i >= 2 { 2 } else { 1 };
-            match (end - j >= 4, rows) {
-                (true, 2) => tile::<L, W, 2, 4>(x, w, i * k, j * k, y.at(i * n + j), n, k),
-                (true, _) => tile::<L, W, 1, 4>(x, w, i * k, j * k, y.at(i * n + j), n, k),
-                (false, _) => {
+            match (end - j >= L::COLUMNS, rows, L::COLUMNS) {
+                (true, 2, 2) => tile::<L, W, 2, 2>(x, w, i * k, j * k, y.at(i * n + j), n, k),
+                (true, 1, 2) => tile::<L, W, 1, 2>(x, w, i * k, j * k, y.at(i * n + j), n, k),
+                (true, 2, _) => tile::<L, W, 2, 4>(x, w, i * k, j * k, y.at(i * n + j), n, k),
+                (true, ..) => tile::<L, W, 1, 4>(x, w, i * k, j * k, y.at(i * n + j), n, k),
+                (false, ..) => {
                     for j in j..end {
                         for i in i..i + rows {
                             tile::<L, W, 1, 1>(x, w, i * k, j * k, y.at(i * n + j), n, k);
@@ -157,7 +159,7 @@ unsafe fn strips<L: Lanes, W: Source>(x: F32, w: W, y: Out, (m, n, k): Sizes, be
             let mut i = 0;
             while i < m {
                 let rows = match m - i {
-                    4.. => 4,
+                    4.. if L::COLUMNS == 4 => 4,
                     2.. => 2,
                     _ => 1,
                 };
@@ -171,10 +173,14 @@ unsafe fn strips<L: Lanes, W: Source>(x: F32, w: W, y: Out, (m, n, k): Sizes, be
                             }
                         }
                     }
-                    match rows {
-                        4 => add::<L, 4>(x, w, width, &mut sums[i..], c),
-                        2 => add::<L, 2>(x, w, width, &mut sums[i..], c),
-                        _ => add::<L, 1>(x, w, width, &mut sums[i..], c),
+                    match (rows, L::COLUMNS) {
+                        (4, _) => add::<L, 4, 4>(x, w, width, &mut sums[i..], c),
+                        (2, 4) => add::<L, 2, 4>(x, w, width, &mut sums[i..], c),
+                        (2, _) => {
+                            add::<L, 2, 2>(x, w, width, &mut sums[i..], c);
+                            add::<L, 2, 2>(x, (w.0.add(2 * apart), apart), width, &mut sums[i..], c + 2);
+                        }
+                        _ => add::<L, 1, 4>(x, w, width, &mut sums[i..], c),
                     }
                 }
                 i += rows;
@@ -205,27 +211,30 @@ unsafe fn unpack<L: Lanes, W: Source>(w: W, at: usize, plain: &mut [f32], width:
     }
 }
 
-/// Adds to the sums of R rows and the four columns from `c` on what `width` steps give; `w` has the first column's weights. Columns,
+/// Adds to the sums of R rows and the C columns from `c` on what `width` steps give; `w` has the first column's weights. Columns,
 /// and x's rows, are so far from each other.
 #[inline(always)]
-unsafe fn add<L: Lanes, const R: usize>(
+unsafe fn add<L: Lanes, const R: usize, const C: usize>(
     (x, pitch): (*const f32, usize),
     (w, apart): (*const f32, usize),
     width: usize,
     sums: &mut [[L; STRIP]],
     c: usize,
 ) {
-    let mut blocks = Blocks::<F32, R, 4> { x: [x; R], w: [w, w.add(apart), w.add(2 * apart), w.add(3 * apart)] };
-    let mut own = [[L::zero(); 4]; R];
+    let mut blocks = Blocks::<F32, R, C> { x: [x; R], w: [w; C] };
+    for i in 1..C {
+        blocks.w[i] = w.add(i * apart);
+    }
+    let mut own = [[L::zero(); C]; R];
     for r in 0..R {
         blocks.x[r] = x.add(r * pitch);
-        own[r].copy_from_slice(&sums[r][c..c + 4]);
+        own[r].copy_from_slice(&sums[r][c..c + C]);
     }
     for from in (0..width).step_by(64) {
         blocks.step::<L>(from, width, &mut own);
     }
     for r in 0..R {
-        sums[r][c..c + 4].copy_from_slice(&own[r]);
+        sums[r][c..c + C].copy_from_slice(&own[r]);
     }
 }
 
@@ -254,6 +263,17 @@ impl<W: Source, const R: usize, const C: usize> Blocks<W, R, C> {
 
     #[inline(always)]
     unsafe fn half_step<L: Lanes>(&self, from: usize, count: usize, sums: &mut [[L; C]; R]) {
+        if C <= 2 {
+            // There is no room for the weights of more than one column, and what is multiplied is read from the cache each time.
+            for c in 0..C {
+                let [u, v]: [L; 2] = W::read(&self.w[c], from, count);
+                for r in 0..R {
+                    let [a, b]: [L; 2] = F32::read(&self.x[r], from, count);
+                    sums[r][c] = b.fma(v, a.fma(u, sums[r][c]));
+                }
+            }
+            return;
+        }
         let mut weights = [[L::zero(); 2]; C];
         for c in 0..C {
             weights[c] = W::read(&self.w[c], from, count);

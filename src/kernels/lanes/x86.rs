@@ -185,6 +185,7 @@ impl Avx2 {
 
 impl Lanes for Avx2 {
     const TILE: (usize, usize) = (6, 1);
+    const COLUMNS: usize = 2;
 
     #[inline(always)]
     unsafe fn prefetch(at: *const f32) {
