@@ -265,7 +265,7 @@ fn drawing_is_cancelled_between_scales_and_within_one() {
     assert_eq!(events, 3);
 
     // The last scales of a large picture take much longer than what is waited for here.
-    let large = sample::Options { width: 256, height: 256, count: 8, ..options(&model) };
+    let large = sample::Options { width: 256, height: 256, count: 4, ..options(&model) };
     let (control, canvas) = (Control::default(), Canvas::default());
     let asked = std::thread::scope(|scope| {
         let drawing = scope.spawn(|| {
