@@ -84,11 +84,7 @@ impl Drawing<'_> {
             let inputs = match s {
                 0 => None,
                 _ => {
-                    let mut values: Vec<f32> = vec![];
-                    for total in &totals {
-                        self.stop.check()?;
-                        values.extend(bsq.input(total, scale));
-                    }
+                    let mut values: Vec<f32> = totals.iter().flat_map(|total| bsq.input(total, scale)).collect();
                     if guided {
                         values.extend_from_within(..);
                     }
